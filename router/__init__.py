@@ -2,5 +2,5 @@
 
 Nothing inside the package imports this root; plugins import `router.api`.
 
-PYTEST_DONT_REWRITE: pytest need not warn that this module was imported before its plugins were looked for.
+PYTEST_DONT_REWRITE: this word keeps pytest from warning that the module was imported before pytest looked for plugins.
 """

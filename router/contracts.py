@@ -64,9 +64,8 @@ class Receipt(Protocol):
     def removal(self, position: int, *, whole: bool) -> Removal | None:
         """Return the change of the entry to make in the step that enqueues its deliveries in Redis.
 
-        None means that the entry does not change.
-        `whole` is true if these are all open deliveries of the entry. Otherwise the entry stays, marked as enqueued in
-        part.
+        Return None if the entry must not change. `whole` is true if these are all open deliveries of the entry.
+        Otherwise the entry stays, marked as enqueued in part.
         """
 
     def handed_over(self, position: int) -> None:
@@ -76,7 +75,7 @@ class Receipt(Protocol):
         """
 
     def marked(self, position: int) -> None:
-        """Record that the script has marked the entry: its deliveries to Redis queues are enqueued, others are open.
+        """Record that the script has marked the entry: its deliveries to Redis queues are enqueued, and others are open.
 
         The script that acknowledges the entry later removes the mark in the same step.
         """
@@ -91,13 +90,14 @@ class Receipt(Protocol):
 class Sign(NamedTuple):
     """The progress of one component, for the watchdog: the operation under way and when it began.
 
-    A component hangs if the operation takes longer than `limit` seconds, or if it `ended` though it should run forever.
+    A component hangs if the operation takes longer than `limit` seconds, or if the component `ended` although it should
+    run forever.
     """
 
     part: str
     """The name of the component."""
     doing: str
-    """The operation, in words that fit before `for 31 s`."""
+    """The operation, in words that can be followed by `for 31 s`."""
     since: float | None
     """The monotonic time in seconds at which the operation began; None while the component waits for input."""
     limit: float = 30.0
@@ -164,7 +164,7 @@ class WorkQueue(Protocol):
         """Wait until no delivery is left that this router could attempt."""
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delayed delivery is due (0 or less: it is due); None if none is delayed."""
+        """Return the seconds until the next delayed delivery is due, 0 or less if it is overdue; None if none is delayed."""
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
         """Return whether a shutdown must wait for deliveries without an attempt under way.
@@ -193,7 +193,7 @@ class Queue(WorkQueue, Protocol):
 
     @property
     def held(self) -> int:
-        """The number of deliveries in the queue at the last `refresh`, with those in flight at any router."""
+        """The number of deliveries in the queue at the last `refresh`, including those in flight at any router."""
 
     @property
     def unreadable(self) -> int:
@@ -201,7 +201,7 @@ class Queue(WorkQueue, Protocol):
 
     @property
     def shared_book(self) -> SharedBook:
-        """The book of this queue: in Redis over all routers, as of the last `refresh`; in memory of this object alone."""
+        """The book of this queue. In Redis it covers all routers, as of the last `refresh`; in memory only this object."""
 
     def start(self) -> None:
         """Start reading. The server need not be reachable yet."""

@@ -110,8 +110,8 @@ class Problem(msgspec.Struct, frozen=True):
     `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` names the
     fault and the permitted values; `brief` is the message without a long list of values, or None if there is no such
     list. `excerpt` is printed below the message: the faulty line and a caret below the fault, or the corrected line.
-    `severity` is `error`, `warning` (an error for `check --strict`) or `note`. `left_out` is not empty for a line that
-    stands for problems which are not shown: their severities and numbers.
+    `severity` is `error`, `warning` (an error for `check --strict`) or `note`. `left_out` has the severities and
+    numbers of the problems that are not shown and that this line stands for; it is empty for other lines.
     """
 
     message: str
@@ -213,7 +213,7 @@ class TransientError(DeliveryError):
 
 
 class PermanentError(DeliveryError):
-    """A failure that retries of this message can't repair: the delivery becomes a dead letter, reason `permanent`."""
+    """A failure that no retry of this message can repair: the delivery becomes a dead letter, reason `permanent`."""
 
 
 class GoneError(DeliveryError):
@@ -251,11 +251,11 @@ class PartialError(DeliveryError):
 
 
 class PluginError(DeliveryError):
-    """A plugin that broke its contract, such as by a wrong result: the delivery becomes a dead letter, `plugin`."""
+    """A plugin that broke its contract, for example by a wrong result: the delivery becomes a dead letter, `plugin`."""
 
 
 class TemplateError(EventError):
-    """A template that failed for this event, such as by a missing field; the text names the template and the cause."""
+    """A template that failed for this event, for example for a missing field; the text names template and cause."""
 
 
 class AddressError(EventError, ValueError):
@@ -265,7 +265,7 @@ class AddressError(EventError, ValueError):
 def text_of(error: BaseException) -> str:
     """Return the text of an error; empty if its `__str__`, which may be a plugin's, raises.
 
-    A lone surrogate, such as that of a file name which is not UTF-8, is written out, because nothing can encode it.
+    A lone surrogate, as in a file name that is not UTF-8, is backslash-escaped, because it can't be encoded.
     """
     try:
         return str(error).encode("utf-8", "backslashreplace").decode()

@@ -1,6 +1,6 @@
 """Functions that make external text safe to show, and cut it to a length; floor 0, imports no other module of the router.
 
-Every line of text and every line of JSON that the router prints passes one of these functions.
+Every line of text or JSON that the router prints passes through one of these functions.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class History(msgspec.Struct, frozen=True, gc=False):
     """The earlier failures of a delivery: the time of the first, the number of calls, the last error.
 
     Times are seconds since the epoch. `failed_at` is the time of the last failure. `first_failed_at` is `failed_at`
-    minus the delivery's age at that time (`retry.age`). `planned` is the delay in seconds planned after the last
+    minus the age that the delivery had then (`retry.age`). `planned` is the delay in seconds planned after the last
     failure.
     """
 

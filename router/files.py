@@ -1,4 +1,4 @@
-"""Functions for files named in a configuration: bounded reading, and the check whether others may write them; floor 1.
+"""Functions for files named in a configuration: bounded reading, and the check whether other users can write them; floor 1.
 
 Opening a named pipe blocks until it has a writer, and a device may return bytes forever. The kind of a file is
 therefore checked before it is read, so that the daemon never hangs.
@@ -37,8 +37,8 @@ class UnreadableError(ValueError):
 def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
     """Return the bytes of a regular file of at most `most` bytes. Raises `UnreadableError`.
 
-    If `pipes` is true, a pipe or `STDIN` is read too, within `PATIENCE` seconds. Only commands, which read once, use
-    it: the daemon reads its files again at each reload.
+    If `pipes` is true, a pipe or `STDIN` is read too, within `PATIENCE` seconds. Only commands set `pipes`, because
+    they read a file once: the daemon reads its files again at each reload.
     """
     is_stdin = pipes and path == STDIN
     with _explained():
@@ -107,9 +107,9 @@ def _piped(file: int, most: int) -> bytes:
 
 
 def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str | None:
-    """Return why a file or folder is untrusted (other users own or may write it), and the cure; None if it is trusted.
+    """Return why a file or folder is untrusted (other users own it or can write it), and the cure; None if it is trusted.
 
-    If `regular` is true, anything but a regular file is untrusted. If `sticky` is true, a folder that others may write
+    If `regular` is true, anything but a regular file is untrusted. If `sticky` is true, a folder that others can write
     is trusted if it has the sticky bit, because then other users can't replace our file in it.
     """
     try:
@@ -126,7 +126,7 @@ def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str 
 
 
 def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) -> str | None:
-    """Return why others may write a file or folder, and the cure; None if they may not. `sticky` as for `distrust`."""
+    """Return why other users can write a file or folder, and the cure; None if they can't. See `distrust` for `sticky`."""
     if sticky and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:

@@ -73,13 +73,15 @@ class Hooks:
     def register_sinks(self, register: RegisterSink) -> None:
         """Register types of sinks. Called once when plugins are loaded, before the configuration is checked.
 
-        `register` is a function, see `RegisterSink`. Return nothing. An exception marks this plugin as failed; other
-        plugins are loaded anyway, and the router refuses to start only if the configuration uses the missing type.
+        `register` is a function that `RegisterSink` describes. The hook returns nothing. An exception marks this plugin
+        as failed; other plugins are loaded anyway, and the router refuses to start only if the configuration uses the
+        missing type.
         """
 
     @hookspec
     def register_lookups(self, register: RegisterLookup) -> None:
         """Register types of lookups. Called once when plugins are loaded, before the configuration is checked.
 
-        `register` is a function, see `RegisterLookup`. Return nothing. An exception marks this plugin as failed.
+        `register` is a function that `RegisterLookup` describes. The hook returns nothing. An exception marks this
+        plugin as failed.
         """

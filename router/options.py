@@ -138,7 +138,7 @@ class Template(str):
 
 
 class Text(Template):
-    """A message for people. If it can't be rendered and every address is literal, the JSON line is sent instead."""
+    """A message for people. If the text can't be rendered and every address is literal, the JSON line is sent instead."""
 
     __slots__ = ()
 
@@ -161,7 +161,7 @@ class Url(Template):
 
 
 class Key(Template):
-    """A template for the key of what a message is about, such as an order, without spaces around it.
+    """A template for a key that names what a message is about, such as an order. Spaces around it are removed.
 
     The router keeps the order of deliveries with equal keys within one router, as `order_by` does. `order_by` in the
     sink's configuration replaces that order. A key that renders to an empty string is no key. A key uses no lookups, because
@@ -183,7 +183,7 @@ class Addresses(list[str]):
     `to: Addresses` accepts addresses of any kind. They are stripped; empty ones and duplicates are removed, and control
     characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
     (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are not recipients, such as Reply-To,
-    sets `recipients=False`. Such addresses are not among those of the delivery, and are never split.
+    sets `recipients=False`. Such addresses are not recipients of the delivery, and are never split.
 
     With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push
     subscription of a browser, and the text under this key is its address. The template renders to a mapping, its JSON
@@ -365,7 +365,7 @@ class RedisTarget(NamedTuple):
 
 
 class OptionWarning(NamedTuple):
-    """A warning of `check` about an option that has a valid value and may not work, such as a program that is missing."""
+    """A warning of `check` about an option whose value is valid but possibly does not work, such as a missing program."""
 
     option: str
     """The key of the option."""
@@ -380,14 +380,14 @@ class SinkOptions(BaseModel):
 
     @property
     def redis_targets(self) -> Sequence[RedisTarget]:
-        """The channels and keys of Redis that the sink writes to, by which `check` finds loops. Empty by default."""
+        """The channels and keys of Redis that the sink writes to; `check` uses them to find loops. Empty by default."""
         return ()
 
     @property
     def check_warnings(self) -> Sequence[OptionWarning]:
         """The warnings about these options that `check`, the start and a reload print. Empty by default.
 
-        Check only this machine, and only things that answer at once: `check` sends nothing and takes less than a second.
+        Check only this machine, and only what is known at once: `check` sends nothing and takes less than a second.
         """
         return ()
 

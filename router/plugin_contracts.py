@@ -16,7 +16,7 @@ from router.options import STRICT, SinkOptions
 if TYPE_CHECKING:
     import ssl
 
-    from structlog.stdlib import BoundLogger  # takes 50 ms to import, which `check` can do without
+    from structlog.stdlib import BoundLogger  # the import takes 50 ms, and `check` does not need it
 
 QueueType = Literal["memory", "redis"]
 Execution = Literal["process"]
@@ -83,8 +83,8 @@ class RedisClient(Protocol):
     async def pipeline(self, commands: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
         """Send commands together; return the answer or the error of each command, in order.
 
-        Raises `TransientError` or `SinkError` if the server can't be reached. Some commands may have been executed
-        then.
+        Raises `TransientError` or `SinkError` if the server can't be reached; even then, some commands may have been
+        executed.
         """
 
 
@@ -165,7 +165,8 @@ def message_memory(context: SinkContext, *options: str) -> MessageMemory:
 class Sink:
     """The base class of sinks that open and close something. A class with the same methods works without it.
 
-    `__init__` takes the sink's options as configured, templates unrendered. Define one of these methods:
+    `__init__` takes the sink's options as configured, with templates that are not rendered. Define one of these
+    methods:
 
     - `async def deliver(self, event, options)`: a return means delivered. Return None, or as `str` the service's
       answer, such as a message id. Raise `TransientError`, `PermanentError`, `SinkError` or `PartialError`.
@@ -174,7 +175,7 @@ class Sink:
     """
 
     local: ClassVar[bool] = False
-    """True if the sink writes on this machine only. With `deliver: print` the router calls such a sink all the same."""
+    """True if the sink writes on this machine only. The router calls such a sink even with `deliver: print`."""
     runs_programs: ClassVar[bool] = False
     """True if the sink runs programs of the operator. The router refuses it without `allow_commands: true`."""
 

@@ -35,7 +35,7 @@ def event_router_clock() -> ManualClock:
 
 @pytest.fixture
 def event_router_service() -> Iterator[HttpService]:
-    """Yield an HTTP server on the loopback that stands in for a service and fails when the test wants it to."""
+    """Yield an HTTP server on the loopback that stands in for a service and fails when the test asks it to."""
     from router.testing import HttpService  # noqa: PLC0415
 
     with HttpService() as service:

@@ -1,4 +1,4 @@
-"""Counts in sentences; floor 0, imports no other module of the router."""
+"""Functions that write counts in sentences; floor 0, imports no other module of the router."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Deliveries of the same events to several sinks, made only where somebody looks at them; floor 2, pure.
+"""Deliveries of the same events to several sinks, created only when one of them is accessed; floor 2, pure.
 
-A route with ten log sinks makes ten deliveries of each event, which differ in the name of the sink alone. Building them and
-encoding the same line ten times would cost more than everything else. So the sinks share the events and their lines.
+A route with ten log sinks makes ten deliveries of each event, which differ only in the name of the sink. Building them
+and encoding the same line ten times would cost more than everything else. So the sinks share the events and their
+lines.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Pair = tuple[Event, Any]
 """A delivery with its rendered options."""
 
 FEWEST = 8
-"""The number of events from which sharing them is cheaper than a copy of each for every sink."""
+"""The smallest number of events for which sharing is cheaper than a copy of each event for every sink."""
 
 MOST_BYTES = 4 * 1024**2
 """The largest number of bytes of lines that are kept for sinks which have not asked for them yet."""
@@ -29,10 +30,10 @@ _received_at = attrgetter("received_at")
 
 
 class LineCache:
-    """The lines of shared events: encoded for the first sink, and kept until the last one has had them.
+    """The lines of shared events: encoded for the first sink, and kept until the last sink has asked for them.
 
     A sink that is slow, or that writes other texts, must not fill the memory: beyond `most` bytes the oldest lines are
-    forgotten, and encoded again for a sink that needs them later. Plugins may call the cache in threads.
+    forgotten, and encoded again for a sink that needs them later. Plugins may call the cache from threads.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
@@ -41,10 +42,10 @@ class LineCache:
         self._kept: OrderedDict[Part, tuple[bytes, int]] = OrderedDict()
         """The lines, and the number of sinks that have not asked for them."""
         self.size = 0
-        """The sum of the bytes."""
+        """The size of all lines, in bytes."""
 
     def find(self, part: Part) -> bytes | None:
-        """Return the lines if they are kept. Forget them with the last sink."""
+        """Return the lines if they are kept. Forget them when the last sink has asked for them."""
         with self._lock:
             found = self._kept.get(part)
             if found is None:
@@ -58,7 +59,7 @@ class LineCache:
             return lines
 
     def keep(self, part: Part, lines: bytes, sinks: int) -> None:
-        """Keep lines for so many more sinks."""
+        """Keep lines for this number of other sinks."""
         with self._lock:
             if sinks < 1 or part in self._kept:
                 return
@@ -85,7 +86,7 @@ class SharedEvents:
         self._sizes: dict[tuple[int, int], int] = {}
 
     def size(self, start: int, stop: int) -> int:
-        """Return the size of the payloads between two places, in bytes; computed once, because all sinks ask for it."""
+        """Return the size of the payloads between two positions, in bytes; computed once for all sinks."""
         size = self._sizes.get((start, stop))
         if size is None:
             size = self._sizes[start, stop] = size_of(self.events[start:stop])
@@ -93,7 +94,7 @@ class SharedEvents:
 
 
 class Part(NamedTuple):
-    """Shared events from one place to another, and the route that takes them."""
+    """A range of shared events, and the route that takes them."""
 
     shared: SharedEvents
     route: str
@@ -130,7 +131,7 @@ class Part(NamedTuple):
 
 @final
 class Deliveries(Sequence[Event]):
-    """The deliveries of shared events to one sink. They are made, all at once, when one is looked at."""
+    """The deliveries of shared events to one sink. All of them are created when the first one is accessed."""
 
     __slots__ = ("_made", "_number", "parts", "sink")
 
@@ -188,7 +189,7 @@ class Deliveries(Sequence[Event]):
 
 @final
 class UniformBatch(Sequence[Pair]):
-    """The batch of a call whose deliveries all have the same options. A pair is made when it is looked at."""
+    """The batch of a call whose deliveries all have the same options. A pair is created when it is accessed."""
 
     __slots__ = ("events", "options")
 
@@ -235,7 +236,7 @@ def copies(events: Iterable[Event], route: str, sink: str) -> list[Event]:
 
 
 def originals(events: Sequence[Event]) -> Sequence[Event]:
-    """Return the same deliveries, or cheaper objects that differ from them in `route` and `sink` alone."""
+    """Return the same deliveries, or cheaper objects that differ from them only in `route` and `sink`."""
     return events.originals if type(events) is Deliveries else events
 
 
@@ -245,7 +246,7 @@ def bytes_of(events: Sequence[Event]) -> int:
 
 
 def receipt_times(events: Sequence[Event]) -> Iterable[tuple[datetime, int]]:
-    """Return the times at which events were received, each with the number of consecutive events that it belongs to."""
+    """Return the times at which events were received, each with the number of consecutive events that have this time."""
     if len(events) == 1:
         return ((originals(events)[0].received_at, 1),)
     if type(events) is Deliveries:
@@ -258,7 +259,7 @@ def _times(events: Sequence[Event]) -> Iterator[tuple[datetime, int]]:
 
 
 def batch_options(batch: Sequence[Pair]) -> Iterable[Any]:
-    """Return the options of a batch: once if all its deliveries have the same, else those of each delivery."""
+    """Return the options of a batch: one object if all deliveries have the same options, else those of each delivery."""
     return (batch.options,) if type(batch) is UniformBatch else (options for _, options in batch)
 
 
