@@ -258,7 +258,7 @@ class DeadLetterWriter:
             self._health.succeeded(NAME)
 
     def _count(self, evicted: list[int]) -> None:
-        """Count the letters that a batch evicted: those beyond `max_events`, those beyond `max_age`."""
+        """Count the letters that a batch evicted, separately by `max_events` and by `max_age`."""
         for tally, number in zip((self._evictions, self._expiries), map(int, evicted), strict=True):
             if number:
                 tally.add(number)

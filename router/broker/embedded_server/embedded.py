@@ -61,7 +61,7 @@ POLL = 0.02
 
 
 class Embedded:
-    """The embedded server as one router uses it, from `ensure` to `stop`.
+    """The embedded server for one router, from `ensure` to `stop`.
 
     `state` is the state directory and `port` the port to try first. `appendfsync` is the Redis setting, `everysec` or
     `always`.
@@ -278,7 +278,7 @@ class Embedded:
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Return whether a process has this working directory, as the server does; False where the system has no /proc."""
+    """Return whether a process has this working directory, as the server does; False if the system has no /proc."""
     try:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
     except OSError:
@@ -287,7 +287,7 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
-    """Open a file that only our user may read; create it if it is missing."""
+    """Open a file that only our user can read; create it if it is missing."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     try:
         yield file

@@ -1,8 +1,8 @@
 """The process of the embedded server: finding it, its command line, its state file; floor 4.
 
-Every user of the machine may publish and read, so that a bare `redis.Redis()` works, but not administer the server
-(`_FORBIDDEN`). The router logs in as a user of its own. The password is in `embedded.json` (mode 0600); the server gets
-only its hash.
+Every user of the machine may publish and read, so that `redis.Redis()` works without options. Only the router's user
+may administer the server (`_FORBIDDEN`). The router logs in as this user. The password is in `embedded.json` (mode
+0600); the server gets only its hash.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def noted(state: Path) -> RunningServer | None:
 
 
 def foreign_redis_on_6379(port: int = PORT) -> bool:
-    """Return whether any Redis answers on 127.0.0.1:6379, with or without a password."""
+    """Return whether any Redis answers at this port of 127.0.0.1, with or without a password."""
     return _ask(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-LOADING", b"-DENIED", b"-MISCONF"))
 
 
@@ -127,7 +127,7 @@ def binary() -> str:
 
 
 def explained(output: str, folder: Path) -> str:
-    """Return a message that says why the server ended at its start, taken from its `output`, and what to do."""
+    """Return a message that says why the server ended at its start, according to its `output`, and what to do."""
     warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", output, re.MULTILINE)
     why = (warnings or output.splitlines() or ["it wrote no reason"])[-1][:300].rstrip(".")
     cure = f"move {folder} aside to begin with an empty one (the old data stays in it), or repair it"

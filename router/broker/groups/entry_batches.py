@@ -34,7 +34,7 @@ class EntryBatches:
     def pass_on(
         self, stream: Stream, entries: list[Entry], receipt: type[Entries] | None, since: float = 0.0
     ) -> Entries | None:
-        """Pass entries to the receiver; return the receipt of those with a payload, None if none has one.
+        """Pass entries to the receiver; return the receipt of the entries with a payload; None if no entry has a payload.
 
         Redis confirmed at `since` (monotonic seconds) that the entries are ours. `receipt` is the class of the receipts;
         without it, nothing is acknowledged.

@@ -111,7 +111,7 @@ class GroupSource:
     gaps = 0
     gap_seconds = 0.0
     read_ahead = NOTHING_AHEAD
-    """Pub/sub only: what a group has read is passed on at once."""
+    """No read-ahead, which only pub/sub has: entries are passed on as soon as they are read."""
     duplicates = 0
     """The number of dropped copies: always 0, because an entry has no copies."""
     rights = ""
@@ -178,7 +178,7 @@ class GroupSource:
         ]
 
     def succeed(self, other: Source) -> None:
-        """Replace a source that has stopped, or will stop before this one runs; do not read its entries in flight again.
+        """Replace a source that has stopped, or will stop before this one runs. Its entries in flight are not read again.
 
         The old source goes on acknowledging and renewing its entries until it is closed. This method may be called
         several times. Sources of another kind, server, group or consumer are ignored.
@@ -190,7 +190,7 @@ class GroupSource:
                 each.in_flight for each in other.streams if each.names[:3] == stream.names[:3]
             ]
 
-    # Its life.
+    # Start, run, stop and close.
 
     async def start(self) -> None:
         """Connect and create the groups; return when the server allows all required commands.

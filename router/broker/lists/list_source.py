@@ -1,4 +1,4 @@
-"""The list source: moves items into a stream beside their list, and reads that by a consumer group; floor 4.
+"""The list source: moves items into a stream beside their list, and reads the stream by a consumer group; floor 4.
 
 An item in flight is a pending entry of that stream, so it is handled like an entry of a stream source: it is renewed, claimed
 from a dead router, isolated if it may crash the process, and acknowledged when all its deliveries are settled or stored. It

@@ -141,7 +141,7 @@ class Commands:
     def _answer_while_leaving(self, left: asyncio.Future[None], kind: bytes, reply: list[Any]) -> None:
         """Handle an answer while unsubscribing; a count of 0 subscriptions or a refusal ends the wait.
 
-        Answers to earlier commands may come before, because what was read ahead is processed first.
+        Answers to earlier commands may come first, because the bytes that were read ahead are processed first.
         """
         if self._expected and (kind not in {UNSUBSCRIBE, PUNSUBSCRIBE} or self._expected[0] == (kind, reply[1])):
             if self._expected.popleft() is SWITCH_PING:

@@ -1,4 +1,4 @@
-"""The dialer of a pub/sub source: opens a connection, with several tries at once if the first ones hang; floor 4."""
+"""The dialer of a pub/sub source: opens a connection, with concurrent attempts if the first ones hang; floor 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRIES_AT_ONCE = 5
 """The maximum number of concurrent connection attempts. An attempt that hangs does not delay the next one."""
 
 OVERTAKE_AFTER = 1.0
-"""Seconds without a result after which the next try starts beside the current one."""
+"""Seconds without a result after which the next attempt starts while the current one continues."""
 
 
 class Dialer:
@@ -51,7 +51,7 @@ class Dialer:
             await _discard(tries)
 
     async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
-        """Return the first connection that opens and drop its task from `tries`; None when the next try is due."""
+        """Return the first connection that opens and drop its task from `tries`; None when the next attempt is due."""
         now = self._clock.monotonic
         begun = now()
         while True:
@@ -73,7 +73,7 @@ class Dialer:
 
 
 async def _discard(tries: set[asyncio.Task[Subscriber]]) -> None:
-    """Cancel the remaining tries, and close the connections that they have opened."""
+    """Cancel the remaining attempts, and close the connections that they have opened."""
     await cancelled(tries)
     for task in tries:
         if not task.cancelled() and task.exception() is None:

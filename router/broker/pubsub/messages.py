@@ -1,6 +1,6 @@
 """The parser of one subscribed connection: bytes to batches of messages; floor 4.
 
-For speed, the parser creates no object per message beyond those of hiredis.
+For speed, the parser creates no objects per message except those of hiredis.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from router.broker.pubsub.commands import ERROR, Commands
 from router.events import RawBatch
 
 PIECE = 16 * 1024
-"""Bytes fed to hiredis at once. It moves its unread rest after each kilobyte consumed, so small pieces are fast."""
+"""The number of bytes passed to hiredis at once. hiredis moves its unread bytes after each kilobyte, so small pieces
+are fast."""
 
 MESSAGE, PMESSAGE = b"message", b"pmessage"
 

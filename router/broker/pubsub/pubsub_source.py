@@ -34,7 +34,7 @@ READ_AHEAD = 256 * 1024**2
 """The default of `max_read_ahead`, in bytes."""
 
 PATIENCE = 30.0
-"""The default of the seconds in which `stop` processes what was read ahead."""
+"""The default time in seconds that `stop` allows for processing the bytes that were read ahead."""
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -62,10 +62,11 @@ class PubSubSource:
     """A source that subscribes to names and globs on one server.
 
     `names` are exact; `globs` are in the order of the configuration. From `start` on, `receiver` is called once per
-    chunk of the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` gets
-    the reason of each failed try. Raises `ConfigError` for an invalid URL.
+    chunk of the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` is
+    called with the reason for each failed attempt. Raises `ConfigError` for an invalid URL.
 
-    At most 256 MiB are read ahead, or what `limit_read_ahead` says; beyond that, the server stores what it can't send.
+    At most 256 MiB are read ahead, unless `limit_read_ahead` sets another limit. Beyond the limit, the server stores
+    the messages that it can't send.
     """
 
     in_flight = 0
@@ -187,8 +188,8 @@ class PubSubSource:
     async def stop(self, patience: float = PATIENCE) -> None:
         """Unsubscribe; return when everything published before that was passed to the receiver.
 
-        `patience` is how many seconds the processing of what was read ahead may take. The rest is counted in
-        `read_ahead.lost` and logged. A second call during the first one can shorten its patience.
+        `patience` is the number of seconds allowed for processing the bytes that were read ahead. Messages that are
+        left are counted in `read_ahead.lost` and logged. A second call during the first one can shorten its patience.
         """
         over = self.read_ahead.finish_within(patience)
         task, self._task = self._task, None
@@ -205,10 +206,10 @@ class PubSubSource:
     async def close(self) -> None:
         """Do nothing: a subscription has no entries to acknowledge."""
 
-    # Another configuration, without a gap: `limit_read_ahead`; `prepare`, then `switch` or `give_up`.
+    # A change of the configuration without a gap: `limit_read_ahead`; `prepare`, then `switch` or `give_up`.
 
     def limit_read_ahead(self, size: int) -> None:
-        """Use another `max_read_ahead`, in bytes, from now on. What waits beyond it is kept."""
+        """Use another `max_read_ahead`, in bytes, from now on. Bytes that wait beyond it are kept."""
         self.read_ahead.configure(size)
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:

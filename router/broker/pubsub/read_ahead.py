@@ -1,7 +1,7 @@
 """The read-ahead of a pub/sub source: bytes that were read from the socket and are not processed yet; floor 4.
 
-Redis disconnects a subscriber that is 32 MiB behind. Processing an event takes many times longer than reading it, so in a
-burst the socket is read first. The bytes are processed afterwards in slices, and between two slices the event loop reads
+Redis disconnects a subscriber that is 32 MiB behind. Processing an event takes many times as long as reading it. So in
+a burst, the socket is read first and the bytes are processed afterwards in slices, between which the event loop reads
 again.
 """
 
@@ -24,10 +24,10 @@ SLICE = 64 * 1024
 """The largest number of bytes that are processed in one turn of the event loop."""
 
 LEAST = 16 * 1024
-"""The smallest room in a block, in bytes, into which the socket is read. Below that a new block is begun."""
+"""The smallest free room of a block, in bytes, for another read. If less is free, the connection begins a new block."""
 
 SPARE = 4
-"""The number of empty blocks that are kept when nothing waits. The memory of all others is returned to the system."""
+"""The number of empty blocks that are kept when no bytes wait. The memory of all others is returned to the system."""
 
 SPARE_IN_BURST = 64
 """The number of empty blocks that are kept while bytes wait: new memory would have to be cleared by the system first."""
@@ -43,11 +43,11 @@ class Owner(Protocol):
         """Pass on messages that are parsed already."""
 
     def count(self, data: memoryview, start: int, size: int) -> int:
-        """Return the number of messages in these bytes, which are not passed on."""
+        """Return the number of messages in these bytes, without passing them on."""
 
 
 class Block:
-    """A buffer for the bytes of one connection: `data[taken:filled]` waits."""
+    """A buffer for the bytes of one connection: `data[taken:filled]` are the bytes that wait."""
 
     __slots__ = ("data", "filled", "open", "owner", "queued", "taken")
 
@@ -58,7 +58,7 @@ class Block:
         self.open = True
         """True while the connection reads into this block."""
         self.queued = False
-        """True while the block stands in the queue."""
+        """True while the block is in the queue."""
 
 
 class Parsed:
@@ -73,10 +73,10 @@ class Parsed:
 
 
 class ReadAhead:
-    """The bytes that wait, in the order of arrival, of one connection or of several connections in succession.
+    """The bytes that wait, in order of arrival, from one connection or several successive connections.
 
-    A connection reads only while there is `room`, so `size` exceeds `limit` by `LEAST` bytes at most, and by what comes
-    before a new connection has confirmed its subscriptions. All sizes are in bytes.
+    A connection reads only while there is `room`, so `size` exceeds `limit` by at most `LEAST` bytes and by the bytes
+    that arrive before the subscriptions of a new connection are confirmed. All sizes are in bytes.
     """
 
     def __init__(self, limit: int, log: BoundLogger) -> None:
@@ -116,11 +116,11 @@ class ReadAhead:
             self._append(block, size)
 
     def add_parsed(self, owner: Owner, batches: list[RawBatch], size: int) -> None:
-        """Add messages that must not overtake the bytes that wait. They had `size` bytes."""
+        """Add messages that must not overtake the bytes that wait. Their size was `size` bytes."""
         self._append(Parsed(owner, batches, size), size)
 
     def resume_with(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once, as soon as there is room. It replaces the function of an earlier connection."""
+        """Call `resume` once, as soon as there is room. It replaces the function that an earlier connection passed."""
         self._paused = resume
 
     def configure(self, limit: int) -> None:
@@ -131,7 +131,10 @@ class ReadAhead:
     # The end.
 
     def finish_within(self, seconds: float) -> asyncio.Future[None]:
-        """Limit the time of `emptied`; return a future that is done at its end. A later call can only shorten it."""
+        """Limit the time of `emptied`; return a future that is done at the end of that time.
+
+        A later call can only shorten the time.
+        """
         loop = asyncio.get_running_loop()
         if self._over is None:
             self._over = loop.create_future()
@@ -150,7 +153,7 @@ class ReadAhead:
         await asyncio.wait([end, *([self._over] if self._over else [])], return_when=asyncio.FIRST_COMPLETED)
 
     def discard(self) -> None:
-        """Drop everything that waits; count its messages as lost, and log them."""
+        """Drop all bytes that wait; count their messages as lost, and log the number."""
         messages, size = 0, self.size
         for item in self._queue:
             if isinstance(item, Parsed):

@@ -128,10 +128,10 @@ class Subscriber(asyncio.BufferedProtocol):
         return self.lost.result()
 
     async def leave(self, patience: float, over: asyncio.Future[None]) -> None:
-        """Unsubscribe, deliver everything published before the server did so, and close the connection.
+        """Unsubscribe, deliver everything that was published until then, and close the connection.
 
-        `patience` is how many seconds the server may take. If the bytes before its answer were read ahead, they may take
-        longer, until `over` is done.
+        `patience` is the number of seconds allowed for the server's answer. Bytes before the answer that were read
+        ahead may be processed longer, until `over` is done.
         """
         if not self.lost.done():
             ends: list[asyncio.Future[Any]] = [self.commands.leave(), self.lost]
@@ -169,7 +169,8 @@ class Subscriber(asyncio.BufferedProtocol):
             if not ahead.size and nbytes <= SLICE:
                 self._parse(self._block.data, 0, nbytes, self.deliver)
                 return
-            # A new connection while bytes of the previous one wait: without the answers to SUBSCRIBE it would be given up.
+            # This connection is new, and bytes of the previous one wait. Without the answers to SUBSCRIBE, the source
+            # would give it up.
             if not self.commands.answered.done():
                 self._parse(self._block.data, 0, nbytes, partial(self._deliver_after, nbytes))
                 return
@@ -181,7 +182,7 @@ class Subscriber(asyncio.BufferedProtocol):
             self._pause()
 
     def process(self, data: memoryview, start: int, size: int) -> None:
-        """Implements `read_ahead.Owner`. After bytes that are not pub/sub, everything is ignored."""
+        """Implements `read_ahead.Owner`. After bytes that are not pub/sub, all further bytes are ignored."""
         self.behind -= size
         if not self._broken:
             self._parse(data, start, size, self.deliver)

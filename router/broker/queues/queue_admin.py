@@ -154,7 +154,7 @@ class QueueAdmin(PlainLink):
     async def waiting(self, names: Iterable[str] | None = None) -> Mapping[str, int]:
         """Return the number of deliveries in each queue that is not empty, including those in flight.
 
-        `names` are the sinks in question; None means all that have a queue.
+        `names` are the sinks to count; None means all sinks that have a queue.
         """
         held = {}
         for name in await self.names() if names is None else names:

@@ -86,9 +86,9 @@ local told = table.concat(kept, ' ')
 #
 # A mark keeps a delivery from being appended twice. It is a field of the hash of marks, one for each entry that is enqueued
 # and not acknowledged; its value has the names of the ways that were appended, each between spaces. After a change of the
-# configuration an entry may have other ways: those without a name in the mark are appended, and their names added. A mark that
-# does not begin with a space was written by an older version and stands for all ways. An entry that Redis no longer knows gets
-# a mark too, so that it is appended once.
+# configuration an entry may have other ways: those without a name in the mark are appended, and their names are added.
+# A mark that does not begin with a space was written by an older version and stands for all ways. An entry that Redis
+# no longer knows gets a mark too, so that it is appended once.
 #
 # Answer: the number of entries processed, the number of the queue that was full (0: none), and notes on entries and deliveries,
 # numbered from 1: entry/other, entry/gone, entry/full/delivery (dropped), entry/before/delivery (was appended before).

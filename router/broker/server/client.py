@@ -233,7 +233,7 @@ class Backoff:
         """The number of delays returned since the last `reset`."""
 
     def next(self) -> float:
-        """Return the seconds until the next try: a random share of a bound that doubles each time."""
+        """Return the seconds until the next attempt: a random part of a limit that doubles each time."""
         bound = min(self._longest, self._first * 2.0 ** min(self.tries, 30))
         self.tries += 1
         return random.random() * bound  # noqa: S311  # spreads load, keeps no secret

@@ -37,7 +37,7 @@ class _Split(msgspec.Struct, eq=False):
 
 
 def entry_of(event: Event) -> bytes:
-    """Return the id of a delivery's entry; for a part, that of the split delivery."""
+    """Return the id of a delivery's entry; for a part, the id of the split delivery's entry."""
     receipt = event._receipt
     entry: bytes = receipt.whole.entry if isinstance(receipt, _Part) else receipt
     return entry
