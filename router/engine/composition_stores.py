@@ -26,7 +26,7 @@ def lookup_of(name: str, loaded: Loaded, around: Runtime) -> Lookup:
 def store_of(name: str, loaded: Loaded, around: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
     """Return the store of a lookup and its context, without opening a connection. Raises what `lookups_of` raises.
 
-    `allow_private` lets the lookup of a plugin reach private addresses, such as that of a stand-in for tests.
+    `allow_private` lets the lookup of a plugin reach private addresses, such as the address of a stand-in for tests.
     """
     definition = loaded.lookups[name]
     keys, clock = definition.config.keys, around.clock

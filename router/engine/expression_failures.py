@@ -26,7 +26,7 @@ class ExpressionFailures:
         self._told: dict[str, set[str]] = {}
 
     def add(self, path: str, error: TemplateError, effect: str, **fields: object) -> None:
-        """Count a failure; `effect` says what the router does instead, `fields` are those of the event."""
+        """Count a failure; `effect` says what the router does instead, `fields` are fields of the event for the log."""
         self.counts[path] += 1
         told = self._told.setdefault(path, set())
         said = kind(error.told)

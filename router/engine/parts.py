@@ -83,11 +83,11 @@ class Parts(msgspec.Struct):
     """Sinks whose workers are being replaced or removed."""
 
     def every_source(self) -> list[Source]:
-        """Return the sources in force and those that leave."""
+        """Return the sources in force, and removed sources that still have entries in flight."""
         return [*(part.source for part in self.sources.values()), *self.leaving_sources]
 
     def every_sink(self) -> dict[str, SinkPart]:
-        """Return the sinks in force and those that leave, by name."""
+        """Return the sinks in force, and removed sinks that still have deliveries, by name."""
         return {**self.leaving_sinks, **self.sinks}
 
     def every_part(self) -> list[SinkPart]:

@@ -35,7 +35,7 @@ _ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, Gone
 
 
 class PluginProcesses:
-    """The processes of one sink, started on demand, one per concurrent delivery."""
+    """The processes of one sink: one per concurrent delivery, started on demand."""
 
     def __init__(self, kind: SinkType) -> None:
         self._kind = kind

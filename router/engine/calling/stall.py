@@ -121,7 +121,8 @@ class _Watched:
     def waits(self) -> bool:
         """Return whether the loop waits for events, so that nothing runs that could block it.
 
-        uvloop waits in C: the innermost frame is then that of its caller. asyncio waits in a function of `selectors`.
+        uvloop waits in C, so the innermost frame is the frame of its caller. asyncio waits in a function of
+        `selectors`.
         """
         frame = self.frame
         if frame is None or frame.f_code is self._runs_loop:

@@ -23,8 +23,9 @@ def of_delivery(
 ) -> DeadLetter:
     """Return the letter of a delivery that was given up, or of an event without a delivery (`event.sink` is empty).
 
-    The id is that of the event, or follows from the key of the delivery, so that a replay does not change it. `now` is
-    seconds since the epoch, `attempts` the number of calls of the sink. `written` is called when the letter is in Redis.
+    The id of the letter is the event's id, or is computed from the key of the delivery, so that a replay does not
+    change it. `now` is seconds since the epoch, `attempts` the number of calls of the sink. `written` is called when
+    the letter is in Redis.
     """
     has_sink = bool(event.sink)
     return DeadLetter(

@@ -29,7 +29,7 @@ Deliver = Callable[[str, Event], None]
 
 
 class DeadLetterSummaries:
-    """Implements `contracts.DeadLetters`: passes letters on to `inner`, and delivers a summary per interval.
+    """Implements `contracts.DeadLetters`: passes letters on to `inner`, and delivers one summary per interval.
 
     The summary for a sink leaves out the letters of that sink, so that a broken sink causes no endless summaries.
     Letters of summaries are not counted. `config_file` is used in the command that the summary shows.

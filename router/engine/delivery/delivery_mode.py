@@ -25,7 +25,7 @@ def in_short(deliver: str | DeliverOnly) -> str | None:
 
 
 def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
-    """Return the warnings of `/readyz` and `status`: a router that only prints looks healthy otherwise."""
+    """Return the warnings of `/readyz` and `status`: a router that only prints would look healthy otherwise."""
     if isinstance(deliver, DeliverOnly):
         to = ", ".join(deliver.only)
         return (f"deliver.only: only deliveries to {to} are sent; deliveries to other addresses are printed on stdout",)

@@ -16,7 +16,7 @@ from router.engine.delivery.sink_health import SinkHealth
 log = structlog.stdlib.get_logger(__name__)
 
 REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
-"""The delays between tries to open a sink, without a limit of tries."""
+"""The delays between attempts to open a sink. The number of attempts is not limited."""
 
 
 class Opening:

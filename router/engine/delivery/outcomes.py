@@ -45,7 +45,7 @@ HANDED_OVER = frozenset(
 )
 """The reasons after which a delivery falls back to another sink.
 
-An expired delivery does not: it is too late anyway.
+An expired delivery does not fall back, because it is too late anyway.
 """
 
 
@@ -145,7 +145,7 @@ class Outcomes:
         detail: str | None = None,
         attempts: int | None = None,
     ) -> None:
-        """Settle a delivery that is neither sent nor given up; `to` are the addresses that it would have gone to.
+        """Settle a delivery that is neither sent nor given up; `to` are the addresses to which it would have been sent.
 
         `detail` is the service's explanation, and `attempts` the number of calls, if the sink was called.
         """

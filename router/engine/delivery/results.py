@@ -41,7 +41,7 @@ class Results:
     """The handling of one sink's results.
 
     `line` is the queue from which the worker takes deliveries; `chance` returns a random number for the jitter of
-    retries. Methods that return deliveries return those that must stay with the worker.
+    retries. Methods that return deliveries return the deliveries that must stay with the worker.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Results:
     def not_paused(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Delay deliveries to paused addresses; return the others.
 
-        A delivery to several addresses, of which one is paused, is split into one per address.
+        A delivery to several addresses is split into one per address if one of them is paused.
         """
         may_go: list[Pair] = []
         for event, options in pairs:

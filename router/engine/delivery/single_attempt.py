@@ -99,5 +99,5 @@ class SingleAttempt:
             self._abandoned = True
             log.error("the plugin ignored its timeout; its call was abandoned", timeout=self._limit)
         elif not task.cancelled():
-            task.exception()  # the plugin may answer its cancellation by an error, which nobody else looks at
+            task.exception()  # the plugin may answer its cancellation with an error, which must be retrieved
         raise TransientError(f"timed out after {self._limit:g} s")

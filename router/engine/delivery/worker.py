@@ -146,7 +146,7 @@ class SinkWorker:
     def next_attempt_in(self) -> float | None:
         """Return the seconds until the next planned attempt; None if none is planned, or the breaker's probe is under way.
 
-        While the breaker is open or the other side has asked for time, the next attempt is that of any delivery;
+        While the breaker is open or the other side has asked for time, the next attempt may be that of any delivery;
         otherwise it is the next retry.
         """
         wait = self._gate.wait() if self._gate.ticket is None else self.line.due_in()

@@ -44,9 +44,9 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
 
     `route` and `sink` are those of the first delivery; both are empty if there is no delivery. `alone` is the sink of an
     event that a route takes and that makes exactly one delivery, else empty. `expected` is the number of deliveries, or 1
-    for an event that becomes a dead letter: the entry is complete when that many are settled. `unmatched` is the reason
-    why no route takes the event, else empty. `routes` has the book of each route that takes the event, including routes
-    whose deliveries were merged into those of another route.
+    for an event that becomes a dead letter: the entry is complete when this number of deliveries is settled.
+    `unmatched` is the reason why no route takes the event, else empty. `routes` has the book of each route that takes
+    the event, including routes whose deliveries were merged into those of another route.
     """
 
     matched: bool
@@ -77,7 +77,7 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
 
 Known = tuple[str, str | None, Prepared]
-"""A channel: its name, the pattern that matches it, its plan. If several patterns match, one of them always wins."""
+"""A channel: its name, the pattern that matches it, its plan. If several patterns match, the same one always wins."""
 
 Alone = tuple[str, str | None, Ending]
 """A message that came alone: its channel, the pattern that matches it, and its ending."""

@@ -214,7 +214,7 @@ class App:
             await cancelled(tasks)
 
     async def _stop_sources(self, patience: float) -> None:
-        """Stop reading; process what was read ahead for `patience` seconds, or until a second signal."""
+        """Stop reading; process the bytes that were read ahead, for `patience` seconds or until a second signal."""
         sources = self._parts.every_source()
         stops = [self._running.stop(source, patience) for source in sources]
         if self._parts.shared.replays:
@@ -243,7 +243,7 @@ class App:
 
     def _announce(self) -> None:
         """Announce readiness, and exclude all objects so far from garbage collection, because they stay."""
-        gc.freeze()  # without a collection, which would look at every object to find some hundred that are garbage
+        gc.freeze()  # no collection first: it would examine every object to find a few hundred that are garbage
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
         self._watchdog.start()

@@ -54,7 +54,7 @@ class Ordered:
         return self._queue.delayed + len(self._later) + self._lanes.waiting
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """Return the next deliveries, at least one and at most `most`, no two of a lane; wait until there are some."""
+        """Return the next deliveries, from 1 to `most` and no two of one lane; wait until there are some."""
         while not self._ready:
             self._feed(most)
             await self._takers.wait()
@@ -156,7 +156,7 @@ class Ordered:
         return self._queue.holds_up([*taken, *self._held()])
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the underlying queue. Pass it the `taken` deliveries and those that wait here; return the number that are lost."""
+        """Stop the underlying queue, and pass it the `taken` and the waiting deliveries; return the number of losses."""
         self._cancel()
         return self._queue.close([*taken, *self._held()])
 
@@ -166,5 +166,5 @@ class Ordered:
             self._feeding.cancel()
 
     def _held(self) -> list[Event]:
-        """Return the deliveries that wait here: the first of each lane, then those behind them."""
+        """Return the deliveries that wait here: the first one of each lane, then the deliveries behind them."""
         return [*self._ready, *self._later, *self._lanes]

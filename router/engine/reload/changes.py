@@ -18,7 +18,7 @@ _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
 _SUBSCRIPTIONS = {"channels", "patterns"}
 
 _SWITCHED = _SUBSCRIPTIONS | {"max_read_ahead"}
-"""Keys of a pub/sub source that it can change on its connection."""
+"""Keys of a pub/sub source whose change does not need a new connection."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -134,12 +134,12 @@ def _plain(value: Any) -> Any:
 
 
 def _connections(loaded: Loaded) -> dict[str, object]:
-    """Return the settings of each source's connection, without those of the pipeline."""
+    """Return the settings of each source's connection, without the settings that only the pipeline reads."""
     return {name: config.model_dump(exclude=_READ_BY_THE_PIPELINE) for name, config in loaded.config.sources.items()}
 
 
 def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
-    """Return whether only keys of a pub/sub source changed that it can change on its connection."""
+    """Return whether a pub/sub source changed only in keys whose change does not need a new connection."""
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
     rest = _READ_BY_THE_PIPELINE | _SWITCHED

@@ -40,7 +40,7 @@ class ReloadRequests:
         return self._reloader.status
 
     def start(self) -> None:
-        """Start executing requests, with those made while the router was starting."""
+        """Start executing requests, including requests made while the router was starting."""
         self._begun.set()
         self._worker = asyncio.create_task(self._work(), name="reloads")
 

@@ -99,7 +99,7 @@ class Reloader:
 
     @property
     def files(self) -> frozenset[Path]:
-        """The files and folders to watch: those of the configuration in force, and of one that was refused."""
+        """The files and folders to watch: of the configuration in force, and of the last refused one."""
         return frozenset(self._digests) | self._parts.loaded.folders | self._others
 
     def _look(self, read: frozenset[Path]) -> None:
@@ -241,7 +241,7 @@ class Reloader:
             await _ended(tasks)
 
     async def _roll_back(self, plan: _Plan) -> None:
-        """Roll back what was built for the rejected configuration."""
+        """Close the parts that were built for the rejected configuration, and give up prepared subscriptions."""
         for source in plan.prepared:
             source.give_up()
         for name, part in plan.new_sources.items():
