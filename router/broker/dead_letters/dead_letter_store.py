@@ -123,7 +123,7 @@ class LetterStore(PlainLink):
         return int(await self.call("XLEN", self._replay))
 
     async def untaken(self) -> int:
-        """Return the number of letters in the replay stream that no router has read, at most 1,000."""
+        """Return the number of letters in the replay stream that no router has read. Counts at most 1,000."""
         if not await self.waiting():
             return 0
         groups = await self.call("XINFO", "GROUPS", self._replay)

@@ -30,10 +30,10 @@ class _Look(msgspec.Struct):
 
 
 class Recovery:
-    """Takes pending entries again, of this router or of a dead one, and passes them to the receiver.
+    """Takes pending entries of this router or of a dead one again, and passes them to the receiver.
 
-    The higher their delivery counts, the smaller are the batches. A suspect that must be alone runs with everything else
-    paused, by `isolation`. Nothing is begun after `stop` is set.
+    The higher the delivery counts, the smaller the batches. `isolation` pauses everything else while a suspect that
+    must be alone runs. No attempt begins after `stop` is set.
     """
 
     def __init__(

@@ -51,6 +51,6 @@ class Inbox:
 
 
 def framed(frame: tuple[str, str], inboxes: Iterable[Inbox], words: Sequence[Word]) -> Batch:
-    """Return a batch with the keys of an enqueueing script: its guard, three for each queue, the marks."""
+    """Return a batch with the keys of an enqueueing script: the guard, three keys for each queue, and the hash of marks."""
     guard, marks = frame
     return Batch([guard, *(key for inbox in inboxes for key in inbox.keys), marks], words)

@@ -38,7 +38,7 @@ class _Chunk:
         self.size += other.size
 
     def split(self, most: int, most_bytes: int, *, must: bool = False) -> tuple[_Chunk, _Chunk]:
-        """Return the first records within both bounds, and the rest; with `must`, at least one record is first."""
+        """Return the first records within both bounds, and the rest; with `must`, the first part has at least one record."""
         size = fits = 0
         for record in self.records[:most]:
             size += len(record)

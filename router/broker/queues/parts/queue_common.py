@@ -88,7 +88,7 @@ class Ending:
         self._at = 0.0
 
     def begin(self, *, at_once: bool = False) -> None:
-        """Begin the shutdown; with `at_once`, read nothing more. Only the first call counts."""
+        """Begin the shutdown; with `at_once`, read nothing more. Only the first call has an effect."""
         if not self.begun:
             self.begun, self._at = True, float("-inf") if at_once else self._clock.monotonic()
 

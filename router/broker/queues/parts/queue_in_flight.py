@@ -26,7 +26,7 @@ class Ready:
     def __init__(self) -> None:
         self.number = 0
         self.hold = 0
-        """The number of deliveries to read ahead. Returned deliveries may exceed it."""
+        """The number of deliveries to read ahead. Deliveries that workers give back may exceed it."""
         self._room = asyncio.Event()
         self._bundles: deque[Bundle] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()

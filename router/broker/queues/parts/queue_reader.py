@@ -101,7 +101,7 @@ class QueueRecovery:
         self._admission = admission
 
     async def recover(self, *, own: bool) -> bool:
-        """Claim pending entries, this router's own or a dead peer's; return whether there may be more."""
+        """Claim pending entries, this router's own or a dead peer's; return whether more may be left."""
         context, ending = self._context, self._context.ending
         idle = None if own else self._renewal.idle
         page = await self._pending.first(lambda: self._in_flight.held, idle)
