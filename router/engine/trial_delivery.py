@@ -41,7 +41,7 @@ class NoRecipientError(RouterError):
 
 
 class NotSent(msgspec.Struct, frozen=True):
-    """The decision to make no attempt. `kind` is `only`, or the reason for which the daemon would make none."""
+    """The decision to make no attempt. `kind` is `only`, or the reason for which the daemon would make no attempt."""
 
     kind: str
     detail: str

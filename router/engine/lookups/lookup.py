@@ -182,7 +182,9 @@ class Lookup:
         )
 
     def _update_reachability(self, failures: Sequence[TransientError], keys: int, *, away: bool) -> None:
-        """Decide whether the store can be reached. It can't if it asked for time, a whole call failed, or `IN_A_ROW` keys failed.
+        """Decide whether the store can be reached.
+
+        The store counts as unreachable if it asked for time, a whole call failed, or `IN_A_ROW` keys failed.
 
         `failures` are the temporary failures of a call for this number of `keys`. `away` is true if the whole call failed.
         """

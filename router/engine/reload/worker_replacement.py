@@ -95,7 +95,10 @@ class WorkerReplacement:
             end.cancel()
 
     async def _pass_on(self, queue: Queue) -> None:
-        """Move the deliveries of a queue that the successor does not use; without successor, make them dead letters."""
+        """Move the deliveries of `queue` to the successor's queue; without a successor, turn them into dead letters.
+
+        Do nothing if the successor uses the same queue.
+        """
         new = self.successor
         if new is not None and new.worker.queue is queue:
             return
