@@ -269,7 +269,7 @@ class Source(Protocol):
 
     @property
     def read_ahead(self) -> ReadAheadFigures:
-        """The figures of what was read and is not processed yet; all 0 except for pub/sub."""
+        """The figures of the bytes that were read and are not processed yet; all 0 except for pub/sub."""
 
     @property
     def in_flight(self) -> int:
@@ -309,8 +309,8 @@ class Source(Protocol):
     async def stop(self, patience: float) -> None:
         """Stop reading; return when the last batch is passed on.
 
-        `patience` is how many seconds the processing of what was read ahead may take. A second call during the first one
-        can shorten it.
+        `patience` is the number of seconds allowed for processing the bytes that were read ahead. A second call during
+        the first one can shorten it.
         """
 
     async def close(self) -> None:
@@ -318,7 +318,7 @@ class Source(Protocol):
 
 
 class ReadAheadFigures(Protocol):
-    """The read-ahead of a source, in figures."""
+    """The figures of a source's read-ahead."""
 
     @property
     def size(self) -> int:

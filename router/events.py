@@ -125,7 +125,7 @@ class RawBatch(msgspec.Struct, frozen=True, gc=False):
     """Raw messages of one channel from a source, in the order of arrival.
 
     `channel` and `pattern` are bytes as received; `pattern` is None if the exact name matched. `ids` (of events) and
-    `headers` are parallel to `payloads`; without `ids` the router assigns them. A source with acknowledgements sets
+    `headers` are parallel to `payloads`; without `ids`, the router assigns ids. A source with acknowledgements sets
     `receipt` (`contracts.Receipt`); `first` is the position of the first payload in the receipt. `received_at` is the
     time of arrival; None means now.
     """

@@ -41,7 +41,7 @@ and returns a `TemplateFile`, or raises `ValueError`, which is reported at that 
 """
 
 ALLOW_PRIVATE = "allow_private"
-"""The key, in the same context, of the value of the sink's host key `allow_private`.
+"""The key, in the same context, under which the sink's host key `allow_private` is found.
 
 The context lacks the key if the sink is unknown: in `defaults`, and in the process of a sink with
 `execution="process"`.
@@ -238,9 +238,9 @@ class Addresses(list[str]):
 class Json(dict[str, Any]):
     """A JSON object whose texts are templates: `{user: "{{ payload.user_id }}", text: "Hello {{ payload.name }}"}`.
 
-    A string that is only one `{{ … }}` becomes the value of its expression, such as null, a number or a list. Any
-    other string renders to a string. Numbers, booleans and null stay. Keys are not templates. A template that can't be
-    rendered makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as
+    A string that consists of a single `{{ … }}` becomes the value of its expression, such as null, a number or a list.
+    Any other string renders to a string. Numbers, booleans and null stay. Keys are not templates. A template that can't
+    be rendered makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as
     JSON without loss.
     """
 
@@ -279,10 +279,10 @@ def _json_value(value: Any) -> Any:
 class Condition(str):
     """An expression over names of the plugin, compiled by the router: `status == 200 and answer.ok`.
 
-    `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None` may use these names, and no
-    event. Syntax and comparisons are those of `only_if`: a missing value is false. At a delivery the plugin calls
-    `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The condition is not compiled in
-    the options that `__init__` of a class gets, and never for a sink with `execution="process"`.
+    `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None` may use these names, but no
+    fields of the event. Syntax and comparisons are those of `only_if`: a missing value is false. For a delivery, the
+    plugin calls `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The condition is not
+    compiled in the options that `__init__` of a class gets, and never for a sink with `execution="process"`.
     """
 
     __slots__ = ("_ask", "names")
