@@ -1,4 +1,4 @@
-"""A configuration for one sink or lookup under test, loaded as the daemon loads its own; floor 7."""
+"""A configuration for one sink or lookup under test, loaded in the same way as by the daemon; floor 7."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "under-test"
 """The name of the sink or lookup in its configuration."""
 
 LOOKUP = "record"
-"""The name of the lookup in its configuration: names of lookups are words of templates."""
+"""The name of the lookup in its configuration. It must be a valid name in a template."""
 
 Folders = Path | str | Sequence[Path | str] | None
 """The folders of drop-in plugins. None: `plugins/` in the current folder, if there is one."""
@@ -31,7 +31,7 @@ Folders = Path | str | Sequence[Path | str] | None
 def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
     """Yield a configuration with these sections and the plugins in `folders`. Its folder is removed at the end.
 
-    Values may be paths and secrets too. Raises `ConfigError` for options that are wrong, and a type that is not there.
+    Values may also be paths or secrets. Raises `ConfigError` for invalid options and for a type that does not exist.
     """
     document = {
         "version": 1,
@@ -49,7 +49,7 @@ def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
 
 @contextlib.contextmanager
 def written(document: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the file of a configuration, in a folder of its own, which is removed at the end."""
+    """Yield the path of a configuration file. The file is in a folder of its own, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="event-router-test-") as folder:
         path = Path(folder, "config.yaml")
         path.write_text(yaml.safe_dump(_plain(document), allow_unicode=True, sort_keys=False), encoding="utf-8")
@@ -67,7 +67,7 @@ def plugin_paths(folders: Folders) -> list[Path]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of the configuration as YAML knows it."""
+    """Return a value of the configuration as a type that YAML has."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, PurePath):
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 def code_of(loaded: Loaded, made: Callable[..., Any] | None) -> set[Path]:
-    """Return the files of a plugin: those of all drop-ins, and of the package of `made`, its function or class."""
+    """Return the files of all drop-ins, and of the package that defines `made`, the plugin's function or class."""
     files = set(loaded.plugins.code)
     package = str(getattr(made, "__module__", "")).partition(".")[0]
     for name, module in list(sys.modules.items()):

@@ -17,7 +17,7 @@ from router.events import DeadLetter
 from router.ops.loading import Loaded
 
 NO_REDIS = "redis://127.0.0.1:1"
-"""A URL at which nobody connects."""
+"""A URL to which nothing connects."""
 
 
 class KeptLetters:
@@ -35,7 +35,7 @@ class KeptLetters:
 
 
 def runtime(clock: Clock | None = None, redis_url: str = NO_REDIS) -> Runtime:
-    """Return the surroundings of parts that print nothing and, without a URL, need no Redis."""
+    """Return the runtime for parts of a router that print nothing. Without a URL, the parts need no Redis."""
     return Runtime(
         instance="test",
         redis_url=redis_url,
@@ -47,11 +47,11 @@ def runtime(clock: Clock | None = None, redis_url: str = NO_REDIS) -> Runtime:
 
 
 def _ignore(_text: str) -> None:
-    """Do nothing with a text that is meant for an operator."""
+    """Ignore a text that is meant for an operator."""
 
 
 def shared_of(loaded: Loaded, around: Runtime, letters: KeptLetters) -> Shared:
-    """Return what the parts of a router share. Without a writer of dead letters, every queue is in memory."""
+    """Return the objects that the parts of a router share. Without a writer of dead letters, every queue is in memory."""
     current, ids = CurrentPipeline(), Ids("test")
     summaries = DeadLetterSummaries(
         letters, current.hand_over, clock=around.clock, ids=ids, notify=None, config_file=loaded.path

@@ -1,4 +1,4 @@
-"""The conformance check of lookups: what the router relies on, tried out on one of them; floor 7."""
+"""The conformance check of lookups: it tests one lookup for everything that the router relies on; floor 7."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RULES = {
     "cancellation": "a fetch that takes too long can be cancelled",
     **RULES_OF_ALL_PLUGINS,
 }
-"""The rules by the names of their checks, in the order of the report."""
+"""The rules, by the names of their checks, in the order of the report."""
 
 UNKNOWN = "no-such-key-0f9a"
 """A key that no store has."""
@@ -52,12 +52,13 @@ async def check_lookup(
     records: Mapping[str, Mapping[str, Any]] | None = None,
     plugins: Folders = None,
 ) -> Report:
-    """Check that lookups of a type do what the router relies on, and return the report. Nothing else is raised for them.
+    """Check that lookups of a type do what the router relies on, and return the report. Faults of the lookup are reported, not raised.
 
-    `options` are the keys of the lookup in the configuration. In `key`, or `url` of an HTTP lookup, `{{ payload.key }}` is
-    the key that is asked for, which is the default of `key`. `records` are keys that the store has, with their records.
-    `service` is the stand-in for the store: without it, nothing can be said of a store that is away. `plugins` are folders
-    of drop-ins; by default `plugins/` in the current folder. Raises `ConfigError` if the options, or the type, can't be used.
+    `options` are the keys of the lookup in the configuration. In `key` (or in `url` of an HTTP lookup),
+    `{{ payload.key }}` stands for the requested key, which is the default of `key`. `records` maps keys that the store
+    has to their records. `service` is the stand-in for the store: without it, the behaviour with an unavailable store
+    is not checked. `plugins` are folders of drop-ins; by default `plugins/` in the current folder. Raises `ConfigError`
+    if the options or the type can't be used.
     """
     known = dict(records or {})
     written = {"type": lookup_type, **(options or {})}
@@ -70,7 +71,7 @@ async def check_lookup(
 
 
 _NOTHING = object()
-"""Stands for the result of a key that can't be judged, because another check has failed."""
+"""The result of a key that can't be judged, because another check has failed."""
 
 
 def _alike(found: Any, other: Any) -> bool:
@@ -81,7 +82,7 @@ def _alike(found: Any, other: Any) -> bool:
 
 
 class _WatchedStore:
-    """Stands before a store and keeps what the last call gave, before the lookup makes an answer of it."""
+    """Wraps a store, and keeps the results of the last call before the lookup converts them to an answer."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -108,7 +109,7 @@ class _WatchedStore:
 
 
 class _LookupCheck:
-    """The check of a lookup. Each fetch is made by the router's own `Lookup`, with a clock on which no record is cached."""
+    """The check of a lookup. The router's own `Lookup` makes each fetch, with a clock that prevents caching."""
 
     def __init__(
         self, loaded: Loaded, known: Mapping[str, Mapping[str, Any]], service: Service | None, findings: Findings
@@ -154,7 +155,7 @@ class _LookupCheck:
         return definition.key.render(make_event({"key": text}), self._clock.now(), {})
 
     async def _fetch(self, *texts: str) -> list[Any] | None:
-        """Return what the store gave for each key: a mapping, None or an exception; None where that can't be said."""
+        """Return the store's result for each key: a mapping, None or an exception. Return None if the result is unknown."""
         keys = [self._key(text) for text in texts]
         self._clock.advance(1e6)  # nothing is cached, and no failure remembered
         answers = await self._lookup.fetch(keys)
@@ -242,7 +243,7 @@ class _LookupCheck:
             self._fail("away", f"when the store was available again: {''.join(described(again))}", again)
 
     async def _cancelled(self) -> None:
-        """Cancel a fetch: the store does not answer, or without a stand-in the fetch has just begun to wait."""
+        """Cancel a fetch that waits for a silent store. Without a stand-in, cancel it as soon as it waits."""
         context = self._open()
         text = next(iter(self._known), UNKNOWN)
         await self._fetch(text)  # it opens what it needs, and starts the tasks that stay until `close`

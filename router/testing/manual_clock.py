@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-"""The time at which a clock begins, unless it is given another."""
+"""The default start time of a clock."""
 
 
 class ManualClock:
@@ -25,7 +25,7 @@ class ManualClock:
         return self._start + self._elapsed
 
     def monotonic(self) -> float:
-        """Return the seconds by which the clock was advanced."""
+        """Return the number of seconds by which the clock was advanced in total."""
         return self._elapsed
 
     def advance(self, seconds: float) -> None:

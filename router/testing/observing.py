@@ -1,4 +1,4 @@
-"""The observation of plugin code: what it logs, what it leaves behind, and where it blocks the event loop; floor 7."""
+"""The observation of plugin code: its log lines, the tasks and sockets it leaves open, and where it blocks the event loop; floor 7."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ RULES_OF_ALL_PLUGINS = {
 """The rules that an observation judges, for sinks and lookups alike, by the names of their checks."""
 
 LOOK_EVERY = 0.01
-"""Seconds between two looks at a condition."""
+"""Seconds between two checks of a condition."""
 
 
 async def until(condition: Callable[[], object], seconds: float) -> bool:
-    """Wait until a condition holds, at most so many seconds; return whether it holds."""
+    """Wait until a condition holds, but no longer than the given seconds; return whether it holds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= end:
@@ -64,7 +64,7 @@ class Observation:
         self._sockets: set[tuple[int, int]] = set()
 
     async def __aenter__(self) -> Self:
-        """Begin."""
+        """Begin the observation."""
         self._entries = self._exit.enter_context(structlog.testing.capture_logs())
         self._exit.enter_context(_logged(self._lines, self._code))
         self._sockets = set(_sockets())
@@ -73,7 +73,7 @@ class Observation:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """End: the tasks that are left are ended, whatever they do."""
+        """End the observation, and end the tasks that the code left running."""
         self._watch.stop()
         await until(lambda: not self._new_tasks(), GRACE)
         for task in self._new_tasks():
@@ -86,18 +86,18 @@ class Observation:
             self.stalls.append(place)
 
     def told_secrets(self, errors: Iterable[BaseException]) -> list[str]:
-        """Return the log lines and the texts of errors that hold a secret, with the secret hidden."""
+        """Return the log lines and error texts that contain a secret, with the secret hidden."""
         lines = [", ".join(f"{key}={value}" for key, value in entry.items()) for entry in self._entries]
         told = [*self._lines, *lines, *("".join(described(error)) for error in errors)]
         return list(dict.fromkeys(hidden for text in told if (hidden := self._redactor.text(text)) != text))
 
     async def left_tasks(self) -> list[str]:
-        """Return the coroutines of the tasks that are left after `GRACE` seconds."""
+        """Return the coroutines of the tasks that still run after `GRACE` seconds."""
         await until(lambda: not self._new_tasks(), GRACE)
         return [_named(task) for task in self._new_tasks()]
 
     async def left_sockets(self) -> list[str]:
-        """Return the sockets that are open after `GRACE` seconds and were not before, in words.
+        """Return descriptions of the sockets that are open after `GRACE` seconds and were not open before.
 
         The connections that a server in this process has accepted do not count: they are the stand-in's.
         """
@@ -116,9 +116,9 @@ async def observed(
     made: Callable[..., Any] | None,
     errors: Sequence[BaseException],
 ) -> AsyncIterator[Observation]:
-    """Observe the plugin that registered `made`; note where it blocked the event loop, and which secrets it told.
+    """Observe the plugin that registered `made`; record where it blocks the event loop, and which secrets it reveals.
 
-    `errors` are those that it raised until the end.
+    `errors` are the errors that it raised until the end.
     """
     async with Observation(code=code_of(loaded, made), secrets=loaded.secrets) as seen:
         yield seen
@@ -129,7 +129,7 @@ async def observed(
 
 
 async def judge_left(seen: Observation, findings: Findings) -> None:
-    """Note the tasks and sockets that a closed plugin has left behind."""
+    """Record a fault for the tasks and sockets that a closed plugin has left open."""
     for task in await seen.left_tasks():
         findings.fail("tasks", f"left after close: {task}")
     for each in await seen.left_sockets():
@@ -145,9 +145,9 @@ class _Lines(logging.Handler):
         self._files = files
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line, with the traceback where it has one. Lines of other code may be those of a stand-in."""
+        """Keep one line, with its traceback if it has one. Lines of other code are ignored, because a stand-in may log too."""
         if record.pathname in self._files:
-            with contextlib.suppress(Exception):  # a line whose arguments don't fit
+            with contextlib.suppress(Exception):  # the arguments do not fit the format of the line
                 self._into.append(self.format(record))
 
 
@@ -170,7 +170,7 @@ def _named(task: asyncio.Task[Any]) -> str:
 
 
 def _end(task: asyncio.Task[Any]) -> None:
-    """End a task, also one that swallows its cancellation: that would hang the end of the event loop."""
+    """End a task, even one that swallows its cancellation, because such a task would hang the event loop's shutdown."""
     task.add_done_callback(lambda over: over.cancelled() or over.exception())  # nobody else asks for it
     close = getattr(task.get_coro(), "close", None)
     with contextlib.suppress(RuntimeError, ValueError):  # it waits on while it is closed
@@ -209,7 +209,7 @@ def _listens(each: socket.socket) -> bool:
 
 
 def _own(each: socket.socket) -> object:
-    """Return what a listening socket and those that it accepted have in common: the port, or the path."""
+    """Return the port or path, which a listening socket and its accepted connections have in common."""
     try:
         name = each.getsockname()
     except OSError:

@@ -1,4 +1,4 @@
-"""A router in the process of a test: it takes events and records what each sink gets; floor 7."""
+"""A router that runs in the process of a test: it takes events, and records what each sink gets; floor 7."""
 
 from __future__ import annotations
 
@@ -38,16 +38,17 @@ from router.testing.sample_events import encoded
 from router.wording import counted
 
 PATIENCE = 10.0
-"""Seconds until all deliveries must be settled."""
+"""Seconds within which all deliveries must be settled."""
 
 Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The records of lookups, by the lookup's name and by key."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """A delivery as its sink got it: the event, and the options as rendered for it.
+    """A delivery as its sink got it: the event, and the options rendered for the event.
 
-    `answer` is what the sink returned, `error` what it raised; both are None for a sink that was not called.
+    `answer` is the value that the sink returned, and `error` the error that it raised. Both are None if the sink was
+    not called.
     """
 
     event: Event
@@ -59,14 +60,14 @@ class Attempt(msgspec.Struct, frozen=True):
 class RecordingRouter:
     """A router without Redis, for `async with`. It decodes, validates, routes and renders as the daemon does.
 
-    `config` is the file of a configuration, or its content as a mapping. The sinks in `call` are called; of all others the
-    deliveries are recorded alone. `lookups` are records, `{"user": {"42": {…}}}`, by rendered key. A lookup that is not
-    named there is carried out, but for `redis-hash`. `clock` gives the time of events, templates and `expires`, but not of
-    retries. All queues are in memory, and secrets need not be set. With a mapping, `plugins` are the folders of drop-ins, by
-    default `plugins/` in the current folder.
+    `config` is the file of a configuration, or its content as a mapping. The sinks in `call` are called; for all other
+    sinks, deliveries are only recorded. `lookups` holds records by lookup and rendered key: `{"user": {"42": {…}}}`. A
+    lookup that is not in `lookups` uses its real store, except that a `redis-hash` must be there. `clock` gives the
+    time of events, templates and `expires`, but not of retries. All queues are in memory, and secrets need not be set.
+    With a mapping, `plugins` are the folders of drop-ins, by default `plugins/` in the current folder.
 
     `async with` raises `ConfigError` for a configuration that can't be used, and `ValueError` for names in `call` or
-    `lookups` that it does not have, and for a `redis-hash` without records.
+    `lookups` that the configuration does not have, and for a `redis-hash` without records.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class RecordingRouter:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """Close the sinks; deliveries that wait are dropped."""
+        """Close the sinks; waiting deliveries are dropped."""
         await self._exit.aclose()
 
     def _start(self) -> None:
@@ -128,7 +129,7 @@ class RecordingRouter:
             part.worker.start()
 
     def _lookups(self) -> LookupSet:
-        """Return the lookups: those with given records, and the real ones."""
+        """Return the lookups: some with the given records, the others with their real stores."""
         definitions = self._loaded.lookups
         for name, definition in definitions.items():
             if name not in self._given and isinstance(definition.config.keys, RedisHashConfig):
@@ -148,7 +149,7 @@ class RecordingRouter:
     def publish(
         self, channel: str, payload: Any, *, source: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Publish one message. `settled` waits for what becomes of it.
+        """Publish one message. Call `settled` to wait until its deliveries are settled.
 
         `payload` is any JSON value, or the text for a source with `format: text`; bytes are published as they are. `source`
         is the name of the source that reads the message, by default the first that reads the channel. Raises `ValueError`
@@ -179,7 +180,7 @@ class RecordingRouter:
         return {name: part.worker.queue.events for name, part in self._sinks.items() if part.worker.queue.events}
 
     def attempts(self, sink: str) -> list[Attempt]:
-        """Return what a sink got so far, in order. Raises `KeyError` if there is no such sink."""
+        """Return the attempts of a sink so far, in order. Raises `KeyError` if there is no such sink."""
         return list(self._attempts[sink])
 
     @property
@@ -193,7 +194,7 @@ class RecordingRouter:
         return sum(book.unmatched for book in self._books.values())
 
     def suppressed(self, sink: str) -> dict[str, int]:
-        """Return the number of deliveries to a sink that were suppressed so far, by reason. Raises `KeyError`."""
+        """Return the number of suppressed deliveries of a sink so far, by reason. Raises `KeyError` if there is no such sink."""
         return {str(reason): number for reason, number in self._sinks[sink].worker.book.suppressed.items()}
 
 
@@ -245,11 +246,11 @@ class _GivenRecords:
         return [None if key not in self._records else Record(self._records[key]) for key in keys]
 
     async def close(self) -> None:
-        """Close nothing."""
+        """Do nothing: the store holds no resources."""
 
 
 class _EventClock:
-    """Implements `contracts.Clock`: a manual clock, but for intervals, which also pass by themselves.
+    """Implements `contracts.Clock`: the time of day is that of a manual clock, but intervals also pass in real time.
 
     The timeouts and retries of the router wait with the event loop, whose time no test can set.
     """

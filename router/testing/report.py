@@ -74,13 +74,13 @@ class Findings:
         self._skipped: dict[str, str] = {}
 
     def fail(self, name: str, fault: str) -> None:
-        """Note a fault. The same fault is noted once."""
+        """Record a fault. A repeated fault is recorded only once."""
         faults = self._faults.setdefault(name, [])
         if fault not in faults:
             faults.append(fault)
 
     def skip(self, why: str, *names: str) -> None:
-        """Note why checks can't be made. A fault that is found nevertheless counts."""
+        """Record why checks can't be made. If such a check finds a fault nevertheless, the fault counts."""
         for name in names:
             self._skipped.setdefault(name, why)
 
@@ -89,7 +89,7 @@ class Findings:
         return any(name in self._faults for name in names)
 
     def report(self) -> Report:
-        """Return the report of what was found."""
+        """Return the report of all findings."""
         return Report(self._subject, tuple(self._checks()))
 
     def _checks(self) -> Iterable[Check]:

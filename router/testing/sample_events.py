@@ -1,4 +1,4 @@
-"""Events for tests of plugins, and texts that software often chokes on; floor 7."""
+"""Events for tests of plugins, and texts that software often handles wrongly; floor 7."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.events import JSON, TEXT, Event
 from router.testing.manual_clock import START
 
 SAMPLE = {"user_id": 42, "message": "Hello"}
-"""The payload of an event that is given none."""
+"""The default payload of an event."""
 
 HOSTILE = (
     "Zoë Müller, 日本語, العربية, עברית, ελληνικά, e\u0301",
@@ -48,5 +48,5 @@ def make_event(payload: Any = msgspec.UNSET, **fields: Any) -> Event:
 
 
 def encoded(payload: Any, payload_format: str) -> bytes:
-    """Return a payload as it is published: a text for the format `text`, else JSON."""
+    """Return the bytes of a payload as published: text for the format `text`, else JSON."""
     return str(payload).encode() if payload_format == TEXT else msgspec.json.encode(payload)

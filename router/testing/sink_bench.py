@@ -1,4 +1,4 @@
-"""One sink at work in the router's own worker, for its conformance check; floor 7."""
+"""One sink that runs in the router's own worker, for its conformance check; floor 7."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from router.testing.observing import until
 from router.testing.watched_sink import Call, WatchedSink
 
 PATIENCE = 5.0
-"""Seconds until deliveries must be settled, beyond the timeout of an attempt."""
+"""Seconds within which deliveries must be settled, in addition to the timeout of an attempt."""
 
 _numbers = count(1)
 
 
 class SinkBench:
-    """A sink with the host keys of its configuration, but with quick retries and without rate and fallback.
+    """A sink with the host keys of its configuration, but with quick retries, no rate limit and no fallback.
 
     `limit` replaces the timeout of a delivery, in seconds, once the sink is open.
     """
@@ -73,12 +73,12 @@ class SinkBench:
 
     @property
     def suppressed(self) -> list[Reason]:
-        """Why deliveries were suppressed so far."""
+        """The reasons for which deliveries were suppressed so far."""
         return list(self._shared.books.sinks[NAME].suppressed)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Let the worker run; close the sink at the end."""
+        """Run the worker during the block, and close the sink at the end."""
         self._worker.start()
         try:
             yield
@@ -91,7 +91,7 @@ class SinkBench:
         await self._part.context.close()
 
     def put(self, event: Event, number: int = 1) -> None:
-        """Put so many deliveries of an event into the queue, each with an id of its own."""
+        """Put a number of deliveries of an event into the queue, each with its own id."""
         events = [fresh(event) for _ in range(number)]
         self._worker.queue.put(events, size_of(events))
 
@@ -100,10 +100,10 @@ class SinkBench:
         return await until(lambda: not self._worker.queue.events, self.timeout + GRACE + PATIENCE)
 
     async def called(self, calls: int, patience: float = PATIENCE) -> Call | None:
-        """Wait until the call that follows so many earlier ones has ended; return it, or None.
+        """Wait until the call that follows a given number of earlier calls has ended; return it, or None.
 
-        None means that the call does not end, `patience` seconds after it had to, or that the delivery could not be
-        prepared and made none.
+        None means that the call had not ended `patience` seconds after its time limit, or that no call was made because
+        the delivery could not be prepared.
         """
 
         def over() -> bool:
@@ -114,6 +114,6 @@ class SinkBench:
 
 
 def fresh(event: Event, **changes: Any) -> Event:
-    """Return a copy of an event with an id of its own, whose payload is decoded anew."""
+    """Return a copy of an event with its own id and a freshly decoded payload."""
     changed = {"id": f"check-{next(_numbers)}", "route": "all", "sink": NAME, "_payload": msgspec.UNSET, **changes}
     return msgspec.structs.replace(event, **changed)

@@ -1,4 +1,4 @@
-"""The conformance check of sinks: what the router relies on, tried out on one of them; floor 7."""
+"""The conformance check of sinks: it tests one sink for everything that the router relies on; floor 7."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ RULES = {
     "cancellation": "a delivery that takes too long can be cancelled",
     **RULES_OF_ALL_PLUGINS,
 }
-"""The rules by the names of their checks, in the order of the report."""
+"""The rules, by the names of their checks, in the order of the report."""
 
 TOO_LONG = 0.3
 """Seconds after which a delivery without an answer is cancelled."""
 
 TOO_LONG_IN_PROCESS = 5.0
-"""The same for a sink in processes: a process that is killed has to start again."""
+"""The same limit for a sink that runs in processes of its own. It is longer, because a killed process has to start again."""
 
 SEVERAL = 3
-"""Deliveries in a batch."""
+"""The number of deliveries in a batch."""
 
 _NEED_DELIVERIES = ("failures", "retry-after", "batch", "unicode", "cancellation")
 
@@ -56,13 +56,13 @@ async def check_sink(
     plugins: Folders = None,
     redis_url: str | None = None,
 ) -> Report:
-    """Check that sinks of a type do what the router relies on, and return the report. Nothing else is raised for them.
+    """Check that sinks of a type do what the router relies on, and return the report. Faults of the sink are reported, not raised.
 
-    `options` are the keys of the sink in the configuration, the host's keys too. `service` is the stand-in for the other
-    side: without it, nothing can be said of failures. `event` is one that can be delivered with these options, by default
-    that of `make_event()`. `plugins` are folders of drop-ins; by default `plugins/` in the current folder. `redis_url` is
-    the server behind `context.redis` and `context.messages`, which a sink that uses them needs. Raises `ConfigError` if the
-    options, or the type, can't be used.
+    `options` are the keys of the sink in the configuration, including the host's keys. `service` is the stand-in for
+    the service that the sink sends to: without it, failures are not checked. `event` is an event that can be delivered
+    with these options; the default is the result of `make_event()`. `plugins` are folders of drop-ins; by default
+    `plugins/` in the current folder. `redis_url` is the server behind `context.redis` and `context.messages`, which a
+    sink that uses them needs. Raises `ConfigError` if the options or the type can't be used.
     """
     findings = Findings(f"sink {sink_type}", RULES)
     written = {"allow_private": True, **(options or {}), "type": sink_type}
@@ -72,7 +72,7 @@ async def check_sink(
 
 
 class _SinkCheck:
-    """The check of a sink. Every delivery is made by the router's own worker."""
+    """The check of a sink. The router's own worker makes every delivery."""
 
     def __init__(self, loaded: Loaded, event: Event, service: Service | None, findings: Findings) -> None:
         self._loaded = loaded
@@ -102,7 +102,7 @@ class _SinkCheck:
 
     @contextlib.asynccontextmanager
     async def _bench(self, limit: float | None = None) -> AsyncIterator[tuple[SinkBench, Observation]]:
-        """Yield a sink that is not open yet, and its observation; judge at the end what concerns every call.
+        """Yield a sink that is not open yet, and its observation. At the end, check the rules that apply to every call.
 
         `limit` replaces the timeout of a delivery, in seconds.
         """
@@ -130,7 +130,7 @@ class _SinkCheck:
         return watched.opened
 
     async def _delivers(self, bench: SinkBench) -> bool:
-        """Return whether an event is delivered, and the stand-in has received it."""
+        """Return whether an event is delivered and the stand-in has received it."""
         before = 0 if self._service is None else self._service.received
         bench.put(self._event)
         call = await bench.called(0)
@@ -155,7 +155,7 @@ class _SinkCheck:
         return True
 
     async def _several(self, bench: SinkBench) -> None:
-        """Deliver a batch, and one that the service does not accept; whatever is wrong with it is judged at the end."""
+        """Deliver a batch, and a batch that the service does not accept. Faults of the calls are judged at the end."""
         if not bench.watched.takes_batches:
             self._findings.skip("the sink takes one delivery at a time", "batch")
             return
@@ -184,7 +184,7 @@ class _SinkCheck:
             self._findings.skip("give a `service` that can fail", "failures")
 
     def _judge_failure(self, failure: Failure, call: Call) -> None:
-        """Note what is wrong with the answer to a failure of the service."""
+        """Record what is wrong with the sink's reaction to a failure of the service."""
         if isinstance(call.error, PluginError):
             return
         asked = f"the service was made to be {failure!r}"
@@ -199,7 +199,7 @@ class _SinkCheck:
                 )
 
     async def _asks_for_time(self, bench: SinkBench) -> None:
-        """Let the service ask for time. The sink is paused afterwards, so it delivers nothing more here."""
+        """Let the service ask the sink to wait. The sink is paused afterwards, so this bench can't deliver anything more."""
         if not self._fails("busy"):
             self._findings.skip("give a `service` that can be busy", "retry-after")
             return
@@ -228,7 +228,7 @@ class _SinkCheck:
                 return
 
     async def _too_long(self) -> None:
-        """Cancel a delivery: the service does not answer, or without a stand-in the delivery has just begun to wait."""
+        """Cancel a delivery that waits for a silent service. Without a stand-in, cancel it as soon as it waits."""
         silent = self._fails("silent")
         limit = TOO_LONG_IN_PROCESS if self._loaded.types[NAME].execution == "process" else TOO_LONG
         async with self._bench(limit if silent else 1e-9) as (bench, _), bench.running():
@@ -257,7 +257,7 @@ class _SinkCheck:
 
 
 def _variants(event: Event) -> Iterator[tuple[str, Event]]:
-    """Yield an event with each hostile text in each text of its payload, with the name of that field."""
+    """Yield events, each with one hostile text in place of one string of the payload, and the name of that field."""
     for hostile in HOSTILE:
         if event.format != JSON:
             yield "the payload", fresh(event, raw=hostile.encode(), channel=hostile)
@@ -279,7 +279,7 @@ def _with_text(value: Any, text: str, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _each(call: Call) -> list[Exception]:
-    """Return the failures of a call, those of single addresses for a `PartialError`."""
+    """Return the failures of a call. For a `PartialError`, these are the failures of its addresses."""
     found: list[Exception] = []
     for error in call.errors:
         found += error.failures.values() if isinstance(error, PartialError) else [error]
@@ -295,7 +295,7 @@ def _how(errors: list[Exception]) -> str:
 
 
 def _why(bench: SinkBench) -> str:
-    """Return why a delivery made no call."""
+    """Return the reason why a delivery caused no call of the sink."""
     if bench.letters:
         return f"dead letter {bench.letters[-1].reason}: {bench.letters[-1].detail}"
     if bench.suppressed:

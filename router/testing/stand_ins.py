@@ -1,4 +1,4 @@
-"""The stand-in for the other side of a sink or lookup: what a check asks of it, and one for HTTP; floor 7."""
+"""The stand-in for the service or store behind a sink or lookup: its interface, and one implementation for HTTP; floor 7."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
     import ssl
 
 RETRY_AFTER = 7
-"""The seconds for which a stand-in that is `busy` asks."""
+"""The delay in seconds that a `busy` stand-in asks for."""
 
 Failure = Literal["unavailable", "refused", "busy", "silent"]
-"""How messages or questions fail:
+"""The ways in which messages or requests fail:
 
 - `unavailable`: the service is out of order for now (HTTP 503, SMTP 451);
-- `refused`: the service accepts this message never (HTTP 400, SMTP 550);
-- `busy`: it asks to try again in `RETRY_AFTER` seconds (HTTP 429 with Retry-After);
-- `silent`: it takes the message and gives no answer.
+- `refused`: the service never accepts this message (HTTP 400, SMTP 550);
+- `busy`: the service asks to try again in `RETRY_AFTER` seconds (HTTP 429 with Retry-After);
+- `silent`: the service reads the message and gives no answer.
 """
 
 
 class Service(Protocol):
-    """The stand-in that `check_sink` and `check_lookup` make fail. Write one for a service that does not speak HTTP."""
+    """The stand-in that `check_sink` and `check_lookup` make fail. Implement this class for a service that does not speak HTTP."""
 
     @property
     def received(self) -> int:
-        """The number of messages accepted, or of questions answered, so far."""
+        """The number of messages accepted, or of requests answered, so far."""
 
     def fail(self, failure: Failure, times: int | None = None) -> None:
-        """Let the next messages fail so: that many, or all until `recover`.
+        """Make the next messages fail in this way: the given number of them, or all until `recover`.
 
-        Raises `NotImplementedError` if this service can't: what needs the failure is not checked then.
+        Raises `NotImplementedError` if this service can't fail in this way. Rules that need the failure are not checked
+        then.
         """
 
     def recover(self) -> None:
@@ -79,12 +80,12 @@ _STATUS: Mapping[Failure, int] = {"unavailable": 503, "refused": 400, "busy": 42
 
 
 class HttpService:
-    """An HTTP server on the loopback that stands in for a service. It implements `Service`.
+    """An HTTP server on the loopback interface that stands in for a service. It implements `Service`.
 
-    `with HttpService() as service:` starts and stops it; `service.url` is its address (http://127.0.0.1:PORT). It runs in
-    a thread of its own, so a test may be a plain function or a coroutine. `answer` is the JSON value that it answers with,
-    status 200. With `records` it answers as a store does: the JSON value at each path, and 404 for other paths. With `tls`,
-    the context of a server, it speaks HTTPS.
+    `with HttpService() as service:` starts and stops it; `service.url` is its address (http://127.0.0.1:PORT). It runs
+    in a thread of its own, so a test may be a plain function or a coroutine. The server answers with status 200 and the
+    JSON value `answer`. With `records` it answers like a store: with the JSON value of the requested path, or 404 for
+    any other path. With `tls`, the TLS context of a server, it speaks HTTPS.
     """
 
     def __init__(
@@ -92,9 +93,9 @@ class HttpService:
     ) -> None:
         self.url = ""
         self.requests: list[Request] = []
-        """Every request, also those that were made to fail."""
+        """All requests, including those that were made to fail."""
         self.received = 0
-        """The number of requests that were answered well."""
+        """The number of requests that were answered successfully."""
         self._answer = {"ok": True} if answer is None else answer
         self._records = records
         self._tls = tls
@@ -106,11 +107,11 @@ class HttpService:
         self._stopped = asyncio.Event()
 
     def fail(self, failure: Failure, times: int | None = None) -> None:
-        """Let the next requests fail so: that many, or all until `recover`."""
+        """Make the next requests fail in this way: the given number of them, or all until `recover`."""
         self._failure, self._times = failure, times
 
     def recover(self) -> None:
-        """Answer requests well again; close the connections that wait for an answer."""
+        """Answer requests successfully again; close the connections that wait for an answer."""
         self._failure = None
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._speak)

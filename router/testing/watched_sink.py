@@ -1,4 +1,4 @@
-"""The calls of a sink under test, as its worker makes them: what went in, what came back, what was changed; floor 7."""
+"""The calls that a worker makes to a sink under test: their arguments, results, and changes to the arguments; floor 7."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from router.plugin_contracts import Result
 
 
 class Call(msgspec.Struct):
-    """A call of a sink. `error` is what the call raised; `results` what it returned."""
+    """A call of a sink. `error` is the exception that the call raised, and `results` are the values that it returned."""
 
     events: list[Event]
     results: Sequence[Result] | None = None
     error: Exception | None = None
     ended: bool = False
     cancelled: bool = False
-    """True if the call was to end, because it took too long."""
+    """True if the call was cancelled because it took too long."""
     obeyed: bool = False
-    """True if the call ended by this cancellation."""
+    """True if this cancellation ended the call."""
     changed: list[str] = msgspec.field(default_factory=list)
     """The parts of events and options that the sink has changed."""
 
     @property
     def errors(self) -> list[Exception]:
-        """The failures: of the whole call, or of its deliveries."""
+        """The failures of the whole call or of its deliveries."""
         if self.error is not None:
             return [self.error]
         return [result for result in self.results or () if isinstance(result, Exception)]
 
 
 class WatchedSink:
-    """Implements `SinkCalls`: passes each call on to the sink's own caller, and keeps it in `calls`.
+    """Implements `SinkCalls`: passes each call on to the sink's own caller, and records it in `calls`.
 
     `when_open` is called after the sink was opened.
     """
@@ -52,7 +52,7 @@ class WatchedSink:
         self.calls: list[Call] = []
         self.closed = False
         self.errors: list[Exception] = []
-        """What `open` and `close` raised."""
+        """The errors that `open` and `close` raised."""
 
     async def open(self) -> None:
         """Open the sink."""
@@ -65,7 +65,7 @@ class WatchedSink:
         self._when_open()
 
     async def deliver(self, batch: Batch) -> Sequence[Result] | None:
-        """Deliver a batch, and note what came of it."""
+        """Deliver a batch, and record the call and its results."""
         call = Call([event for event, _ in batch])
         before = [_seen(event, options) for event, options in batch]
         self.calls.append(call)
@@ -97,7 +97,7 @@ class WatchedSink:
 
 
 def _is_cancelled() -> bool:
-    """Return whether somebody has cancelled the task that runs."""
+    """Return whether the current task has been cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
