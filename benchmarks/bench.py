@@ -1,8 +1,8 @@
-"""The benchmarks: `make bench` runs the first of them, `make bench ARGS='NAME …'` another.
+"""The benchmarks: `make bench` runs the first one, and `make bench ARGS='NAME …'` runs another.
 
-Machines differ and are busy, so what counts are ratios within one run, of contenders that are measured in turn. CPU is that
-of a process and its children, user and system. With `--other` everything is measured of the command of another checkout
-too, and its figures stand beside those of this one.
+Machines differ and may be busy. Therefore contenders are measured in turn, and their ratios within one run are
+compared. CPU is the user and system time of a process and its children. With `--other` the command of another checkout
+is measured too, and its figures are printed beside those of this checkout.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ IN_TURN = {
 """The benchmarks that measure their cases and commands in turn."""
 
 WIDE = 180
-"""The columns of a table that is not shown on a terminal."""
+"""The width of a table, in columns, if the output is not a terminal."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Measure and print. Return the exit code: 1 if `quick` found a job that has become dearer."""
+    """Run a benchmark and print its results. Return the exit code: 1 if `quick` found a job that uses more CPU than before."""
     options = _parser().parse_args([*words] if _named(words) else [FIRST, *words])
     talk = Console(stderr=True)
     with Progress(console=talk, disable=not talk.is_terminal) as progress:
@@ -109,7 +109,7 @@ def _measured(options: argparse.Namespace, progress: Progress) -> Results:
 
 
 def _report(jobs: Sequence[str], progress: Progress) -> None:
-    """Run these benchmarks, keep their figures after each one, and draw the page."""
+    """Run these benchmarks, store the figures after each one, and update the page."""
     chosen = [(each, _parser().parse_args(shlex.split(each))) for each in jobs]
     for words, options in chosen:
         if options.benchmark not in IN_TURN:
@@ -124,7 +124,7 @@ def _print(table: Table) -> None:
 
 
 def _named(words: Sequence[str]) -> bool:
-    """Return whether a benchmark, or the help of all of them, is asked for."""
+    """Return whether the arguments name a benchmark, or ask for the help about all benchmarks."""
     return bool(words) and words[0] in {FIRST, QUICK, REPORT, *IN_TURN, "-h", "--help"}
 
 
@@ -173,7 +173,7 @@ def _command(text: str) -> Path:
 
 
 if __name__ == "__main__":
-    # The blocks that start servers and routers end them too: a SIGTERM has to leave these blocks, as Ctrl-C does.
+    # The blocks that start servers and routers also stop them, so SIGTERM must leave these blocks, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))

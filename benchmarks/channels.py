@@ -1,8 +1,9 @@
-"""What many channels and many routes cost: pub/sub → schema → route → log file.
+"""The cost of many channels and many routes: pub/sub → schema → route → log file.
 
-One source with one glob hears all channels. Each is published on once, so that nothing can be known of it, and then once
-more. The routes that do not match are globs or names of other channels; the one that does stands last, or each channel
-has one of its own. At last a burst to a subscriber that the server cuts off when it is too far behind: is anything lost?
+One source reads all channels by one glob. An event is published once on each channel, so that the router has nothing
+cached for the channel, and then once more. The other routes have globs or names of other channels. The matching route
+is the last one, or each channel has its own route. The last case is a burst to a subscriber that the server disconnects
+if it is too far behind; the lost events are counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ ONCE, AGAIN = "first seen", "seen again"
 UNIT = "µs CPU/event"
 WARM_UP = 1_000
 SHARES = 1_000
-"""How many groups the channels fall into: channel n is `bench.<n modulo SHARES>.<n>`."""
+"""The number of groups of channels: channel n is `bench.<n modulo SHARES>.<n>`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def kinds() -> dict[str, Kind]:
 
 
 def _others(count: int, form: str) -> list[str]:
-    """Return channels that nothing is published on, and the glob that matches."""
+    """Return channels on which nothing is published, and then the glob that matches."""
     return [*(form.format(number) for number in range(count)), f"{CHANNEL}.*"]
 
 
@@ -94,12 +95,12 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def names(channels: int) -> list[str]:
-    """Return so many names of channels."""
+    """Return the names of a number of channels."""
     return [f"{CHANNEL}.{number % SHARES}.{number}" for number in range(channels)]
 
 
 def sections(routes: Sequence[str]) -> dict[str, Any]:
-    """Return what the configuration has of its own: one glob to listen to, and the routes."""
+    """Return the sections of the configuration that differ from the usual one: a source with one glob, and the routes."""
     return {
         "sources": {"bench": {"type": "pubsub", "channels": [f"{CHANNEL}.*"]}},
         "routes": [
@@ -110,13 +111,13 @@ def sections(routes: Sequence[str]) -> dict[str, Any]:
 
 
 def measure_one(events: int, command: Path) -> Turns:
-    """Measure what an event costs when all of them come on one channel."""
+    """Measure the cost of an event if all events come on one channel."""
     (reading,) = yield from _measure(command, {}, [CHANNEL], [publishes([CHANNEL], events)])
     return {ONE: reading}
 
 
 def measure_many(title: str, routes: Sequence[str], channels: int, command: Path) -> Turns:
-    """Measure what an event costs on a channel that is seen for the first time, and on one that was seen before."""
+    """Measure the cost of the first event of a channel, and of a later event of the same channel."""
     messages = publishes(names(channels), channels)
     once, again = yield from _measure(command, sections(routes), [f"{CHANNEL}.0.warm-up"], [messages, messages])
     return {f"{title}, {ONCE}": once, f"{title}, {AGAIN}": again}
@@ -125,9 +126,9 @@ def measure_many(title: str, routes: Sequence[str], channels: int, command: Path
 def _measure(
     command: Path, own: Mapping[str, Any], warm_up: Sequence[str], parts: Sequence[Sequence[bytes]]
 ) -> Generator[None, None, list[Reading]]:
-    """Send one part after the other to a router that is warm, each when the one before is through; a reading for each.
+    """Send the parts to a warm router, each after the previous one is done; return a reading for each part.
 
-    A part is a turn.
+    Each part is one turn.
     """
     readings = []
     with server() as at, tempfile.TemporaryDirectory() as temporary:
@@ -148,7 +149,7 @@ def _measure(
 
 
 def measure_burst(title: str, events: int, channels: int, command: Path) -> Turns:
-    """Publish as fast as the server takes it, and count what does not come out; the server has its default limits."""
+    """Publish as fast as the server accepts events, and count the events that are lost. The server has its default limits."""
     own = sections(kinds()["1000-globs"].channels)
     messages = publishes(names(channels), events)
     with server(cuts_off=True) as at, tempfile.TemporaryDirectory() as temporary:

@@ -1,7 +1,7 @@
-"""What routes cost `check`: the CPU of the command for one route and for a thousand.
+"""The cost of routes for `check`: the CPU time of the command for one route and for a thousand.
 
-A router with a thousand tenants has a thousand routes. In the first case each has a `match` on its tenant. In the second case
-they differ: some have a `when`, some a glob, and some replace an option of a mail sink.
+A router with a thousand tenants has a thousand routes. In the first case each route has a `match` on its tenant. In the
+second case the routes differ: some have a `when`, some a glob, and some replace an option of a mail sink.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 ONE = "1 route"
 MOST = 3
-"""The goal: the most that many routes may cost, as a multiple of one route."""
+"""The goal: the maximum cost of many routes, as a multiple of the cost of one route."""
 
 Route = Callable[[int], dict[str, Any]]
 
@@ -74,7 +74,7 @@ def various(number: int) -> dict[str, Any]:
 
 
 def configuration(folder: Path, count: int, route: Route) -> dict[str, Any]:
-    """Return a configuration with so many routes. `check` does not connect to its server."""
+    """Return a configuration with this number of routes. `check` does not connect to its server."""
     mail = {
         "type": "email",
         "host": "localhost",
@@ -94,7 +94,7 @@ def configuration(folder: Path, count: int, route: Route) -> dict[str, Any]:
 
 
 def measure(title: str, count: int, route: Route, command: Path) -> Turns:
-    """Measure `check` of a configuration with so many routes."""
+    """Measure `check` of a configuration with this number of routes."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(configuration(folder, count, route), folder)

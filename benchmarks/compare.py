@@ -1,9 +1,9 @@
-"""Whether a change made the router dearer: two commands in turn, on pub/sub, on a stream, and through a Redis queue.
+"""A check whether a change increased the CPU time of the router: two commands in turn, on pub/sub, on a stream, and through a Redis queue.
 
     make bench ARGS='compare --other ../before/.venv/bin/event-router'
 
-Both of a pair run at the same time and get a twentieth of the events in turn (A B A B …), so that they share whatever else
-the machine does; what counts is the ratio of each pair.
+The two routers of a pair run at the same time and get a twentieth of the events in turn (A B A B …), so that other work
+of the machine affects both alike. The result is the ratio of each pair.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 JOBS = ("pubsub", "stream", "durable")
 TURNS = 20
 DEARER = 1.03
-"""The goal: the most that a job may cost, as a ratio to the other command."""
+"""The goal: the maximum CPU time of a job, as a ratio to that of the other command."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +58,9 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def measure(job: str, events: int, command: Path) -> Turns:
-    """Measure the CPU time that the router takes for an event of this job, a twentieth of the events in each turn.
+    """Measure the router's CPU time for an event of this job, with a twentieth of the events in each turn.
 
-    The time between turns counts too: there the router ends what it had begun, and is at rest.
+    The CPU time between turns is included, because the router may finish work of a turn after the turn.
     """
     messages = commands(job, events)
     warm_up = messages[: max(events // 100, 100)]
@@ -82,14 +82,14 @@ def measure(job: str, events: int, command: Path) -> Turns:
 
 
 def commands(job: str, events: int) -> Sequence[bytes]:
-    """Return the commands that bring in so many events."""
+    """Return the commands that publish or add this number of events."""
     if job == "stream":
         return [wire(b"XADD", CHANNEL.encode(), b"*", b"payload", payload(number)) for number in range(events)]
     return publishes([CHANNEL], events)
 
 
 def sections(job: str, _at: Server, folder: Path) -> dict[str, Any]:
-    """Return what the configuration of a job has of its own: `durable` is pub/sub through a queue in Redis."""
+    """Return the sections of the configuration that are special for a job. The job `durable` is pub/sub with a queue in Redis."""
     if job == "stream":
         return {"sources": {"bench": {"type": "stream", "streams": [CHANNEL], "start": "oldest"}}}
     return {"sinks": {"audit": log_sink(folder, "redis" if job == "durable" else "memory")}}

@@ -1,7 +1,8 @@
-"""What conditions on the payload cost: pub/sub → routes with `match` or `when` → log file.
+"""The cost of conditions on the payload: pub/sub → routes with `match` or `when` → log file.
 
-Each event meets the condition of one route. A thousand routes, each for another tenant, are held against ten such routes. A
-thousand routes with bounds of a number are held against the same ones written so that each needs a validator of its own.
+Each event meets the condition of one route. A thousand routes, each for another tenant, are compared with ten such
+routes. A thousand routes with bounds of a number are compared with the same routes, written so that each needs its own
+validator.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ TEN = "10 tenants"
 EACH = "1,000 ranges, a validator for each"
 UNIT = "µs CPU/event"
 PARTS = 4
-"""Turns of a case."""
+"""The number of turns of a case."""
 
 MANY = 1_000
 SLOW = 20
-"""How many times fewer events a case gets that costs hundreds of times as much."""
+"""The factor by which a very slow case gets fewer events: such a case takes hundreds of times as long per event."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """The routes of one case: how many there are, and the keys of each; the goal is a ratio to the base."""
+    """The routes of one case: their number, and the keys of each. The goal is a ratio to the base."""
 
     title: str
     routes: int
@@ -39,7 +40,7 @@ class Kind:
     base: str | None = NONE
     goal: float | None = None
     events: int = 1
-    """By what the number of events is divided."""
+    """The divisor of the number of events."""
 
 
 def kinds() -> dict[str, Kind]:
@@ -90,13 +91,13 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def messages(events: int, routes: int) -> list[bytes]:
-    """Return commands that publish so many events, for one route after the other."""
+    """Return commands that publish this number of events, for one route after the other."""
     form = b'{"tenant": "tenant-%d", "amount": %d.5, "message": "an order of 90 bytes, for a tenant"}'
     return [wire(b"PUBLISH", CHANNEL.encode(), form % (each % routes, each % routes)) for each in range(events)]
 
 
 def measure(kind: Kind, events: int, command: Path) -> Turns:
-    """Measure what an event costs with these routes."""
+    """Measure the cost of an event with these routes."""
     routes: Sequence[dict[str, Any]] = [
         {"id": f"route-{number}", "sinks": ["audit"], **kind.keys(number)} for number in range(kind.routes)
     ]

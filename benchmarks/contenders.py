@@ -1,4 +1,4 @@
-"""What the router is measured against, each a program of its own: `python contenders.py NAME PORT SCHEMA OUT`.
+"""The programs with which the router is compared: `python contenders.py NAME PORT SCHEMA OUT` runs one of them.
 
 `floor` only reads the publishes: a bare loop of sockets and hiredis, the least that any Python program pays. `redis-py` is
 what one writes first: `get_message`, `json`, `jsonschema`, a line in a file.
@@ -28,7 +28,7 @@ CHANNEL = "bench"
 
 
 def floor(port: int, _schema: Path, out: Path) -> None:
-    """Count what is published; the file holds the count."""
+    """Count the published messages, and write the count to the file."""
     count = 0
     with socket.create_connection(("127.0.0.1", port)) as connection, out.open("wb", buffering=0) as file:
         connection.sendall(b"SUBSCRIBE bench\r\n")
@@ -42,7 +42,7 @@ def floor(port: int, _schema: Path, out: Path) -> None:
 
 
 def redis_py(port: int, schema: Path, out: Path) -> None:
-    """Validate what is published and write it as lines."""
+    """Validate the published messages and write each as a line."""
     validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
     client = redis.Redis(port=port)
     subscriber = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
@@ -74,7 +74,7 @@ async def hand_written(port: int, schema: Any, out: Path) -> None:
 
 
 def bare_list(port: int, _schema: Path, out: Path) -> None:
-    """Move an item at a time to a list of our own, write its line and remove it."""
+    """Move one item at a time to a second list, write its line, and remove the item."""
     with socket.create_connection(("127.0.0.1", port)) as connection, out.open("wb", buffering=0) as file:
         reader = hiredis.Reader()
 
@@ -104,7 +104,7 @@ class Line(msgspec.Struct, gc=False):
 
 
 def fan_out(port: int, schema: Path, out: Path, files: str) -> None:
-    """Validate what is published, and encode and write a line of each event for each file: a batch for each read."""
+    """Validate the published messages, and write a line for each event to each file, in one batch for each read."""
     is_valid = jsonschema_rs.validator_for(schema.read_text()).is_valid
     decode, encode_lines = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode_lines
     outs = [Path(f"{out}{number}").open("wb", buffering=0) for number in range(int(files))]  # noqa: SIM115  # until killed

@@ -1,8 +1,8 @@
-"""What a failed attempt costs: pub/sub → route → a sink that fails the first attempt of every delivery, and its retry.
+"""The cost of a failed attempt: pub/sub → route → a sink that fails the first attempt of every delivery, and its retry.
 
-The sink is a plugin that writes one byte for a delivery that succeeds, so that hardly anything but the router costs. The
-base is the same sink without failures. What the router pays for a failure is the difference: the failed attempt, the wait,
-and the second attempt. The circuit breaker never opens.
+The sink is a plugin that writes one byte for a delivery that succeeds, so that nearly all CPU time is the router's. The
+base is the same sink without failures. The difference is the cost of a failure: the failed attempt, the wait, and the
+second attempt. The circuit breaker never opens.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return deliveries without and with a failed attempt, by both types of queue."""
+    """Return cases without and with a failed attempt, each for both types of queue."""
     chosen = []
     for queue in QUEUES:
         base = f"{queue} queue, no failure"
@@ -93,7 +93,7 @@ def sink(folder: Path, queue: str, failing: int) -> dict[str, Any]:
 
 
 def measure(title: str, queue: str, failing: int, events: int, command: Path) -> Turns:
-    """Measure what a delivery costs, the failed attempt included."""
+    """Measure the cost of a delivery, including its failed attempt."""
     messages: Sequence[bytes] = publishes([CHANNEL], events)
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,8 +1,8 @@
-"""What fan-out costs: pub/sub → schema → one route → ten log files, 90-byte payloads.
+"""The cost of fan-out: pub/sub → schema → one route → ten log files, 90-byte payloads.
 
-The base is a straight-line program that does the same without configuration, queues and books: it reads what is
-published, decodes and validates each payload once, and encodes and writes a line for each of the ten files. A line that
-is missing, or a file that differs from the first one, ends the benchmark.
+The base is a straight-line program that does the same without configuration, queues and books: it reads the published
+messages, decodes and validates each payload once, and encodes and writes a line for each of the ten files. A missing
+line, or a file that differs from the first one, ends the benchmark.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STRAIGHT, ROUTER = "straight-line program", "event-router"
 TURNS = 10
 WARM_UP = 1_000
 MOST = 1.0
-"""The goal: the most that the router may cost, as a multiple of the straight-line program."""
+"""The goal: the maximum CPU time of the router, as a multiple of that of the straight-line program."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 Begin = Callable[[Path, Server, list[Path]], AbstractContextManager[int]]
-"""Starts a contender: the command, the server, the files. Yields the process id."""
+"""A function that starts a contender, given the command, the server and the files. It yields the process id."""
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def measure(name: str, events: int, sinks: int, begin: Begin, command: Path) -> 
 
 
 def _compare(files: list[Path]) -> None:
-    """Raise `SystemExit` if the files do not hold the same lines."""
+    """Raise `SystemExit` if the files do not contain the same lines."""
     expected = files[0].read_bytes()
     wrong = [file.name for file in files if file.read_bytes() != expected]
     if wrong:

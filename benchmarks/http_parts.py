@@ -1,7 +1,7 @@
 """The programs around the webhook benchmark: `python http_parts.py endpoint PORT SECONDS OUT`, `… bare REDIS_PORT URL WORKERS`.
 
-`endpoint` answers each request after some seconds, and writes a line for it when it does. `bare` is the least that a
-program does which posts what is published: a bare subscriber, a queue, and workers with one aiohttp session.
+`endpoint` answers each request after a delay in seconds, and then writes a line for the request. `bare` is a minimal
+program that posts the published messages: a bare subscriber, a queue, and workers with one aiohttp session.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def endpoint(port: int, seconds: float, out: Path) -> None:
 
 
 async def bare(port: int, url: str, workers: int) -> None:
-    """Post what is published, each worker one message at a time."""
+    """Post the published messages. Each worker posts one message at a time."""
     waiting: asyncio.Queue[bytes] = asyncio.Queue()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"SUBSCRIBE bench\r\n")

@@ -1,7 +1,7 @@
-"""What a router does that has nothing to do: the commands that it sends to its server, and the CPU that it uses.
+"""The cost of an idle router: the commands that it sends to its server, and its CPU time.
 
-Two routers: one with 20 sinks whose queues are in Redis, and one with a source of each type. Each has delivered one event,
-so that everything is there, and all queues are empty.
+Two routers are measured: one with 20 sinks whose queues are in Redis, and one with a source of each type. Each router
+has delivered one event, so that all streams and keys exist, and all queues are empty.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SINKS = "20 sinks with Redis queues"
 SOURCES = "a pub/sub, a stream and a list source"
 SENT, ALL, CPU = "commands sent", "those in scripts too", "CPU"
 GOALS = {SENT: 25.0, ALL: 70.0, CPU: 0.4}
-"""The most that 20 sinks may need: commands per second, and percent of a core."""
+"""The limits for 20 sinks: commands per second, and percent of a core."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def of_sources(_folder: Path) -> dict[str, Any]:
 def measure(
     name: str, sections: Callable[[Path], dict[str, Any]], settle: float, seconds: float, command: Path
 ) -> Turns:
-    """Deliver one event, wait a moment, and count for a while."""
+    """Deliver one event, wait a moment, and then count commands and CPU time for a while."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         own = sections(folder)

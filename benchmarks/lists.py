@@ -1,8 +1,8 @@
-"""What an item of a list costs, the router and the Redis server: list source → route → log file.
+"""The cost of an item of a list for the router and for the Redis server: list source → route → log file.
 
-A flood: all items are there at once. A trickle: an item is pushed when the one before has been delivered. The base is a
-bare loop that moves an item, writes it and removes it: the least for whoever loses nothing and takes one at a time. What
-an item of a trickle costs the server holds its push.
+In a flood, all items are there at once. In a trickle, each item is pushed when the previous one has been delivered. The
+base is a bare loop that moves an item, writes it and removes it: the minimum for a consumer that loses nothing and
+takes one item at a time. In a trickle, the server's cost of an item includes its push.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ PARTS = ("consumer", "server")
 BASE = "bare loop"
 UNIT = "µs CPU/item"
 DEARER = 1.3
-"""The goal: the most that an item of a trickle may cost, as a ratio to the other command."""
+"""The goal: the maximum cost of an item of a trickle, as a ratio to the other command."""
 WARM_UP = 100
 AT_ONCE = 500
-"""Items in one LPUSH."""
+"""The number of items in one LPUSH."""
 
 ASIDE = "bench-aside"
-"""The list of the names of lists that were filled for floods."""
+"""The Redis list with the names of the lists that were filled for floods."""
 TURNS = 10
 
 
 @dataclass(frozen=True)
 class Play:
-    """How items come: what is done beforehand, what is measured, and which commands of it are the benchmark's own."""
+    """The way in which items arrive: the preparation, the measured function, and the commands that the benchmark itself sends."""
 
     prepare: Callable[[Server, int, int], None]
     run: Callable[[Server, Lines, int], float]
@@ -68,7 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return flood and trickle, each of the bare loop and of the router."""
+    """Return flood and trickle, each for the bare loop and for the router."""
     chosen = []
     for name, items in ((FLOOD, options.flood), (TRICKLE, options.trickle)):
         goal = DEARER if name == TRICKLE else None
@@ -112,10 +112,10 @@ def _named(title: str, readings: Sequence[Reading]) -> dict[str, Reading]:
 
 
 def _measure(play: Play, items: int, at: Server, lines: Lines) -> Generator[None, None, tuple[Reading, Reading]]:
-    """Return what an item costs the consumer and the server, and beside it the commands for an item.
+    """Return the cost of an item for the consumer and for the server, and the number of commands per item.
 
-    A tenth of the items is a turn. The time between turns counts too: there the consumer removes what it has delivered. The
-    commands are counted afterwards, on one more tenth.
+    Each turn has a tenth of the items. The time between turns is included, because the consumer removes delivered items
+    then. The commands are counted afterwards, with one more tenth.
     """
     trickle(at, lines, WARM_UP)
     part = max(items // TURNS, 1)
@@ -136,7 +136,7 @@ def _measure(play: Play, items: int, at: Server, lines: Lines) -> Generator[None
 
 
 def fill(at: Server, items: int, times: int) -> None:
-    """Put the items of so many floods into lists that nobody reads, the oldest to the right."""
+    """Put the items of a number of floods into lists that nobody reads, with the oldest item at the right end."""
     for number in range(times):
         batches = (range(start, min(start + AT_ONCE, items)) for start in range(0, items, AT_ONCE))
         send(at, [wire(b"LPUSH", b"bench-aside-%d" % number, *map(payload, batch)) for batch in batches])
@@ -144,7 +144,7 @@ def fill(at: Server, items: int, times: int) -> None:
 
 
 def flood(at: Server, lines: Lines, items: int) -> float:
-    """Give the consumer a list that was filled, and wait for all lines. Return the seconds for each item."""
+    """Rename a filled list to the consumer's, and wait for all lines. Return the seconds per item."""
     aside = cast("bytes", at.client.lpop(ASIDE))
     began, came = time.monotonic(), lines.count()
     at.client.rename(aside, CHANNEL)
@@ -153,7 +153,7 @@ def flood(at: Server, lines: Lines, items: int) -> float:
 
 
 def trickle(at: Server, lines: Lines, items: int) -> float:
-    """Push an item when the one before has been delivered. Return the median of the seconds that each took."""
+    """Push each item when the previous one has been delivered. Return the median of the seconds per item."""
     took, came = [], lines.count()
     for number in range(1, items + 1):
         began = time.monotonic()

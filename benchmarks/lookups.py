@@ -1,8 +1,8 @@
-"""What a lookup costs a delivery: pub/sub → route → log file, whose lines hold fields of the event and of a record.
+"""The cost of a lookup for a delivery: pub/sub → route → log file, whose lines have fields of the event and of a record.
 
-The records are hashes in Redis, one for each user. Each event is for the next user, so that the cache, which has room for a
-tenth of them, knows none. The same deliveries without a lookup are the base, once with the queue in memory and once in
-Redis. Every line that comes out is compared with the record that it should hold: a wrong one ends the benchmark.
+The records are hashes in Redis, one for each user. Each event is for the next user, so that its record is never in the
+cache, which has room for a tenth of the records. The base is the same deliveries without a lookup, once with the queue
+in memory and once in Redis. Every output line is compared with its record. A wrong line ends the benchmark.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 UNIT = "µs CPU/delivery"
 PARTS = 4
-"""Turns of a case."""
+"""The number of turns of a case."""
 
 WARM_UP = 1_000
 STEP = 0.005
@@ -43,13 +43,13 @@ STEP = 0.005
 
 @dataclass(frozen=True)
 class Kind:
-    """The deliveries of one case: where they wait, whether they look their user up, and how many users there are events for."""
+    """The deliveries of one case: the type of queue, whether the user is looked up, and the number of users that have events."""
 
     title: str
     queue: str
     looks_up: bool
     repeats: bool = False
-    """True if all events are for one user, whom the cache knows."""
+    """True if all events are for one user, whose record is in the cache."""
 
     @property
     def base(self) -> str | None:
@@ -98,7 +98,7 @@ def _figure(kind: Kind, measured: set[str]) -> Figure:
 
 
 def measure(kind: Kind, events: int, users: int, rate: int, command: Path) -> Turns:
-    """Measure what a delivery costs."""
+    """Measure the cost of a delivery."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _add_users(at, users)
@@ -158,14 +158,14 @@ def _line(number: int) -> str:
 
 
 def _compare(file: Path, expected: Sequence[str]) -> None:
-    """Raise `SystemExit` if the file holds a line that is not expected."""
+    """Raise `SystemExit` if the file contains an unexpected line."""
     wrong = set(file.read_text().splitlines()) - set(expected)
     if wrong:
         raise SystemExit(f"{len(wrong)} lines are wrong, among them: {min(wrong)}")
 
 
 def _send(at: Server, commands: Sequence[bytes], rate: int) -> None:
-    """Send commands as fast as the server takes them, or so many per second."""
+    """Send commands as fast as the server accepts them, or at a number per second."""
     if not rate:
         send(at, commands)
         return

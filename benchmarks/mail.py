@@ -1,4 +1,4 @@
-"""What a mail costs: pub/sub → schema → route → Redis queue → one mail for each event, over SMTP without TLS.
+"""The cost of a mail: pub/sub → schema → route → Redis queue → one mail for each event, over SMTP without TLS.
 
 The mail server accepts everything and offers PIPELINING, unless `--no-pipelining` is given. The base is a straight
 program: it subscribes, builds each mail with `email.mime`, and sends it with smtplib on one connection; it has no
@@ -58,7 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return the straight program and the router, with text and with text and HTML."""
+    """Return the straight-line program and the router, each with text mails and with mails of text and HTML."""
     chosen = []
     for kind, goal in KINDS.items():
         base, ours = f"smtplib, {NAMES[kind]}", f"router, {NAMES[kind]}"
@@ -69,7 +69,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 Begin = Callable[[Path, Server, int, str, Path], "contextlib.AbstractContextManager[int]"]
-"""Starts what sends: the command, the server, the port of the mail server, the kind and a folder. Yields the process id."""
+"""A function that starts a sender, given the command, the server, the mail server's port, the kind and a folder. It yields the process id."""
 
 
 @contextlib.contextmanager
@@ -97,7 +97,7 @@ def _template(text: str) -> str:
 
 
 def measure(figure: str, kind: str, options: argparse.Namespace, begin: Begin, command: Path) -> Turns:
-    """Measure the CPU of so many mails."""
+    """Measure the CPU time of a number of mails."""
     with ExitStack() as stack:
         at = stack.enter_context(server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -128,7 +128,7 @@ def _measure(events: int, at: Server, lines: Lines) -> Generator[None, None, Rea
 
 
 def _check(out: Path, total: int, kind: str) -> None:
-    """Raise `SystemExit` unless every mail has come once, and is right."""
+    """Raise `SystemExit` unless every mail has arrived once, with the right content."""
     found = [_content(*json.loads(line)) for line in out.read_text().splitlines()]
     right = [_expected(number, kind) for number in range(total)]
     if sorted(found) != sorted(right):
@@ -137,7 +137,7 @@ def _check(out: Path, total: int, kind: str) -> None:
 
 
 def _content(recipients: list[str], content: str) -> list[Any]:
-    """Return what must be right in a mail that came."""
+    """Return the parts of a received mail that are checked."""
     mail = message_from_string(content, _class=EmailMessage, policy=SMTP)
     headers = [str(mail[name]).replace('"', "") for name in ("To", "From", "Subject", "List-Unsubscribe")]
     texts = [part.get_content().replace("\r\n", "\n").rstrip("\n") for part in mail.walk() if not part.is_multipart()]

@@ -1,8 +1,9 @@
-"""A mixed load for minutes: four sources, ten sinks, of which one hangs and one answers 429, and a reload every ten seconds.
+"""A mixed load over minutes: four sources, ten sinks (one hangs, one answers 429), and a reload every ten seconds.
 
-5,000 events a second come by pub/sub, a stream and a list. The latency is that of the events of one channel to a log file. The
-base is the same load without trouble: every sink answers and nothing is reloaded. The memory is compared from the fifth
-minute on, or from the first quarter of a shorter run. `--minutes 20` is the run for the page.
+5,000 events per second come by pub/sub, a stream and a list. The latency is measured for the events of one channel that
+go to a log file. The base is the same load without faults: every sink answers and nothing is reloaded. The growth of
+memory is measured from the fifth minute, or after a quarter of a shorter run. The figures on the page come from a run
+with `--minutes 20`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 QUIET, TROUBLED = "every sink answers", "one sink hangs, one answers 429, reloads"
 MOST = 3
-"""The goal for the latency, as a multiple of the quiet one."""
+"""The goal for the latency, as a multiple of the latency without faults."""
 MOST_GROWTH = 1.0
 """The goal for the growth of the memory, in MiB."""
 SETTLED = 300.0
@@ -82,7 +83,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return the load without and with trouble."""
+    """Return the load without and with faults."""
     play = partial(measure, seconds=options.minutes * 60, rate=options.rate)
     chosen = []
     for title, troubled in ((QUIET, False), (TROUBLED, True)):
@@ -104,7 +105,7 @@ def _growth(title: str) -> str:
 
 
 def sections(folder: Path, port: int, *, troubled: bool, note: str = "") -> dict[str, Any]:
-    """Return the sections of the configuration. `note` differs from one reload to the next."""
+    """Return the sections of the configuration. `note` is different for each reload."""
 
     def hook(path: str) -> dict[str, Any]:
         options = {"allow_private": True, "body": "raw", "timeout": "2s", "concurrency": 4}
@@ -139,7 +140,7 @@ def sections(folder: Path, port: int, *, troubled: bool, note: str = "") -> dict
 
 
 def measure(title: str, troubled: bool, command: Path, *, seconds: float, rate: int) -> Turns:
-    """Measure the load for so many seconds."""
+    """Measure the load for a number of seconds."""
     with ExitStack() as stack:
         at = stack.enter_context(server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -159,7 +160,7 @@ def measure(title: str, troubled: bool, command: Path, *, seconds: float, rate: 
 
 
 def _reload(at: Server, folder: Path, port: int, pid: int, number: int) -> None:
-    """Write a configuration that differs from the one before, and have the router load it."""
+    """Write a configuration that differs from the previous one, and make the router load it."""
     own = sections(folder, port, troubled=True, note=f"reload {number}")
     write(configuration(at, folder, **own), folder)
     os.kill(pid, signal.SIGHUP)
@@ -175,7 +176,7 @@ def _latencies(at: Server, file: Path, rate: int, seconds: float, watch: Watch) 
 
 
 class Watch:
-    """Samples of a process's memory, one a second, and the reloads between them, while the block lasts."""
+    """A watch that samples a process's memory once per second during the block, and makes the reloads."""
 
     def __init__(self, pid: int, reload: Any = None) -> None:
         self.reloads = 0

@@ -1,7 +1,7 @@
-"""How dear one event is: the router from pub/sub through schema and route to the log file, beside a floor and a peer.
+"""The cost of one event in the router (pub/sub → schema → route → log file), compared with a floor and a peer.
 
-The floor is a bare loop that only reads the same publishes; the peer is what one writes first with redis-py. Then the
-latency of the router, from publish to line at a steady rate.
+The floor is a bare loop that only reads the same messages. The peer is a simple program with redis-py. After that, the
+router's latency from publish to output line is measured at a steady rate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from benchmarks.harness import (
 
 RESULTS = HERE / "results"
 ROUTER, FLOOR, PEER = "event-router", "floor", "redis-py"
-PEER_SHARE = 20  # the peer is that much slower: it gets a share of the events, or nobody would wait for it
+PEER_SHARE = 20  # the peer is so much slower that it gets only a share of the events; otherwise the run would take too long
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Run:
 
 
 class Counted(Lines):
-    """The file of the floor, which holds the count itself."""
+    """The output file of the floor, which contains the count instead of lines."""
 
     def __init__(self, file: Path, pid: int) -> None:
         super().__init__(file, pid)
@@ -83,7 +83,7 @@ def contender(name: str, at: Server, folder: Path) -> Iterator[int]:
 
 
 def program(name: str, at: Server, folder: Path) -> list[str]:
-    """Return how a contender is started."""
+    """Return the command that starts a contender."""
     return [
         sys.executable,
         str(HERE / "contenders.py"),
@@ -112,7 +112,7 @@ def measure(name: str, events: int) -> Run:
 
 
 def latencies(rate: int, seconds: float) -> list[float]:
-    """Return the milliseconds from publish to line of each event, at a steady rate of publishes per second."""
+    """Return for each event the milliseconds from publish to output line, at a steady rate of events per second."""
     total = int(rate * seconds)
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -128,9 +128,9 @@ def latencies(rate: int, seconds: float) -> list[float]:
 
 
 def followed(file: BinaryIO, total: int, seconds: float = 60.0) -> Iterator[float]:
-    """Yield the milliseconds that each line took: its message is when it was sent.
+    """Yield the latency of each line in milliseconds. The message of a line is its time of sending.
 
-    Raises `SystemExit` if the lines do not come within so many seconds.
+    Raises `SystemExit` if the lines do not come within the given seconds.
     """
     seen, rest, end = 0, b"", time.monotonic() + seconds
     while seen < total:
@@ -187,7 +187,7 @@ def draw(runs: list[Run], file: Path) -> None:
 
 
 def best(contenders: dict[str, int], rounds: int, progress: Progress) -> list[Run]:
-    """Return the cheapest of several runs of each contender, taken in turn: what is dearer was the machine's doing."""
+    """Return the run with the least CPU time of each contender. The runs are made in turn; slower runs were slowed by the machine."""
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     task = progress.add_task("", total=rounds * len(contenders))
     for _ in range(rounds):

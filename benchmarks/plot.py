@@ -10,7 +10,7 @@ LABELS, BARS, VALUES = 430, 300, 190
 """The widths of the three columns."""
 ROW, TOP = 24, 34
 MOST = 2.0
-"""The longest bar, as a multiple of the goal. A longer one is cut off and ends in an arrow."""
+"""The length of the longest bar, as a multiple of the goal. A longer bar is cut off and ends in an arrow."""
 
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #1f2328 }

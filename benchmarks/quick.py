@@ -1,9 +1,11 @@
-"""A guard: has an event become dearer? A few short jobs, each beside its floor in the same run, compared with stored ratios.
+"""A quick check whether an event costs more CPU time than before: a few short jobs, compared with stored ratios.
 
-The floor of an event is a bare loop that only reads the same publishes; that of a start is the import of the libraries. What
-is stored and compared is the ratio, so another machine hardly changes it. A job counts as dearer if its ratio is above the
-stored one by more than the tolerance in every round, and as cheaper if it is below in every round. `--store` replaces the
-stored ratios.
+Each job is measured together with its floor in the same run, and the ratio of the two is compared with the stored one.
+
+The floor of an event is a bare loop that only reads the same messages. The floor of a start is the import of the
+libraries. Ratios are stored and compared, because they hardly depend on the machine. A job counts as more expensive if
+its ratio is above the stored one by more than the tolerance in every round, and as cheaper if it is below in every
+round. `--store` replaces the stored ratios.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from benchmarks.results import THIS, Case, Figure, Reading, Turns, in_turn
 
 BASELINE = HERE / "baseline.json"
 TOLERANCE = 0.15
-"""The share by which a ratio may be above the stored one. Two runs of one checkout differ by a tenth on a busy machine."""
+"""The fraction by which a ratio may exceed the stored one. Two runs of one checkout differ by a tenth on a busy machine."""
 OK, DEARER, CHEAPER, NEW = "ok", "dearer", "cheaper", "not stored"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One job: its ratio to its floor, the stored ratio (None if there is none), and what follows."""
+    """The result for one job: its ratio to its floor, the stored ratio (None if there is none), and the conclusion."""
 
     job: str
     ratio: Interval
@@ -66,7 +68,7 @@ def cases(events: int) -> list[Case]:
 
 
 def measure_floor(events: int, _command: Path) -> Turns:
-    """Measure the bare loop, in as many turns as the jobs."""
+    """Measure the bare loop, with as many turns as for the jobs."""
     messages = publishes([CHANNEL], events)
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -100,7 +102,7 @@ def _result(ratio: Interval, stored: float | None, tolerance: float) -> str:
 
 
 def table(verdicts: list[Verdict]) -> Table:
-    """Draw the verdicts, one in a row."""
+    """Return the verdicts as a table with one row per verdict."""
     drawn = Table(title="As a multiple of the floor of the same run")
     for heading in ("job", "÷ floor", "stored", "÷ stored", ""):
         drawn.add_column(heading, justify="left" if heading in {"job", ""} else "right")
@@ -122,7 +124,7 @@ def store(file: Path, ratios: Mapping[str, Interval]) -> None:
 
 
 def run(options: argparse.Namespace, progress: Progress) -> list[Verdict]:
-    """Measure, compare, and with `--store` keep the ratios."""
+    """Measure and compare the ratios; with `--store`, store them."""
     chosen = cases(options.events)
     results = in_turn(chosen, {THIS: OURS}, options.rounds, progress, FLOOR)
     ratios = {

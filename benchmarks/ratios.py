@@ -1,7 +1,7 @@
-"""What can be said of a few noisy measurements: the ratio of each pair, their median, and an interval for it.
+"""The statistics of a few noisy measurements: the ratio of each pair, the median of the ratios, and an interval for the median. Pure.
 
-Pure. A machine that is busy with other things makes single figures vary by a third, but both of a pair that were
-measured one right after the other alike. So figures are compared pair by pair.
+On a busy machine, single figures vary by a third. Two figures that are measured one right after the other vary alike.
+So figures are compared pair by pair.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Interval:
-    """A median, and the interval that holds the true one with the probability `coverage`."""
+    """A median, and the interval that contains the true median with the probability `coverage`."""
 
     median: float
     low: float
@@ -33,11 +33,12 @@ def ratios(these: Sequence[float], others: Sequence[float]) -> list[float]:
 
 
 def median_interval(values: Sequence[float], wanted: float = 0.95) -> Interval:
-    """Return the median of the values with the narrowest interval between two of them that covers it as `wanted`.
+    """Return the median of the values, with the narrowest interval between two values that contains the true median with the probability `wanted`.
 
-    It supposes nothing of how the values are distributed: of n values k are below the true median as often as k of n coins
-    show heads. Fewer than six can't reach 0.95; then the interval is from the least to the greatest, and `coverage` is
-    what that gives (0.75 for three). Raises `ValueError` when there is no value.
+    The method assumes nothing about the distribution of the values: the number of values below the true median is
+    distributed like the number of heads in as many coin tosses. Fewer than six values can't reach 0.95. Then the
+    interval is from the smallest to the largest value, and `coverage` is its probability (0.75 for three values).
+    Raises `ValueError` if there are no values.
     """
     if not values:
         raise ValueError("no values to take the median of")
@@ -49,5 +50,5 @@ def median_interval(values: Sequence[float], wanted: float = 0.95) -> Interval:
 
 
 def _coverage(count: int, cut: int) -> float:
-    """Return how often the true median lies within `count` values less `cut` of them on each side."""
+    """Return the probability that the true median lies within `count` sorted values without `cut` values on each side."""
     return 1 - 2 * sum(comb(count, below) for below in range(cut + 1)) / float(2**count)

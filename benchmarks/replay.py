@@ -1,7 +1,7 @@
-"""What `dlq replay` costs: dead letters of a log sink go back through the router, which writes them to the log file.
+"""The cost of `dlq replay`: dead letters of a log sink go back through the router, which writes them to the log file.
 
-The letters are written into Redis as the router writes them. The clock runs from the start of the command until the last
-line is written. By default the command sends 2,000 letters per second: that alone takes 50 s for 100,000 letters.
+The letters are written into Redis as the router writes them. The time is measured from the start of the command until
+the last line is written. By default the command sends 2,000 letters per second, so 100,000 letters take at least 50 s.
 `--rate` sets another rate.
 """
 
@@ -46,7 +46,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def letters(count: int) -> Iterator[bytes]:
-    """Yield the commands that write so many dead letters of deliveries to the log sink."""
+    """Yield the commands that write a number of dead letters of deliveries to the log sink."""
     for number in range(count):
         yield wire(
             *(b"XADD", STREAM, b"*", b"version", b"1"),
@@ -59,7 +59,7 @@ def letters(count: int) -> Iterator[bytes]:
 
 
 def measure(count: int, rate: int | None, command: Path) -> Turns:
-    """Measure the replay of so many letters."""
+    """Measure the replay of a number of letters."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         send(at, list(letters(count)))

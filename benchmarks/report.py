@@ -2,8 +2,9 @@
 
     make bench ARGS='report start webhook "mixed --minutes 20"'
 
-runs these benchmarks one after the other. Each may have options of its own, in quotes. The figures of the other benchmarks stay
-in `benchmarks/results.json`. Then the table of the page and its plot are drawn. Without a benchmark they are only drawn again.
+runs these benchmarks one after the other. Each benchmark can have its own options, in quotes. The figures of the other
+benchmarks stay in `benchmarks/results.json`. Then the table and the plot of the page are drawn. Without a benchmark,
+only the table and the plot are drawn again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def merged(stored: Document, name: str, words: str, results: Results) -> Documen
 
 
 def _figure(results: Results, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield what is stored of a figure: medians, rounded, for nobody reads more digits."""
+    """Yield the stored values of a figure: medians, rounded, because more digits have no meaning."""
     figure = next(each for each in results.figures if each.name == name)
     values = results.values(name)
     yield "figure", name
@@ -61,7 +62,7 @@ def _figure(results: Results, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def machine() -> str:
-    """Return what the figures depend on: the processor, its cores and Python."""
+    """Return the environment that the figures depend on: the processor, its cores and Python."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
@@ -84,7 +85,7 @@ def save(stored: Document, file: Path = STORED) -> None:
 
 
 def table(stored: Mapping[str, Any]) -> str:
-    """Return the figures as a Markdown table, one row for each, and below it the machines."""
+    """Return the figures as a Markdown table with one row per figure, and a list of the machines below it."""
     lines = ["| benchmark | figure | median | ÷ base | base | goal |", "|---|---|--:|--:|---|---|"]
     for name, job in stored.items():
         for figure in job["figures"]:
@@ -116,7 +117,7 @@ def _goal(figure: Mapping[str, Any]) -> str:
 
 
 def share_of_goal(figure: Mapping[str, Any]) -> float | None:
-    """Return a figure as a multiple of its goal; None without a goal. A goal of zero is met by zero alone."""
+    """Return a figure as a multiple of its goal; None without a goal. Only the figure zero meets a goal of zero."""
     goal = figure.get("goal")
     if goal is None or (goal["of"] == "base" and "ratio" not in figure):
         return None

@@ -1,4 +1,4 @@
-"""Figures that are measured in turn, held against a base, another command and a goal; as a table and as JSON."""
+"""Figures that are measured in turn and compared with a base, another command and a goal; as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THIS, OTHER = "this", "other"
 
 @dataclass(frozen=True)
 class Reading:
-    """One measurement of one figure; `beside` is shown in columns of its own, `detail` in JSON alone."""
+    """One measurement of one figure. `beside` is shown in separate columns, `detail` only in JSON."""
 
     value: float
     beside: Mapping[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is measured; `goal` is the most that it may be, or that its ratio to the base or the other may be."""
+    """A measured figure. `goal` is the maximum of the figure, or of its ratio to the base or to the other command."""
 
     name: str
     unit: str
@@ -41,12 +41,12 @@ class Figure:
 
 Readings = Mapping[str, Reading]
 Turns = Generator[None, None, Readings]
-"""A measurement that is made in turns: each `next` is one of them, and in the end it returns the readings."""
+"""A measurement that is made in turns. Each `next` makes one turn, and the generator returns the readings at its end."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured in one go: some figures of one command."""
+    """A group of figures of one command that are measured together."""
 
     name: str
     figures: Sequence[Figure]
@@ -55,7 +55,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark whose cases are measured in turn: what it is about, its table's title, and the name of its base."""
+    """A benchmark whose cases are measured in turn: its description, its table's title, and the name of its base."""
 
     about: str
     title: str
@@ -75,7 +75,7 @@ class Results:
         self._readings: dict[tuple[str, str], list[Reading]] = defaultdict(list)
 
     def add(self, command: str, readings: Readings) -> None:
-        """Keep what was measured of a command."""
+        """Add the readings of a command."""
         for name, reading in readings.items():
             self._readings[command, name].append(reading)
 
@@ -84,19 +84,19 @@ class Results:
         return [reading.value for reading in self._readings[command, figure]]
 
     def to_base(self, figure: Figure) -> Interval | None:
-        """Return the ratio of a figure to its base, None where it has none."""
+        """Return the ratio of a figure to its base; None if it has no base."""
         if figure.base is None:
             return None
         return _interval(ratios(self.values(figure.name), self.values(figure.base)))
 
     def to_other(self, figure: Figure) -> Interval | None:
-        """Return the ratio of a figure to that of the other command, None where only one is measured."""
+        """Return the ratio of a figure to that of the other command; None if only one command is measured."""
         if OTHER not in self.commands:
             return None
         return _interval(ratios(self.values(figure.name), self.values(figure.name, OTHER)))
 
     def met(self, figure: Figure) -> bool | None:
-        """Return whether the median is within the goal, None where there is none or nothing to hold against it."""
+        """Return whether the median is within the goal; None without a goal, or without a figure to compare with it."""
         if figure.goal is None:
             return None
         if figure.goal_of == "value":
@@ -105,7 +105,7 @@ class Results:
         return None if ratio is None else ratio.median <= figure.goal
 
     def table(self, title: str) -> Table:
-        """Draw the figures, one in a row."""
+        """Return the figures as a table with one row per figure."""
         columns = list(dict.fromkeys(name for figure in self.figures for name in self._beside(figure)))
         based = any(figure.base for figure in self.figures)
         drawn = Table(title=title, caption=self._caption())
@@ -127,7 +127,7 @@ class Results:
         return drawn
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything that was measured, for JSON."""
+        """Return all readings as values for JSON."""
         return {"figures": [dict(self._told(figure)) for figure in self.figures]}
 
     def _told(self, figure: Figure) -> Iterator[tuple[str, Any]]:
@@ -146,7 +146,7 @@ class Results:
         yield "detail", self._readings[THIS, figure.name][-1].detail
 
     def _beside(self, figure: Figure) -> dict[str, float]:
-        """Return the greatest of each value beside a figure."""
+        """Return the maximum of each value beside a figure."""
         greatest: dict[str, float] = {}
         for reading in self._readings[THIS, figure.name]:
             for name, value in reading.beside.items():
@@ -174,9 +174,9 @@ class Results:
 def in_turn(
     cases: Sequence[Case], commands: Mapping[str, Path], rounds: int, progress: Progress, base: str = "base"
 ) -> Results:
-    """Measure every case once in each round, the commands in turn: what befalls the machine befalls all of them alike.
+    """Measure every case once in each round, and the commands in turn, so that disturbances of the machine affect all of them alike.
 
-    Ctrl-C ends it early: the results are then those of the rounds that were whole.
+    Ctrl-C ends the measurement early. The results then contain only the complete rounds.
     """
     results = Results([figure for case in cases for figure in case.figures], list(commands), base)
     task = progress.add_task("", total=rounds * len(cases))
@@ -197,9 +197,9 @@ def in_turn(
 
 
 def _turns(case: Case, commands: Mapping[str, Path]) -> Iterator[tuple[str, Readings]]:
-    """Give each command its turn until all are through: A B A B, the other one first; yield what came of each."""
+    """Run the commands turn by turn until all are done (A B A B), the other command first; yield the readings of each."""
     with ExitStack() as stack:
-        # A machine that is busy for a second makes that second dearer: short turns share it out.
+        # If the machine is busy for a second, work in that second costs more; short turns spread this over all commands.
         left = {name: stack.enter_context(closing(case.measure(commands[name]))) for name in sorted(commands)}
         while left:
             for name, turns in list(left.items()):

@@ -1,7 +1,7 @@
-"""What a start costs: the CPU until the router is ready and the memory that it holds then; the CPU of `check`.
+"""The cost of a start: the CPU time until the router is ready, its memory at that time, and the CPU time of `check`.
 
-The base is an interpreter that imports the libraries of a router alone and then waits, so it says what no router of these
-libraries can do without. Memory is the proportional set size.
+The base is an interpreter that only imports the libraries of a router and then waits. It shows the minimum for any
+router with these libraries. Memory is the proportional set size.
 """
 
 from __future__ import annotations

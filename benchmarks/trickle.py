@@ -1,8 +1,8 @@
-"""What an event costs when events come one at a time, so that the router wakes up for each: pub/sub → schema → route → log.
+"""The cost of an event if events come one at a time, so that the router wakes up for each: pub/sub → schema → route → log.
 
-Three jobs: 1,000 and 10,000 events a second with the queue in memory, and 1,000 a second through a Redis queue. The base is
-a straight-line program that does the same with nothing around it. Both run at the same time, each with a server of its own,
-and get their events in turn (A B A B …). A line that is missing, out of order or wrong ends the benchmark.
+Three jobs: 1,000 and 10,000 events a second with the queue in memory, and 1,000 a second through a Redis queue. The
+base is a minimal straight-line program that does the same. Both run at the same time, each with its own server, and get
+their events in turn (A B A B …). A line that is missing, out of order or wrong ends the benchmark.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ PARTS = str(HERE / "trickle_parts.py")
 TURNS = 10
 WARM_UP = 500
 COUNTED = 200
-"""Events during which the commands that Redis gets are counted."""
+"""The number of events during which the commands to Redis are counted."""
 
 ALONE = 1_000
-"""The largest rate per second at which an event is published only when the line of the one before has come."""
+"""The largest rate per second at which an event is published only after the line of the previous event has come."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Contender:
 
 
 def measure(job: Job, events: int, command: Path) -> Turns:
-    """Measure both programs, a tenth of the events at a time."""
+    """Measure both programs in turns of a tenth of the events."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         both = [stack.enter_context(begin(job, command, folder)) for begin in (_straight_line, _router)]
@@ -181,10 +181,10 @@ def _router(job: Job, command: Path, folder: Path) -> Iterator[Contender]:
 
 
 def publish(at: Server, commands: Sequence[bytes], rate: int, sent: Callable[[], None] = lambda: None) -> None:
-    """Send commands one at a time, `rate` a second at most; call `sent` after each.
+    """Send commands one at a time, at most `rate` per second; call `sent` after each.
 
-    A command that comes too late delays the others. If it did not, those would come together, and the program that is
-    measured would wake up once for all of them.
+    A late command delays the following ones. Otherwise these would come together, and the measured program would wake
+    up only once for all of them.
     """
     with socket.create_connection(("127.0.0.1", at.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -204,7 +204,7 @@ def publish(at: Server, commands: Sequence[bytes], rate: int, sent: Callable[[],
 
 
 def _waits(pid: int) -> int:
-    """Return how often the process has waited so far: a program that waits once for each event has 1 wait/event."""
+    """Return the number of times that the process has waited so far. A program that waits once for each event has 1 wait/event."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
 

@@ -1,8 +1,8 @@
 """The straight-line programs of the trickle benchmark: `python trickle_parts.py log|durable REDIS_PORT SCHEMA OUT`.
 
-They do the jobs of the router with nothing around them: no configuration, retries, metrics or shutdown. `log` validates what
-is published and writes a line for it. `durable` does the same with a Redis stream in between, which keeps what is not
-written yet.
+They do the jobs of the router without configuration, retries, metrics or shutdown. `log` validates each published
+message and writes a line for it. `durable` does the same with a Redis stream in between, which stores the events that
+are not written yet.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Connection:
 
     @classmethod
     async def to(cls, port: int) -> Connection:
-        """Connect."""
+        """Connect to the Redis on this port of the machine."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     def send(self, *commands: Sequence[str | bytes | int]) -> None:
@@ -72,7 +72,7 @@ class Connection:
         self._writer.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))  # type: ignore[arg-type]
 
     async def answers(self) -> list[Any]:
-        """Wait for the next answers; return all that came at once."""
+        """Wait for the next answers; return all answers that came together."""
         found: list[Any] = []
         while not found:
             self._parser.feed(await self._reader.read(65536))
@@ -108,7 +108,7 @@ async def log(port: int, is_valid: Callable[[Any], bool], out: BinaryIO) -> None
 
 
 async def durable(port: int, is_valid: Callable[[Any], bool], out: BinaryIO) -> None:
-    """Append each event to a stream; write what a consumer of the stream reads, and then remove it from the stream."""
+    """Append each event to a stream; read the stream as a consumer, write each entry, and then remove it."""
     writing = await Connection.to(port)
     writing.send(("XGROUP", "CREATE", QUEUE, GROUP, "0", "MKSTREAM"), ("SCRIPT", "LOAD", APPEND))
     await writing.answers()

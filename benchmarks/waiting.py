@@ -1,8 +1,8 @@
-"""What a long queue costs: deliveries wait in the Redis queue of a sink that is down, and another sink gets fresh events.
+"""The cost of a long queue: deliveries wait in the Redis queue of a sink that is down, and another sink gets new events.
 
-The sink that is down is a plugin that fails as long as a file exists. First the queue is filled. Then events for a log sink are
-published at a steady rate, and their latency is compared with the latency beside an empty queue. Last the file is removed,
-and the queue drains. `--waiting 1000000` takes several minutes.
+The sink that is down is a plugin that fails as long as a file exists. First the queue is filled. Then events for a log
+sink are published at a steady rate, and their latency is compared with the latency beside an empty queue. Finally the
+file is removed, and the queue drains. `--waiting 1000000` takes several minutes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _latency(title: str) -> str:
 
 
 def sections(folder: Path, waiting: int) -> dict[str, Any]:
-    """Return what the configuration has of its own: the sink that is down, and a route for each sink."""
+    """Return the special sections of the configuration: the sink that is down, and a route for each sink."""
     gate = {
         "type": "gate",
         "path": str(folder / "drained"),
@@ -120,7 +120,7 @@ def sections(folder: Path, waiting: int) -> dict[str, Any]:
 
 
 def measure(title: str, waiting: int, command: Path, *, rate: int, seconds: float) -> Turns:
-    """Measure the latency beside so many waiting deliveries, and then how they drain."""
+    """Measure the latency while a number of deliveries wait, and then how fast these drain."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "plugins").mkdir(mode=0o755)
@@ -151,7 +151,7 @@ def fill(at: Server, waiting: int) -> None:
 
 
 def _queued(at: Server, wanted: int) -> bool:
-    """Return whether so many deliveries are in the queue; those that wait for a retry are in a sorted set."""
+    """Return whether this number of deliveries is in the queue. Deliveries that wait for a retry are in a sorted set."""
     found = 0
     for key in at.client.scan_iter("*queue*gate*"):
         kind = at.client.type(key)
@@ -165,7 +165,7 @@ def _memory(at: Server) -> int:
 
 
 def latencies(at: Server, file: Path, rate: int, seconds: float) -> Sequence[float]:
-    """Publish at a steady rate, and return the milliseconds from publish to line of each event."""
+    """Publish at a steady rate, and return for each event the milliseconds from publish to output line."""
     total = int(rate * seconds)
     file.touch()
     with file.open("rb") as out:

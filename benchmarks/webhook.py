@@ -1,9 +1,10 @@
-"""What a POST costs: pub/sub → schema → route → Redis queue → one HTTP request for each event, 32 at a time.
+"""The cost of a POST: pub/sub → schema → route → Redis queue → one HTTP request for each event, 32 at a time.
 
 Requests are made by the sink `webhook`, unsigned and signed, by the sink `chat`, and by a plugin of a few lines.
 
-The endpoint answers after 30 ms, so 32 workers can make no more than 32 requests in that time: that is the ideal. The
-clock runs from the first publish to the last answer. The base is a bare program that posts what is published by aiohttp.
+The endpoint answers after 30 ms, so 32 workers make at most 32 requests in that time. This is the ideal. The time is
+measured from the first publish to the last answer. The base is a bare program that posts the published messages with
+aiohttp.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _cpu(name: str) -> str:
 
 
 Begin = Callable[[Path, Server, str, Path], "contextlib.AbstractContextManager[int]"]
-"""Starts what posts: the command, the server, the URL and a folder to work in. Yields the process id."""
+"""A function that starts a poster, given the command, the server, the URL and a working folder. It yields the process id."""
 
 
 @contextlib.contextmanager
@@ -134,7 +135,7 @@ def _router(kind: dict[str, Any], command: Path, at: Server, url: str, folder: P
 
 
 def measure(name: str, events: int, seconds: float, begin: Begin, command: Path) -> Turns:
-    """Measure the time and the CPU of posting so many events."""
+    """Measure the time and the CPU time of posting a number of events."""
     with ExitStack() as stack:
         at = stack.enter_context(server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
