@@ -103,7 +103,7 @@ class Group:
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
-        """Create a lost group again, so that it misses no entry; return whether the stream was lost too."""
+        """Create a lost group again, so that it misses no entry; return which part was lost: `Loss.STREAM` or `Loss.GROUP`."""
         about, progress = await self._about(stream), stream.progress
         lost = Loss.GROUP
         if about is None or claims.is_new(

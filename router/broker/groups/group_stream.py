@@ -45,7 +45,7 @@ async def uncounted(link: Link, in_flight: InFlight) -> None:
 
 
 class Loss(StrEnum):
-    """The part of a stream and its group that was lost while the source ran."""
+    """The part that was lost while the source ran: the stream with its group, or only the group."""
 
     STREAM = "the stream"
     GROUP = "the consumer group"
