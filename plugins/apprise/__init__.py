@@ -1,7 +1,7 @@
-"""Built-in sink `apprise`: any of the services that the library Apprise knows, each by its URL.
+"""Built-in sink `apprise`: sends to any service that the library Apprise supports; a URL names the service.
 
-`apprise_options` holds the options and their checks, `targets` what is shown of a URL, `library` the calls of Apprise, which
-is in the extra `apprise`. `apprise_sink` sends.
+`apprise_options` has the options and their checks, `targets` makes the text that is shown for a URL, and `library`
+calls Apprise, which is in the extra `apprise`. `apprise_sink` sends the messages.
 """
 
 from router.api import RegisterSink, hookimpl

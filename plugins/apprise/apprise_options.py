@@ -28,7 +28,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, values: Any) -> Any:
-        """Check first that the library is there."""
+        """Check first that the library is installed."""
         if importlib.util.find_spec("apprise") is None:
             raise ValueError(MISSING)
         return values
@@ -47,7 +47,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
         return self
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the message holds it already
-        """Return the title, for a message without a body."""
+        """Return the title of a message that has no body."""
         return self.title
 
 

@@ -1,4 +1,4 @@
-"""The apprise sink: one message to each URL of a delivery, in threads. Each URL fails alone."""
+"""The apprise sink: sends one message to each URL of a delivery, in threads. The failure of one URL does not affect the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AppriseSink(Sink):
         self._recipients = Recipients()
 
     async def open(self, context: SinkContext) -> None:
-        """Load the library in a thread, because that takes seconds; nothing is sent."""
+        """Load the library in a thread, because loading takes seconds; nothing is sent."""
         self._context = context
         await context.run_blocking(_load)
 
@@ -29,7 +29,7 @@ class AppriseSink(Sink):
         """Send the event to every URL. Raises the error of the delivery, or `PartialError` for the URLs that failed."""
         body = json_line(event).decode() if options.body is None else options.body
         title: str = options.title
-        if not body.strip():  # Apprise refuses a title alone
+        if not body.strip():  # Apprise refuses a message that has only a title
             title, body = "", title
         if not body.strip():
             raise PermanentError("the message is empty")
@@ -41,13 +41,13 @@ class AppriseSink(Sink):
             raise next(iter(results.failures.values())) if len(options.urls) == 1 else results.partial_error()
 
     async def _to_one(self, url: str, title: str, body: str) -> None:
-        """Send the message to one URL. Raises its error."""
+        """Send the message to one URL. Raises the error of this URL."""
         try:
             await self._context.run_blocking(_send, url, title, body)
         except TransientError as error:
             if url in self._options.urls:
                 raise
-            # The URL is of one recipient: the service that it names says nothing about those of the others.
+            # The URL belongs to one recipient, so a fault of its service says nothing about the services of the other recipients.
             raise TransientError(str(error), scope="address") from None
 
 

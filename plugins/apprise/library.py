@@ -1,4 +1,4 @@
-"""The calls of the library Apprise. All of them block, and the first one loads its services, which takes seconds."""
+"""The calls of the library Apprise. All of them block. The first call loads all services, which takes seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ make_quiet()
 import apprise  # noqa: E402  # it logs already while it is imported
 
 LONGEST_TOLD = 500
-"""Characters of the words of Apprise in an error."""
+"""The largest number of characters of Apprise's own text in an error."""
 
 LOG_BYTES = 64 * 1024
-"""Bytes of its own log that Apprise keeps of a call."""
+"""The largest number of bytes of Apprise's log that are kept for one call."""
 
 _UNKNOWN = "Apprise knows no such service, or its URL lacks a part"
 
@@ -45,7 +45,7 @@ def send(url: str, title: str, body: str) -> None:
             return
         told = "; ".join(dict.fromkeys(entry.message for entry in result.logs()))
         failure = TransientError(_told(told, url) or "the message was not accepted")
-    except (TypeError, ValueError) as error:  # UnicodeEncodeError is one
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
         failure = PermanentError(_told(f"{type(error).__name__}: {error}", url))
     except Exception as error:  # noqa: BLE001  # a service of Apprise may raise anything
         failure = TransientError(_told(f"{type(error).__name__}: {error}", url))
@@ -65,7 +65,7 @@ def _service(url: str) -> apprise.NotifyBase:
 
 
 def _asset() -> apprise.AppriseAsset:
-    """Return the settings: all in this thread, nothing on disk, no redirects, no limit of time but those of the URL."""
+    """Return the settings of Apprise: everything runs in this thread, nothing is stored on disk, redirects are not followed, and only the URL sets time limits."""
     return apprise.AppriseAsset(
         async_mode=False,
         service_timeout=0,

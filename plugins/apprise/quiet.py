@@ -1,4 +1,4 @@
-"""The log of Apprise, which quotes URLs: it stays out of the router's log."""
+"""The exclusion of Apprise's log from the router's log, because it quotes URLs."""
 
 import logging
 

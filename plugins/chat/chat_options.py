@@ -44,7 +44,7 @@ class ChatOptions(SinkOptions, defer_build=True):
     @field_validator("thread", "update")
     @classmethod
     def _webhook_can(cls, key: str | None, info: ValidationInfo) -> str | None:
-        """Refuse a key that the webhook can't honour. Without a URL there is a bot, which can, or another fault."""
+        """Refuse a key that the webhook does not support. Without a URL, the sink is a bot, which supports all keys, or has another fault."""
         service, url = info.data.get("service", ""), info.data.get("url")
         webhook = SERVICES[service].webhook if service in SERVICES and url is not None else None
         if key is None or webhook is None:
@@ -84,7 +84,7 @@ class ChatOptions(SinkOptions, defer_build=True):
 
     @property
     def length(self) -> Length:
-        """The limit of the length of a text."""
+        """The limit on the length of a text."""
         rules = self.rules
         return (rules.native_length if self.markup == "native" else None) or rules.length
 
@@ -126,7 +126,7 @@ def _cure(service: str) -> str:
 
 
 def stripped(secret: Secret | None) -> str:
-    """Return the text of a secret without spaces around it; empty without one."""
+    """Return the text of a secret without spaces around it; an empty text if there is no secret."""
     return secret.get_secret_value().strip() if secret else ""
 
 

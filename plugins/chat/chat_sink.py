@@ -72,7 +72,7 @@ class ChatSink(Sink):
                 failure = await results.settle(address, partial(self._to_one, event, address, message, earlier))
                 if isinstance(failure, SinkError):
                     if len(results) == 1:
-                        break  # none of the others would be reached either
+                        break  # the other addresses would not be reached either
                     results.failures[address] = OutOfReachError(str(failure), retry_after=failure.retry_after)
         if not results.failures:
             return results.answer

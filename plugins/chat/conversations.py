@@ -12,10 +12,10 @@ from .service import Message, Place, Sender, place_of
 from .web_api import Seen
 
 REMEMBERED = 1_000
-"""Messages that were sent and that Redis does not have yet, at most."""
+"""The largest number of messages that were sent but are not remembered in Redis yet."""
 
 QUIET = 60.0
-"""The shortest time, in seconds, between two log lines about messages that were sent anew."""
+"""The shortest time, in seconds, between two log lines about messages that were sent again."""
 
 
 class Keys(NamedTuple):
@@ -44,21 +44,20 @@ class _Kept(msgspec.Struct, frozen=True):
 class Conversations:
     """Sends the messages of one sink, as answers to earlier ones or in their place.
 
-    A message that can't be changed or answered is sent anew, as if there were no earlier one, and is remembered instead.
-    If the message itself is at fault, the service refuses the new one too.
+    If an earlier message can't be changed or answered, a new message is sent and remembered in its place. If the
+    message itself is at fault, the service refuses the new one too.
     """
 
     def __init__(self, service: str, sender: Sender, context: SinkContext) -> None:
         self._service = service
         self._sender = sender
         self._context = context
-        # The answer and the places of messages that were sent and not remembered, by the key of the message: the next
-        # attempt must not send them again.
+        # The answer and the places of messages that were sent but not remembered, by the key of the message. The next attempt must not send them again.
         self._unwritten = Recent(REMEMBERED)
         self._told_at = float("-inf")
 
     async def find(self, keys: Keys, addresses: list[str]) -> Earlier:
-        """Return the earlier messages with these keys. Raises the delivery error if Redis can't be asked."""
+        """Return the earlier messages with these keys. Raises the delivery error if Redis can't be reached."""
         if not any(keys) or not self._sender.edits:
             return Earlier(keys, {})
         wanted = [(key, address) for key in dict.fromkeys(keys) if key for address in addresses]
@@ -67,7 +66,7 @@ class Conversations:
         return Earlier(keys, {each: place for each, place in read.items() if place is not None})
 
     async def send(self, address: str, message: Message, earlier: Earlier) -> Seen:
-        """Send a message to an address, or change the earlier one; return the answer when Redis knows the message."""
+        """Send a message to an address, or change the earlier one; return the answer as soon as the message is remembered in Redis."""
         if earlier.keys.thread:
             message = message._replace(thread=earlier.keys.thread)
         if not any(earlier.keys) or not self._sender.edits:

@@ -92,7 +92,7 @@ def last_word(text: str, end: int) -> int:
 
 
 def _ended(text: str) -> str:
-    """Return the text with the marker; a space prevents that the marker becomes a part of a URL."""
+    """Return the text with the marker; a space keeps the marker from becoming part of a URL."""
     text = text.rstrip()
     if text.endswith(MARKER):
         return text
@@ -100,7 +100,7 @@ def _ended(text: str) -> str:
 
 
 def close_tags(text: str) -> str:
-    """Return the text with every HTML tag closed that a cut has left open."""
+    """Return the text with a closing tag for every HTML tag that a cut has left open."""
     open_tags: list[str] = []
     number: Counter[str] = Counter()
     for slash, name in re.findall(TAG, text):

@@ -1,4 +1,4 @@
-"""Escaping of texts and mentions that several services share, above all Markdown."""
+"""Escaping of texts and mentions for several services, mainly for Markdown."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ INDENTED = rf"{LINE}(?=[ \u00a0]{{0,3}}\t|[ \u00a0]{{4}}|[ \t\u00a0]+\Z)"
 # Mattermost's webhooks accept Slack's mentions too.
 SLACK_MENTION = r"(?i)<(?=@|!(?:here|channel|everyone|all|group|subteam))"
 EVERYBODY = r"(?i)(?<![A-Za-z0-9])@(?=(?:everyone|here|channel|all)\b)"
-ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # at the end of a part too, because the name may follow in the next tag
+ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # also at the end of a part, because the name may follow in the next tag
 
 MENTION_SIGNS = "<@&:"
-"""Characters of which every mention of every service has at least one."""
+"""The characters that mark mentions: every mention of every service has at least one of them."""
 
 
 def spare(text: str, tokens: str | None, change: Change) -> str:

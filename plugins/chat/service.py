@@ -1,4 +1,4 @@
-"""The description of a service, and the senders of messages: a bot by the service's API, or a webhook."""
+"""The description of a service, and the senders of messages: a bot, which uses the service's API, or a webhook."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Place(NamedTuple):
 class Message(NamedTuple):
     """A message: one text for one address. `key` is the same on every attempt.
 
-    `thread` is the key of the messages that belong together, empty without one. `answers` is the first of them, if it is
-    known.
+    `thread` is the key of messages that belong together; empty if there is none. `answers` is the first message with
+    this key, if it is known.
     """
 
     text: str
@@ -72,7 +72,7 @@ class Sender:
         raise NotImplementedError
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Give the message at a place another text. Raises `PermanentError` if the service refuses that for good."""
+        """Replace the text of the message at a place. Raises `PermanentError` if the service refuses that permanently."""
         raise NotImplementedError
 
 
@@ -103,7 +103,7 @@ class Webhook(NamedTuple):
 
 
 class WebhookSender(Sender):
-    """The sender of a webhook, which has one destination. `url` is the whole URL; the base of `api` is its begin."""
+    """The sender of a webhook, which has one destination. `url` is the whole URL; the base of `api` is the beginning of `url`."""
 
     def __init__(self, api: WebApi, url: str, kind: Webhook) -> None:
         self.edits = kind.edits
@@ -117,7 +117,7 @@ class WebhookSender(Sender):
         return await self._api.call(self._with_query(*flags), self._kind.body(message))
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Give a message of this webhook another text."""
+        """Replace the text of a message of this webhook."""
         path = f"/messages/{quote(place.id, safe='')}{self._with_query()}"
         return await self._api.call(path, self._kind.body(message), method="PATCH")
 
@@ -198,7 +198,7 @@ async def itself(channel: str) -> str:
 
 
 def told(answer: Seen) -> str:
-    """Return the service's id of the message; the status of the answer if it has no id, as those of most webhooks."""
+    """Return the service's id of the message. If the answer has no id, as with most webhooks, return its status."""
     return message_id(answer) or f"HTTP {answer.status}"
 
 

@@ -65,7 +65,7 @@ class Seen(msgspec.Struct):
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    if not body or body[:1].isalpha():  # `ok`, the answer of many a webhook
+    if not body or body[:1].isalpha():  # `ok`, the answer of many webhooks
         return {}
     try:
         value = json.loads(body)
@@ -75,11 +75,11 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 Judge = Callable[[Seen, float], None]
-"""Judges an answer at a time (for Retry-After): returns if the message was accepted, else raises a delivery error."""
+"""A function that judges an answer, given the time for Retry-After. It returns if the message was accepted, else it raises a delivery error."""
 
 
 def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
-    """Judge by the status alone. `wait` is the delay in seconds that the body asks for, None if it asks for none.
+    """Judge an answer only by its status. `wait` is the delay in seconds that the body asks for, None if it asks for none.
 
     `everywhere` means that a limit applies to the whole bot, not to one address.
     """
@@ -94,7 +94,7 @@ def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool =
 
 
 def judge_webhook(seen: Seen, now: float) -> None:
-    """Judge by the status. The URL is the credential, so a 403 refuses it. Discord's body has the time to wait."""
+    """Judge an answer by its status. The URL is the credential, so a 403 means that the URL is refused. Discord's body has the time to wait."""
     if seen.status == 403:
         raise SinkError(quote_response(seen))
     judge_status(seen, now, seen.data.get("retry_after"))
@@ -128,7 +128,8 @@ class WebApi:
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> Seen:
         """Send a request and return the answer. Raises the delivery error for a refusal.
 
-        If the service asks for time, deliveries that have sent only some of their requests stop too, until it is over.
+        If the service asks for a delay, deliveries that have sent only some of their requests also stop until the delay
+        is over.
         """
         if (left := self._quiet_until - self._clock.monotonic()) > 0:
             raise OutOfReachError("not sent: the service has asked for time", retry_after=left, scope="sink")

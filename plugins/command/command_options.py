@@ -17,11 +17,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from router.api import Event, OptionWarning, SinkOptions, Template, is_template
 
 MARK = "--"
-"""The argument after which values of an event may stand: by convention it ends the options of a program."""
+"""The argument after which values of an event are allowed. By convention it ends the options of a program."""
 
 _CURE = 'values of an event stand after `--`, as in [PROGRAM, --, "{{ payload.user_id }}"], or are read from stdin'
 
-# Programs that take their first operand for a program, and ssh, which gives all operands to a shell.
+# Programs that run their first operand as a program, and ssh, which passes all operands to a shell.
 _SHELLS = frozenset(
     "ash bash busybox csh dash fish ksh lua node perl php python ruby sh tcsh zsh doas env ionice nice nohup setsid "  # noqa: SIM905  # short
     "stdbuf sudo systemd-run timeout unshare xargs".split()
@@ -32,7 +32,7 @@ _CODE = re.compile(r"-[a-z]*c|-m")  # options before code or a module, of shells
 
 
 def _plain(text: str) -> str:
-    """Refuse a template, and NUL, where the value of a variable or the name of a folder is the same for all events."""
+    """Refuse a template and NUL in a value that is the same for all events: the value of a variable or the name of a folder."""
     if is_template(text):
         raise ValueError(f"no template can stand here: {_CURE}")
     if "\0" in text:
@@ -41,7 +41,7 @@ def _plain(text: str) -> str:
 
 
 def _variable(name: str) -> str:
-    """Refuse a name that no variable of an environment can have."""
+    """Refuse a name that an environment variable can't have."""
     if not name or "=" in name or "\0" in name:
         raise ValueError("the name of a variable must not be empty, and holds neither `=` nor NUL")
     return name
@@ -55,7 +55,7 @@ def _absolute(folder: str) -> str:
 
 PlainText = Annotated[str, AfterValidator(_plain)]
 
-# A template, although none is accepted: so `check` needs no credentials for it, as for a header of a webhook.
+# The type is marked as a template, although templates are refused. So `check` needs no credentials for the value, as for a webhook's header.
 Value = Annotated[str, Template(), AfterValidator(_plain)]
 
 
@@ -79,7 +79,7 @@ class CommandOptions(SinkOptions, defer_build=True):
             InitErrorDetails(type=PydanticCustomError("value_error", "{why}", {"why": why}), loc=(place,), input="")
             for place, why in _faults(argv)
         ]
-        if faults:  # raised as pydantic's own error, so that each is reported at its argument
+        if faults:  # raised as pydantic's own errors, so that each fault is reported at its argument
             raise ValidationError.from_exception_data("argv", faults)
         return argv
 
@@ -90,7 +90,7 @@ class CommandOptions(SinkOptions, defer_build=True):
 
     @property
     def check_warnings(self) -> Sequence[OptionWarning]:
-        """The programs and folders that this machine lacks: `check` may run on another machine than the router."""
+        """The warnings about programs and folders that this machine lacks. They are not errors, because `check` may run on another machine than the router."""
         found = []
         fault = program_fault(self.argv[0], self.environment["PATH"])
         if fault:
@@ -105,7 +105,7 @@ class CommandOptions(SinkOptions, defer_build=True):
 
 
 def program_fault(program: str, path: str) -> str | None:
-    """Return why a program, a name or an absolute path, can't be run by this user; None if it can be."""
+    """Return why this user can't run a program, given as a name or an absolute path; None if the user can."""
     if shutil.which(program, path=path):
         return None
     if "/" not in program:
@@ -144,7 +144,7 @@ def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _has_script(words: Sequence[str]) -> bool:
-    """Return whether the words after a shell or launcher name what it runs: by its path, or as the code after an option.
+    """Return whether the words after a shell or launcher name the code to run: a path, or code that follows an option.
 
     Any other word may be the value of an option, such as the user in `sudo -u www-data`.
     """

@@ -1,4 +1,4 @@
-"""The command sink: runs a program for each event, and ends it with all its processes when it is cancelled."""
+"""The command sink: runs a program for each event, and ends the program with all its processes if the call is cancelled."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ TRY_AGAIN = 75
 """The exit code that asks for a retry: EX_TEMPFAIL of sysexits.h."""
 
 GRACE = 0.5
-"""Seconds between SIGTERM and SIGKILL. The router abandons a call that goes on for a second after it was cancelled."""
+"""Seconds between SIGTERM and SIGKILL. The router abandons a call that still runs one second after its cancellation."""
 
 REAPED = 0.3
-"""Seconds to wait for the end of processes that were killed."""
+"""Seconds to wait until killed processes have ended."""
 
 LONGEST = 500
-"""Characters of the output that an answer or an error quotes."""
+"""The largest number of characters of the output that an answer or an error quotes."""
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|key|auth", re.IGNORECASE)
 _LEAST_SECRET = 4
 
 
 class CommandSink(Sink):
-    """Runs one program for each delivery. Its exit code says what becomes of the delivery."""
+    """Runs one program for each delivery. The exit code of the program decides the result of the delivery."""
 
     runs_programs = True
 
@@ -40,7 +40,7 @@ class CommandSink(Sink):
         self._warned = False
 
     async def open(self, context: SinkContext) -> None:
-        """Take the context; no program is run."""
+        """Store the context; no program is run."""
         self._context = context
 
     async def deliver(self, event: Event, options: CommandOptions) -> str | None:
@@ -60,12 +60,12 @@ class CommandSink(Sink):
         return _judge(ended, options)
 
     async def close(self) -> None:
-        """Kill what is still running: a call that was abandoned."""
+        """Kill the programs of abandoned calls, which may still be running."""
         for run in self._runs:
             run.send(signal.SIGKILL)
 
     def _warn(self) -> None:
-        """Warn once of processes in the background."""
+        """Warn once about processes that programs leave in the background."""
         if not self._warned:
             self._warned = True
             self._context.log.warning(
@@ -75,7 +75,7 @@ class CommandSink(Sink):
 
 
 def _judge(ended: Ended, options: CommandOptions) -> str | None:
-    """Return the answer of a program that has succeeded. Raises the error that its end stands for."""
+    """Return the answer of a program that has succeeded. Raises the delivery error for a program that has failed."""
     if ended.code == 0:
         return _quoted(ended.stdout, options, lines=1) or None
     how = f"exit code {ended.code}" if ended.code > 0 else f"killed by {_name(-ended.code)}"
@@ -101,7 +101,7 @@ def _quoted(output: bytes, options: CommandOptions, lines: int | None = None) ->
 
 
 def _without_first_word(text: str) -> str:
-    """Return a text that was cut at its beginning: its first word may be the end of a secret, which nobody recognises."""
+    """Return a text, which was cut at its beginning, without its first word. The word may be the end of a secret, which would not be recognised and hidden."""
     return text.partition(" ")[2]
 
 
@@ -117,7 +117,7 @@ def _name(number: int) -> str:
 
 
 def _encoded(argv: Sequence[str]) -> list[bytes]:
-    """Return arguments as bytes. Raises `PermanentError` for one that no program can get."""
+    """Return arguments as bytes. Raises `PermanentError` for an argument that can't be passed to a program."""
     for place, text in enumerate(argv):
         if "\0" in text:
             raise PermanentError(f"argv[{place}] has a NUL, which no argument of a program can hold")
@@ -128,7 +128,7 @@ def _encoded(argv: Sequence[str]) -> list[bytes]:
 
 
 async def _stop(run: Run, ending: asyncio.Future[Ended]) -> None:
-    """End a run whose call was cancelled: SIGTERM, then SIGKILL. A second cancellation kills it at once."""
+    """End a run whose call was cancelled: send SIGTERM, then SIGKILL. A second cancellation kills the program at once."""
     try:
         if run.begun:
             run.send(signal.SIGTERM)

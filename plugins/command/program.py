@@ -1,8 +1,8 @@
-"""A run of a program, from its start to its end.
+"""The run of a program, from its start to its end.
 
-A run takes place in a thread, because looking for a program may block: it may be on a file system that does not answer. The
-methods of asyncio for processes are not used. Their `wait` waits for the end of the output too, which a child of the program
-may hold open for ever.
+A run takes place in a thread, because the search for a program may block on a file system that does not answer. The
+methods of asyncio for processes are not used. Their `wait` also waits for the end of the output, which a child of the
+program may keep open for ever.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from router.api import PermanentError, SinkError, TransientError
 from .command_options import program_fault
 
 KEPT = 8192
-"""The bytes at the end of each output that are kept."""
+"""The largest number of bytes that are kept of the end of each output."""
 
 CHUNK = 65_536
 
@@ -49,14 +49,14 @@ class Ended(NamedTuple):
     """The end of its output."""
     stderr: bytes
     left_behind: bool
-    """True if it left processes behind. They have been killed."""
+    """True if the program left processes behind. They have been killed."""
 
 
 class Run:
-    """A program that is run once. `run` is called in a thread; `send` may be called in another one meanwhile.
+    """One run of a program. `run` is called in a thread; meanwhile, `send` may be called in another thread.
 
-    The program gets a session of its own, and with it a process group. The first process of a group that has ended keeps its
-    number until it is waited for, so a signal to the group can't reach other processes.
+    The program gets its own session and process group. When the first process of the group has ended, its number stays
+    in use until the process is waited for. So a signal to the group can't reach unrelated processes.
     """
 
     def __init__(self, argv: Sequence[bytes], *, env: Mapping[str, str], cwd: str, line: bytes) -> None:
@@ -65,20 +65,20 @@ class Run:
         self._cwd = cwd
         self._line = line
         self._lock = threading.Lock()
-        self._group: int | None = None  # set while signals may be sent to it
-        self._asked: list[signal.Signals] = []  # what was sent, to a program that is being started too
+        self._group: int | None = None  # set while signals may be sent to the process
+        self._asked: list[signal.Signals] = []  # the signals sent, also to a program that is being started
         self.begun = False
         """True if a thread has begun this run."""
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the processes of the run; a run that has not started its program starts none."""
+        """Send a signal to the processes of the run. A run that has not started its program yet will not start it."""
         with self._lock:
             self._asked.append(number)
             if self._group is not None:
                 _signal(self._group, number)
 
     def run(self) -> Ended:
-        """Run the program to its end. Raises the error of a delivery if it can't be started."""
+        """Run the program to its end. Raises a delivery error if the program can't be started."""
         self.begun = True
         process = self._start()
         dialogue = _Dialogue(process, self._line)
@@ -92,7 +92,7 @@ class Run:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = os.fsdecode(self._argv[0])
-        # Looked for here and not by the new process: it would block this process, if the file system does not answer.
+        # The program is searched for here and not by the new process, which would block this process if the file system does not answer.
         fault = program_fault(program, self._env["PATH"])
         if fault is None and not Path(self._cwd).is_dir():
             fault = f"there is no folder {self._cwd} to run it in (`cwd`)"
@@ -120,7 +120,7 @@ class Run:
         return process
 
     def _finish(self, process: subprocess.Popen[bytes]) -> bool:
-        """Kill what is left of the group, and wait for the program; return whether it left processes behind."""
+        """Kill the remaining processes of the group, and wait for the program; return whether it left processes behind."""
         group = process.pid
         with self._lock:
             self._group = None
@@ -130,7 +130,7 @@ class Run:
         if process.returncode is None:
             process.returncode = os.waitstatus_to_exitcode(os.waitpid(group, 0)[1])
         left_behind = _signal(group, 0)
-        # Process 1 of a container inherits the children of the program: it must wait for them too.
+        # As process 1 of a container, this process inherits the program's children and must wait for them too.
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-group, 0)
@@ -138,7 +138,7 @@ class Run:
 
 
 class _Output:
-    """The reading end of a pipe, of which the last bytes are kept."""
+    """The reading end of a pipe. Only the last bytes that were read are kept."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self.fd = pipe.fileno()
@@ -158,7 +158,7 @@ class _Output:
 
 
 class _Dialogue:
-    """The line that a program gets, and the output that it gives, until it ends."""
+    """The exchange with a running program: the line that is written to it, and the output that is read from it."""
 
     def __init__(self, process: subprocess.Popen[bytes], line: bytes) -> None:
         assert process.stdin is not None
@@ -181,7 +181,7 @@ class _Dialogue:
             os.close(self._exit)
 
     def hold(self) -> None:
-        """Write the line and read the output until the program ends, whether it reads all and closes its output or not."""
+        """Write the line and read the output until the program ends, even if the program does not read the line or close its output."""
         poll = select.poll()
         if self._exit is not None:
             poll.register(self._exit, select.POLLIN)
@@ -206,7 +206,7 @@ class _Dialogue:
         return self._process.poll() is not None if self._exit is None else self._exit in ready
 
     def _is_written(self) -> bool:
-        """Write a part of the line; return whether that was the last one, or nobody reads it any more."""
+        """Write a part of the line; return True if it was the last part, or if the program has stopped reading."""
         try:
             self._line = self._line[os.write(self._stdin, self._line[:CHUNK]) :]
         except BlockingIOError:
@@ -216,7 +216,7 @@ class _Dialogue:
         return not self._line
 
     def read_rest(self) -> None:
-        """Read the output that is left in the pipes. A process that is out of reach may write on, so no more than that."""
+        """Read the output that is in the pipes now, and no more, because a process that could not be killed may go on writing."""
         for output in (self.stdout, self.stderr):
             left = AT_FULL_SPEED
             while left > 0 and (length := output.read()):
@@ -224,7 +224,7 @@ class _Dialogue:
 
 
 def _exit_watch(process: int) -> int | None:
-    """Return a descriptor that is ready when a process has ended; None if the system has none."""
+    """Return a descriptor that becomes ready when a process has ended; None if the system does not support that."""
     try:
         return os.pidfd_open(process)
     except (AttributeError, OSError):
@@ -232,12 +232,12 @@ def _exit_watch(process: int) -> int | None:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Send a signal to a process group; return whether there is such a group."""
+    """Send a signal to a process group; return whether the group exists."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
         return False
-    except PermissionError:  # processes of another user, or on macOS such as have ended
+    except PermissionError:  # processes of another user, or on macOS processes that have ended
         return number == 0
     return True
 
@@ -250,16 +250,16 @@ def _kill_session(session: int) -> None:
 
 
 def _processes_of(session: int) -> Iterator[int]:
-    """Yield the processes of a session, its first one excepted. Only Linux can tell."""
+    """Yield the processes of a session except its first one. Only Linux provides this list."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+        with contextlib.suppress(OSError, ValueError, IndexError):  # the process has ended meanwhile
             fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
             if int(fields[3]) == session != int(folder.name):
                 yield int(folder.name)
 
 
 def _not_started(error: OSError) -> Exception:
-    """Return the error of a delivery for a program that the system could not start."""
+    """Return the delivery error for a program that the system could not start."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno == errno.E2BIG:
         return PermanentError("the arguments are longer than the system allows: let the program read them from stdin")

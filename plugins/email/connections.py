@@ -39,7 +39,7 @@ class Client(aiosmtplib.SMTP):
         return answer._replace(code=expected) if 200 <= answer.code < 300 else answer
 
     def own_address(self) -> str:
-        """Return this machine's address on the connection, in the form for EHLO (RFC 5321 section 4.1.3)."""
+        """Return this machine's address on the connection, in the format for EHLO (RFC 5321 section 4.1.3)."""
         address = str(self.get_transport_info("sockname")[0]).partition("%")[0]
         return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
@@ -47,7 +47,8 @@ class Client(aiosmtplib.SMTP):
 class Connections:
     """The pool of connections of one sink: opened on demand, reused, closed with QUIT when idle.
 
-    There are never more connections than concurrent deliveries. `hello` is the name for EHLO, empty for the address.
+    There are never more connections than concurrent deliveries. `hello` is the name for EHLO; if it is empty, the
+    address is used.
     """
 
     IDLE: ClassVar[float] = 30.0  # seconds
@@ -98,7 +99,7 @@ class Connections:
         self._idle.append((smtp, loop.call_later(self.IDLE, self._expire, smtp)))
 
     def worn_out(self, smtp: MailConnection) -> None:
-        """Remember the server's limit of mails per connection: it refused a mail here, and accepted it on a new one."""
+        """Remember the server's limit of mails per connection: the server refused a mail on this connection, and accepted it on a new one."""
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)
 
@@ -131,7 +132,7 @@ class Connections:
         self.leave(smtp)
 
     def leave(self, smtp: MailConnection) -> None:
-        """Close a connection with QUIT, in the background."""
+        """Close a connection with QUIT in the background."""
         task = asyncio.get_running_loop().create_task(self._quit(smtp))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -171,7 +172,7 @@ class Connections:
         except BaseException:
             drop(smtp)
             raise
-        # aiosmtplib reads one reply at a time, and drops those of other commands that come with it.
+        # aiosmtplib reads one reply at a time, and drops replies to other commands that arrive with it.
         return MailConnection(cast("asyncio.Transport", smtp.transport), dict(smtp.esmtp_extensions))
 
     async def _secure(self, smtp: Client) -> None:
@@ -196,9 +197,9 @@ class Connections:
             if 500 <= error.code < 600:
                 return SinkError(told)
             return TransientError(told, retry_after=announced(error.message), scope="sink")
-        if isinstance(error, OSError):  # SMTPConnectError, SMTPServerDisconnected and timeouts are
+        if isinstance(error, OSError):  # SMTPConnectError, SMTPServerDisconnected and timeouts are OSErrors
             return TransientError(f"no connection to {self.server}: {self._clean(str(cause))}")
-        return SinkError(f"{self.server}: {self._clean(str(error))}")  # no AUTH, or none that we know
+        return SinkError(f"{self.server}: {self._clean(str(error))}")  # no AUTH, or no supported mechanism
 
     def _told(self, code: int, message: str) -> str:
         return f"{self.server} answered: {self.quoted(code, message)}"
@@ -224,13 +225,13 @@ def trusted_certificates(ca_file: str | None) -> ssl.SSLContext:
             raise SinkError(f"`ca_file` {ca_file}: there is no such file")
         try:
             context.load_verify_locations(ca_file)
-        except OSError as error:  # SSLError is one
+        except OSError as error:  # SSLError is an OSError
             raise SinkError(f"`ca_file` {ca_file}: {error.strerror or error}") from None
     return context
 
 
 def our_name() -> str:
-    """Return this machine's full name, or an empty text: many servers refuse a name without a dot, such as `localhost`."""
+    """Return this machine's full name. Return an empty text if the name has no dot, such as `localhost`, because many servers refuse it."""
     name = socket.getfqdn()
     return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""
 
@@ -249,7 +250,7 @@ def announced(message: str) -> float | None:
 
 
 def _credentials(options: EmailOptions) -> tuple[str, ...]:
-    """Return the forms in which the password is sent, to hide each of them."""
+    """Return the encoded forms of the password that are sent, so that each of them can be hidden."""
     if options.login is None:
         return ()
     user, password = options.login

@@ -30,7 +30,7 @@ class EmailSink(Sink):
         self._options = options
         self._reached = Recent(
             REMEMBERED
-        )  # by delivery: the recipients that received their mail before the interruption
+        )  # the recipients that received their mail before the interruption, by delivery
 
     async def open(self, context: SinkContext) -> None:
         """Create the sender; nothing is sent."""
@@ -64,7 +64,7 @@ class EmailSink(Sink):
                 failed = await self._sender.send(mail, missing, separate=separate) if missing else {}
                 failures.update(failed)
                 reached.update(box.text for box in missing if box.text not in failed)
-        except (TransientError, SinkError) as error:  # no connection: the other mails would fail too
+        except (TransientError, SinkError) as error:  # there is no connection, so the other mails would fail too
             settled = reached | failures.keys()
             failures.update({box.text: error for box in mail.recipients if box.text not in settled})
         except BaseException:
@@ -80,7 +80,7 @@ class EmailSink(Sink):
         return ", ".join(mail.replies) or None
 
     def _remember(self, event: Event, reached: set[str]) -> None:
-        """Let the next attempt skip these recipients."""
+        """Remember recipients that the next attempt must skip."""
         if reached:
             self._reached[event.key] = reached
 

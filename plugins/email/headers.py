@@ -11,7 +11,7 @@ from .mailbox import Mailbox, listed, mailbox, quoted
 
 LINE = 998  # octets of a line, without its end (RFC 5322 section 2.1.1)
 NAME = 100  # characters of a display name
-HEADER = 8192  # characters of one of the option `headers`
+HEADER = 8192  # characters of a header of the option `headers`
 WORD = 63  # characters of the text in an encoded word (RFC 2047 section 2), without `=?utf-8?b?` and `?=`
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -20,7 +20,7 @@ OF_ADDRESSES = frozenset(
     "sender errors-to disposition-notification-to return-receipt-to x-confirm-reading-to".split()  # noqa: SIM905
     + "mail-reply-to mail-followup-to".split()  # noqa: SIM905
 )
-OF_NAMES = OF_ADDRESSES | {"list-id"}  # these may have a display name before the angle brackets
+OF_NAMES = OF_ADDRESSES | {"list-id"}  # these headers may have a display name before the angle brackets
 OF_TOKENS = frozenset(
     "in-reply-to references archived-at auto-submitted precedence priority importance sensitivity x-priority".split()  # noqa: SIM905
     + "x-auto-response-suppress feedback-id expires reply-by supersedes original-message-id autocrypt".split()  # noqa: SIM905
@@ -31,15 +31,15 @@ REMEMBERED = 500  # characters of a header that may be written once for many mai
 
 
 def header(name: str, value: str) -> bytes:
-    """Return what `any_header` returns. Headers that many mails have are written once."""
+    """Return the result of `any_header`, from a cache if the header is short enough for many mails to have it."""
     return _remembered_header(name, value) if len(value) <= REMEMBERED else any_header(name, value)
 
 
 def any_header(name: str, value: str) -> bytes:
     """Return a header of the option `headers`, with its line end. Raises `ValueError` for one that can't be written.
 
-    A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is parsed by programs: in these, only a display name may
-    be encoded (RFC 2047 section 5), and none is cut.
+    A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is parsed by programs: in such a field, only a display
+    name may be encoded (RFC 2047 section 5), and nothing is cut.
     """
     kind = name.lower()
     if kind not in STRUCTURED and not kind.startswith("list-"):
@@ -65,7 +65,7 @@ _remembered_header = lru_cache(maxsize=256)(any_header)
 
 
 def text_header(name: str, value: str, most: int = HEADER) -> bytes:
-    """Return what `any_text_header` returns. Printable ASCII that needs no encoding is written at once."""
+    """Return the result of `any_text_header`, by a faster way for printable ASCII that needs no encoding."""
     if value.isascii() and value.isprintable() and "=?" not in value and len(value) <= min(most, LINE - len(name) - 2):
         return f"{name}: {value.strip()}\r\n".encode("ascii")
     return any_text_header(name, value, most)
@@ -86,7 +86,7 @@ def any_text_header(name: str, value: str, most: int = HEADER) -> bytes:
 
 
 def address_header(name: str, boxes: Sequence[Mailbox]) -> bytes:
-    """Return a header of addresses, one per line; in UTF-8 if one of them is international."""
+    """Return a header with one address per line; in UTF-8 if any address is international."""
     lines = [f"{phrase(box.name)} <{box.address}>" if box.name.strip() else box.address for box in boxes]
     return f"{name}: ".encode() + ",\r\n ".join(lines).encode() + b"\r\n"
 

@@ -11,7 +11,7 @@ _WITH_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]+):(?P<port>[0-9]+)")
 def host_name(value: object) -> object:
     """Return a value if it may be a host name or an IP address. Raises `ValueError` with the cure otherwise.
 
-    No message quotes a URL, because it may have a password in it.
+    No message quotes a URL, because a URL may contain a password.
     """
     if not isinstance(value, str):
         return value

@@ -39,9 +39,9 @@ class Mail:
         self.reply_to = [_of_option("reply_to", mailbox, text) for text in options.reply_to]
         self.faults: dict[str, Failure] = {}
         self.replies: list[str] = []
-        """The replies of the server, one for each time it accepted the mail."""
+        """The replies of the server, one for each accepted sending of the mail."""
         self.answers: dict[str, str] = {}
-        """The Message-ID of the first mail of the thread, by the address that got it."""
+        """The Message-ID of the first mail of the thread, by the address that received that mail."""
         self.id = message_id(event, self.sender.address.rpartition("@")[2])
         self._named = set[str]()
         self.to, self.cc, self.bcc = (self._recipients(texts) for texts in (options.to, options.cc, options.bcc))
@@ -53,7 +53,7 @@ class Mail:
         return [*self.to, *self.cc, *self.bcc]
 
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
-        """Return the bytes of the mail for these recipients; with `separate`, each is the only one in its mail.
+        """Return the bytes of the mail for these recipients; with `separate`, each recipient is the only one in its mail.
 
         A mail that answers another one names it in two headers (RFC 5322 section 3.6.4).
         """
@@ -69,7 +69,7 @@ class Mail:
         return head + self._rest
 
     def first(self, readers: Sequence[Mailbox]) -> str:
-        """Return the Message-ID of the first mail of the thread that these readers of one mail know, or its own."""
+        """Return the Message-ID of the first mail of the thread that any of these recipients has received, else that of this mail."""
         return next((self.answers[box.address] for box in readers if box.address in self.answers), self.id)
 
     def _recipients(self, texts: Sequence[str]) -> list[Mailbox]:
@@ -117,7 +117,7 @@ def _of_option(key: str, write: Callable[[str], T], text: str) -> T:
 
 
 def date(moment: datetime) -> str:
-    """Return a time in the form of `Date` (RFC 5322 section 3.3): what `email.utils.format_datetime` returns."""
+    """Return a time in the format of the header `Date` (RFC 5322 section 3.3), as `email.utils.format_datetime` does."""
     if moment.tzinfo is not UTC:
         return format_datetime(moment)
     day, month = DAYS[moment.weekday()], MONTHS[moment.month - 1]
@@ -126,7 +126,7 @@ def date(moment: datetime) -> str:
 
 
 def message_id(event: Event, domain: str) -> str:
-    """Return what `any_message_id` returns. A key of letters, digits and a few marks is written at once."""
+    """Return the result of `any_message_id`, by a faster way for a key of letters, digits and a few other characters."""
     key = f"{event.id}/{event.route}/{event.sink}"
     return f"<{key}@{domain}>" if len(key) <= KEY and PLAIN.fullmatch(key) else any_message_id(key, domain)
 
@@ -134,7 +134,7 @@ def message_id(event: Event, domain: str) -> str:
 def any_message_id(key: str, domain: str) -> str:
     """Return the Message-ID of a delivery: the same on every attempt, also after a split by address.
 
-    Readable (`<event id/route/sink@domain>`), so that the mail server's log can be searched for an event.
+    The id is readable (`<event id/route/sink@domain>`), so that the mail server's log can be searched for an event.
     """
     left = quote(key, safe="/!#$&'*+=?^`{|}") if len(key) <= KEY else key
     if len(left) > KEY:

@@ -10,9 +10,9 @@ from aiosmtplib import SMTPResponse
 from .headers import CONTROL
 
 CLOSING = 421
-MALFORMED = -1  # in place of the code of a reply that has none
-ENDING = frozenset({CLOSING, MALFORMED})  # no reply follows these
-LONGEST = 32768  # bytes of a reply
+MALFORMED = -1  # stands for the code of a reply that has no code
+ENDING = frozenset({CLOSING, MALFORMED})  # no reply follows a reply with one of these codes
+LONGEST = 32768  # the maximum number of bytes of a reply
 
 
 class MailConnection(asyncio.Protocol):
@@ -22,8 +22,8 @@ class MailConnection(asyncio.Protocol):
     delivery before. `mails` is the number of accepted MAIL commands. `paused` is the idle time before the current
     delivery, in seconds.
 
-    A reply that no command asked for ends the connection, because the next command could take it for its own: servers
-    say 421 to a client that was idle for too long.
+    A reply that no command asked for ends the connection, because it could be mistaken for the reply to the next
+    command. For example, servers send 421 to a client that was idle for too long.
     """
 
     used = False
@@ -38,9 +38,9 @@ class MailConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._replies: list[SMTPResponse] = []
         self._missing = 0
-        self._lines: list[bytes] = []  # of the reply that is not complete
-        self._size = 0  # bytes of these lines
-        self._rest = b""  # of the line that is not complete
+        self._lines: list[bytes] = []  # the lines of the incomplete reply
+        self._size = 0  # the number of bytes of these lines
+        self._rest = b""  # the bytes of the incomplete line
         transport.set_protocol(self)
 
     @property
@@ -58,7 +58,7 @@ class MailConnection(asyncio.Protocol):
         return await self._exchange("\r\n".join((*commands, "")).encode(), len(commands))
 
     async def send(self, content: bytes) -> SMTPResponse | None:
-        """Send a mail, whose lines all end with CRLF, after the reply to DATA; return the reply, None if there is none."""
+        """Send a mail, whose lines must all end with CRLF, after the reply to DATA; return the server's reply, None if there is none."""
         stuffed = content.replace(b"\r\n.", b"\r\n..")  # RFC 5321 section 4.5.2; a mail begins with a header
         return next(iter(await self._exchange(stuffed + b".\r\n", 1)), None)
 
@@ -91,11 +91,11 @@ class MailConnection(asyncio.Protocol):
             self._transport.abort()  # the beginning of a reply, which would become that of the next one
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Return the replies that have come, if a command waits for more."""
+        """Pass the replies received so far to a command that waits for more."""
         self._wake()
 
     def _read(self, line: bytes) -> None:
-        """Read one line: the last one of a reply has no hyphen after the code (RFC 5321 section 4.2.1)."""
+        """Read one line. The last line of a reply has no hyphen after the code (RFC 5321 section 4.2.1)."""
         if not line[:3].isdigit():
             self._found(MALFORMED, f"Malformed SMTP response line: {line.decode('utf-8', 'ignore').strip()}")
             return
@@ -108,7 +108,7 @@ class MailConnection(asyncio.Protocol):
             self._found(MALFORMED, "a reply that is too long")
 
     def _found(self, code: int, text: str) -> None:
-        """Keep a reply. Closes the connection if no other command can have a reply that is its own."""
+        """Store a reply. Close the connection if replies can no longer be matched with commands."""
         if len(self._replies) < self._missing and self._waiter is not None:
             self._replies.append(SMTPResponse(code, text))
             if code not in ENDING:

@@ -98,7 +98,7 @@ class EmailOptions(SinkOptions, defer_build=True):
 
     @property
     def login(self) -> tuple[str, str] | None:
-        """The user name and password, or None without a password. The name is by default the sender's address."""
+        """The user name and password, or None without a password. The default name is the sender's address."""
         password = _secret(self)
         return (self.username or mailbox(self.from_).address, password) if password else None
 

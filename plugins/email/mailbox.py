@@ -30,7 +30,7 @@ class Mailbox(NamedTuple):
 
 @lru_cache(maxsize=256)  # the sender is in every mail
 def mailbox(text: str) -> Mailbox:
-    """Return the address in `text`. Raises `ValueError` with a sentence if it has none, or more than one."""
+    """Return the address in `text`. Raises `ValueError` with a sentence if the text has no address, or more than one."""
     if len(text) > ADDRESS_TEXT:
         raise ValueError(f"{quoted(text)} is not a mail address: it has over {ADDRESS_TEXT} characters")
     found = listed(text)

@@ -102,7 +102,7 @@ class SmtpSender:
     ) -> dict[str, Failure]:
         """Return the recipients that the server refused, by the replies to MAIL, to each RCPT and to DATA.
 
-        Raises an error common to all recipients, or `_LostError` if a reply is missing that matters.
+        Raises an error common to all recipients, or `_LostError` if a necessary reply is missing.
         """
         judge = self._connections.judge
         lost = _LostError(f"{self._connections.server} closed the connection before it had the mail")
@@ -126,7 +126,7 @@ class SmtpSender:
     async def _hand_over(
         self, smtp: MailConnection, mail: Mail, content: bytes, allowed: SMTPResponse
     ) -> Failure | None:
-        """Send the mail itself, if the reply to DATA allowed it; return the error if the server refuses it."""
+        """Send the content of the mail if the reply to DATA allows that; return the error if the server refuses the mail."""
         if not _wants_content(allowed):
             return self._connections.judge(allowed)
         answer = await smtp.send(content)
@@ -164,7 +164,8 @@ def _mail_command(smtp: MailConnection, mail: Mail, group: list[Mailbox], size: 
 async def _envelope(smtp: MailConnection, mail: str, group: list[Mailbox]) -> list[SMTPResponse]:
     """Send MAIL, RCPT for each recipient and DATA; return the replies.
 
-    There are fewer if the connection ended. Without PIPELINING, a command is not sent if an earlier reply made it useless.
+    There are fewer replies if the connection ended. Without PIPELINING, a command is not sent if an earlier reply made
+    it useless.
     """
     recipients = [f"RCPT TO:<{box.address}>" for box in group]
     if smtp.pipelining:
@@ -186,10 +187,10 @@ async def _envelope(smtp: MailConnection, mail: str, group: list[Mailbox]) -> li
 
 
 async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> None:
-    """End a mail that the server wants although it refused the sender or every recipient.
+    """End a mail whose content the server asks for, although it refused the sender or every recipient.
 
-    A mail without recipients ends with a single dot (RFC 2920 section 3.1). One whose sender was refused could reach
-    those recipients that were accepted, so the connection is closed.
+    A mail without recipients ends with a single dot (RFC 2920 section 3.1). A mail whose sender was refused could reach
+    the accepted recipients, so the connection is closed.
     """
     if not _accepted(replies[0]):
         smtp.drop()

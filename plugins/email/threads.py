@@ -1,4 +1,4 @@
-"""Mails that answer the first one with the same key, by the option `thread`."""
+"""The threads of the option `thread`: later mails with a key answer the first mail with that key."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .mail import Mail
 
 
 class Threads:
-    """The first mail of each thread, by key and address: its Message-ID."""
+    """The Message-ID of the first mail of each thread, by key and address."""
 
     def __init__(self, context: SinkContext) -> None:
         self._context = context
 
     async def find(self, key: str, mail: Mail) -> dict[str, str]:
-        """Return the first mail by the address of each recipient that got one. Raises the delivery error."""
+        """Return the Message-ID of the first mail by recipient address, for recipients that got one. Raises the delivery error."""
         addresses = [box.address for box in mail.recipients]
         found = await message_memory(self._context, "thread").find([(key, address) for address in addresses])
         return {address: first for address, first in zip(addresses, found, strict=True) if first}
 
     async def keep(self, key: str, mail: Mail, reached: AbstractSet[str], *, separate: bool) -> None:
-        """Keep the first mail for the recipients that a mail `reached`, given as the options write them.
+        """Store the first mail for the recipients that a mail `reached`. These are given as written in the options.
 
         Without `separate`, a recipient who is new to the thread joins the thread of the others.
         """

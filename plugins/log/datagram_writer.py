@@ -23,10 +23,10 @@ _ENDED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 REMEMBERED = 10_000
-"""The largest number of remembered deliveries from interrupted batches. Their retry succeeds without sending again."""
+"""The largest number of remembered deliveries that interrupted batches have sent. Their retry succeeds without sending again."""
 
 PAUSE_AFTER = 256 * 1024
-"""Bytes after which other tasks of the event loop run."""
+"""The number of bytes after which other tasks of the event loop get a turn."""
 
 
 class DatagramWriter:
@@ -67,7 +67,7 @@ class DatagramWriter:
         self._disconnect()
 
     async def _send_all(self, batch: Sequence[tuple[Event, LogOptions]], results: list[Result]) -> None:
-        """Send a batch, and add the result of each event. After a failure of the service, do not try the other events."""
+        """Send a batch, and append the result of each event. After a failure of the service, the remaining events are not tried."""
         sent = 0
         for event, options in batch:
             if event.key in self._known:
@@ -90,7 +90,7 @@ class DatagramWriter:
                 await asyncio.sleep(0)
 
     async def _send(self, data: bytes) -> None:
-        """Send one event; a large one to the journal in a memory file. Raises `OSError`."""
+        """Send one event. A large event goes to the journal in a memory file. Raises `OSError`."""
         try:
             await self._send_datagram(data)
         except OSError as error:

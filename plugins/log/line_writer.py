@@ -29,7 +29,7 @@ DESCRIPTORS = {"stdout": 1, "stderr": 2}
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
 
 REMEMBERED = 10_000
-"""The largest number of remembered deliveries from interrupted writes. Their retry succeeds without writing again."""
+"""The largest number of remembered deliveries that interrupted writes have written. Their retry succeeds without writing again."""
 
 
 class LineWriter:
@@ -47,7 +47,7 @@ class LineWriter:
         self._regular = False
         self._torn = False  # the last bytes in the file are an incomplete line
         self._turn = asyncio.Lock()
-        self._job: StreamJob | None = None  # the last job; if it outlives its delivery, the next delivery waits for it
+        self._job: StreamJob | None = None  # the last job; the next delivery waits for it if it still runs
         self._already: set[str] = set()  # keys of deliveries that such a job wrote after their attempt had ended
 
     async def open(self, context: SinkContext) -> None:
@@ -63,7 +63,7 @@ class LineWriter:
             self._open()
 
     async def deliver_batch(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
-        """Write the lines of a batch with one call; return for each event where its line is, or why it was not written."""
+        """Write the lines of a batch with one call; return for each event the place of its line, or the error."""
         self._follow()
         if self._regular:
             return self._write(batch)

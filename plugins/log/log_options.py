@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from router.api import Event, SinkOptions, Template, escape, is_template
 
 SOCKETS = {"journald": "/run/systemd/journal/socket", "syslog": "/dev/log"}
-"""The usual socket of each target that is a service."""
+"""The default socket of each target that is a service."""
 
 LONGEST_SOCKET = 107
 """The largest number of bytes in the path of a socket (Linux, `sun_path`)."""
@@ -49,7 +49,7 @@ class LogOptions(SinkOptions, defer_build=True):
 
     @property
     def socket_path(self) -> str | None:
-        """The socket of a service; None for files and streams. `check` looks at it."""
+        """The socket of a service; None for files and streams. The command `check` tests whether it can be written."""
         return self.socket or SOCKETS.get(self.target or "")
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the rendered options contain the text

@@ -18,7 +18,7 @@ DAEMON, INFORMATIONAL = 3, 6
 APP_NAME = "event-router"
 
 STRUCTURE = "event@32473"
-"""The SD-ID. 32473 is the enterprise number that RFC 5612 reserves for those who have none of their own."""
+"""The SD-ID. The router has no enterprise number of its own, so it uses 32473, which RFC 5612 reserves for examples."""
 
 NIL = "-"
 _BOM = b"\xef\xbb\xbf"
@@ -45,6 +45,6 @@ def _parameters(event: Event) -> str:
 
 
 def _host() -> str:
-    """Return the name of this machine; the nil value if the name is one that syslog does not allow."""
+    """Return the name of this machine; the nil value if syslog does not allow the name."""
     name = socket.gethostname()
     return name if _HOST_NAME.fullmatch(name) else NIL

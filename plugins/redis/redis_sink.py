@@ -1,4 +1,4 @@
-"""The redis sink: makes a command of each event, and sends the commands of a batch together."""
+"""The redis sink: makes a command from each event, and sends the commands of a batch together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Words = tuple[str | bytes | int, ...]
 
 
 LARGEST = 4 * 1024**2
-"""Bytes after which a pipeline ends and the next one begins, because each must end within the time of one call."""
+"""The number of bytes after which a new pipeline begins, because each pipeline must be done within the timeout of one call."""
 
 _HALF = "the key or the value has half a character (a lone surrogate), which UTF-8 can't hold"
 

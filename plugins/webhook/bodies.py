@@ -1,4 +1,4 @@
-"""What a request sends: the body, its content type and the headers that belong to it."""
+"""The content of a request: the body, its content type and the headers that describe it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Body(NamedTuple):
 
 
 def make(events: Sequence[Event], options: Sequence[WebhookOptions]) -> Body | None:
-    """Return the body for events with their rendered options, None for a method that has none.
+    """Return the body for events with their rendered options; None for a method that has no body.
 
-    Several events are sent only as `batch_as` says. Raises `PermanentError` for values that can't be encoded.
+    Several events are combined as `batch_as` says. Raises `PermanentError` for values that can't be encoded.
     """
     first = options[0]
     if not first.has_body:
@@ -77,7 +77,7 @@ def _cloud_event(event: Event, options: WebhookOptions, events: cloud_events.Clo
 
 
 def _item(event: Event, options: WebhookOptions) -> bytes:
-    """Return one event of a batch: JSON on one line. A text is a JSON string."""
+    """Return one event of a batch as JSON on one line. A text becomes a JSON string."""
     if options.cloudevents is not None:
         return _cloud_event(event, options, options.cloudevents).content
     if options.json_ is not None:

@@ -1,4 +1,4 @@
-"""The certificate that the sink shows to the server (mutual TLS)."""
+"""The certificate that the sink presents to the server (mutual TLS)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ClientCertificate(SinkOptions, defer_build=True):
 
 
 def tls_context(options: ClientCertificate) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities and shows the certificate.
+    """Return a TLS context that trusts the system's authorities and presents the certificate.
 
     Raises `ValueError` if certificate and key can't be used.
     """
@@ -51,7 +51,7 @@ def tls_context(options: ClientCertificate) -> ssl.SSLContext:
     key = options.key or options.certificate
     try:
         with _file(options.certificate) as certificate, _file(key) as private:
-            # A function: a text would let OpenSSL ask for the password on the terminal if it is empty.
+            # The password is passed by a function: if it were passed as an empty text, OpenSSL would ask for it on the terminal.
             context.load_cert_chain(certificate, private, password=lambda: password)
     except (ssl.SSLError, ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
@@ -62,7 +62,7 @@ def tls_context(options: ClientCertificate) -> ssl.SSLContext:
 
 @contextlib.contextmanager
 def _file(secret: Secret) -> Iterator[str]:
-    """Hold a secret in a file while OpenSSL reads it: in memory where the system can, else one that others can't read."""
+    """Store a secret in a file while OpenSSL reads it. The file is in memory if the system supports that, else on disk and unreadable for others."""
     text = secret.get_secret_value().encode()
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("certificate")

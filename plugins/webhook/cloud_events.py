@@ -47,9 +47,10 @@ class CloudEvents(SinkOptions, defer_build=True):
 
 
 def attributes(event: Event, options: CloudEvents) -> dict[str, str]:
-    """Return the context attributes of an event, but for its content type.
+    """Return the context attributes of an event except its content type.
 
-    An event that came as a CloudEvent keeps its own. Raises `PermanentError` if a required one is empty.
+    An event that came as a CloudEvent keeps its own attributes. Raises `PermanentError` if a required attribute is
+    empty.
     """
     headers = event.headers or {}
     if came_as_one(headers):
@@ -72,7 +73,7 @@ def came_as_one(headers: Mapping[str, str]) -> bool:
 
 
 def content_type(event: Event, otherwise: str) -> str:
-    """Return the content type of the data: that of the CloudEvent that came, else `otherwise`."""
+    """Return the content type of the data: that of the received CloudEvent if it has one, else `otherwise`."""
     headers = event.headers or {}
     return (headers.get("datacontenttype") if came_as_one(headers) else None) or otherwise
 

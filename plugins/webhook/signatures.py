@@ -22,14 +22,14 @@ ASYMMETRIC = ("whsk_", "whpk_")
 
 
 def secret_fault(secret: Secret) -> str | None:
-    """Return why a secret can't sign by Standard Webhooks, None if it can. It is base64, with or without `whsec_`."""
+    """Return why a secret can't be used for Standard Webhooks; None if it can. A valid secret is base64, with or without `whsec_`."""
     text = secret.get_secret_value()
     if secret.is_placeholder:
         return None
     if text.startswith(ASYMMETRIC):
         return "is an asymmetric key; only shared secrets, `whsec_` and base64, can sign here"
     try:
-        # The library takes base64 without its padding, and would ignore characters that are none.
+        # The library accepts base64 without its padding, and would ignore characters that are not base64.
         key = base64.b64decode(_padded(text.removeprefix(PREFIX)), validate=True)
     except (binascii.Error, ValueError):
         return "is not a secret of Standard Webhooks: write `whsec_` followed by base64"
@@ -41,12 +41,12 @@ def _padded(text: str) -> str:
 
 
 def message_id(keys: Iterable[str]) -> str:
-    """Return the id of a message, the same on every attempt, for the idempotency keys of its deliveries."""
+    """Return the id of a message, made from the idempotency keys of its deliveries. It is the same on every attempt."""
     return f"msg_{hashlib.sha256(chr(10).join(keys).encode()).hexdigest()[:32]}"
 
 
 class Signer:
-    """The signatures of one sink, by each of its secrets."""
+    """The signer of one sink, which signs with each of the sink's secrets."""
 
     def __init__(self, signing_secrets: Sequence[Secret], hmac_secret: Secret | None) -> None:
         self._webhooks = [Webhook(secret.get_secret_value()) for secret in signing_secrets]

@@ -1,4 +1,4 @@
-"""What an answer means: by its status (`check_response`), and by the operator's `success` and `retry_if`."""
+"""The meaning of an answer, by its status (`check_response`) and by the operator's `success` and `retry_if`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from router.api import (
 from .webhook_options import WebhookOptions
 
 _IDS = ("id", "message_id", "sid", "event_id")
-"""The fields in which services give the id of what they took."""
+"""The fields in which services return the id of what they accepted."""
 
 
 def judge(response: HttpResponse, options: WebhookOptions, *, now: float, literal_url: bool) -> str:
-    """Return the answer in a few words if the event was taken, else raise the error that the answer stands for.
+    """Return the answer in a few words if the event was accepted, else raise the delivery error for the answer.
 
-    `success` is asked about a 2xx. `retry_if` is asked about every answer that would be permanent otherwise.
+    `success` is evaluated for answers with a 2xx status. `retry_if` is evaluated for every answer that would otherwise
+    be a permanent failure.
     """
     answer = _decoded(response)
     try:
@@ -37,7 +38,7 @@ def judge(response: HttpResponse, options: WebhookOptions, *, now: float, litera
 
 
 def _decoded(response: HttpResponse) -> Any:
-    """Return the body as JSON, or else as text."""
+    """Return the body decoded from JSON; if it is not JSON, as text."""
     try:
         return response.json()
     except ValueError:
@@ -45,13 +46,13 @@ def _decoded(response: HttpResponse) -> Any:
 
 
 def _names(response: HttpResponse, answer: Any) -> dict[str, Any]:
-    """Return the names of the expressions: the status, the headers in lower case, and the decoded body."""
+    """Return the values that expressions can use, by name: the status, the headers in lower case, and the decoded body."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return {"status": response.status, "headers": headers, "answer": answer}
 
 
 def _told(status: int, answer: Any) -> str:
-    """Return the status, and the id of what the service took if the answer gives one."""
+    """Return the status, and the id that the service has given the event if the answer contains it."""
     named = answer if isinstance(answer, dict) else {}
     found = (named.get(name) for name in _IDS)
     taken = next((one for one in found if isinstance(one, str | int) and not isinstance(one, bool) and one), None)

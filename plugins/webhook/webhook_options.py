@@ -35,7 +35,7 @@ _WITHOUT_BODY = frozenset({"GET", "DELETE"})
 
 
 def _form_text(value: Any) -> Any:
-    """Return a number or a boolean of the configuration as text; YAML does not need quotes around them."""
+    """Return a number or a boolean of the configuration as text, because such values need no quotes in YAML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else value
@@ -46,7 +46,7 @@ Answered = Annotated[Condition, Condition(names=("status", "headers", "answer"))
 
 
 class Auth(SinkOptions, defer_build=True):
-    """The credentials that each request has: a bearer token, or a user name and a password."""
+    """The credentials in each request: a bearer token, or a user name and a password."""
 
     bearer: Secret | None = Field(default=None, description="The token of `Authorization: Bearer`.")
     username: str | None = Field(default=None, description="The user of `Authorization: Basic`; goes with `password`.")
@@ -67,7 +67,7 @@ class Auth(SinkOptions, defer_build=True):
 
 
 class WebhookOptions(SinkOptions, defer_build=True):
-    """The options of a webhook sink: where it sends, what, how that is signed, and what an answer means."""
+    """The options of a webhook sink: the destination, the content, the signatures, and the meaning of answers."""
 
     url: Url = Field(description="The URL; scheme and host must be literal, templates may follow.")
     method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = Field(
@@ -146,7 +146,7 @@ class WebhookOptions(SinkOptions, defer_build=True):
         return self
 
     def preview(self, event: Event) -> str:
-        """Return the body for an event; the method and the URL where there is none."""
+        """Return the body for an event; if there is no body, the method and the URL."""
         made = bodies.make([event], [self])
         return f"{self.method} {self.url}" if made is None else made.content.decode("utf-8", "backslashreplace")
 
@@ -157,13 +157,13 @@ class WebhookOptions(SinkOptions, defer_build=True):
 
     @property
     def signing_secrets(self) -> list[Secret]:
-        """The secrets of Standard Webhooks, none if the requests are not signed so."""
+        """The secrets for Standard Webhooks; empty if the requests are not signed in this way."""
         found = self.signing_secret
         return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _url_fault(url: str, *, allow_private: bool) -> str | None:
-    """Return the fault of a URL; of one with templates, that of its written parts."""
+    """Return the fault of a URL. For a URL with templates, only the literal parts are checked."""
     where = _LITERAL_HOST.match(url)
     if not is_template(url):
         found = url_fault(url, allow_private=allow_private)
@@ -197,7 +197,7 @@ def _clashes(options: WebhookOptions) -> Iterator[str]:
 
 
 def _taken(options: WebhookOptions) -> Iterator[str]:
-    """Yield the headers that other options set."""
+    """Yield the names of the headers that other options set."""
     signed = {"webhook-timestamp", "webhook-signature", "webhook-id"}
     by: Mapping[str, tuple[bool, frozenset[str] | set[str]]] = {
         "signing_secret": (options.signing_secret is not None, signed),

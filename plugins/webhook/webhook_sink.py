@@ -36,17 +36,17 @@ Pairs = Sequence[tuple[Event, WebhookOptions]]
 
 
 class WebhookSink(Sink):
-    """Sends each event in a request of its own; with `batch_as`, the events of a batch that have the same URL and headers."""
+    """Sends each event in its own request. With `batch_as`, events of a batch that have the same URL and headers share a request."""
 
     deliver_batch: Callable[[Pairs], Awaitable[list[Result]]]
-    """Set only with `batch_as`: a sink that has it gets batches."""
+    """The method for batches, set only with `batch_as`: the router passes batches to a sink that has it."""
 
     _context: SinkContext
     _http: HttpClient
 
     def __init__(self, options: WebhookOptions) -> None:
         self._options = options
-        # A 404 of the sink's own URL is the sink's fault; that of a rendered one, or of a route's, concerns one delivery.
+        # A 404 of the sink's own URL is the sink's fault. A 404 of a rendered URL, or of a route's URL, concerns only one delivery.
         self._literal_url = None if is_template(options.url) else options.url
         self._signer = Signer(options.signing_secrets, options.hmac_secret)
         self._credentials = {} if options.auth is None else _authorization(options.auth)
@@ -56,7 +56,7 @@ class WebhookSink(Sink):
             self.deliver_batch = self._deliver_batch
 
     async def open(self, context: SinkContext) -> None:
-        """Take the HTTP client; nothing is sent."""
+        """Store the HTTP client; nothing is sent."""
         self._context = context
         certificate = self._options.client_certificate
         self._http = context.http if certificate is None else context.http_with(tls_context(certificate))
@@ -66,10 +66,10 @@ class WebhookSink(Sink):
         return await self._send([(event, options)])
 
     async def _deliver_batch(self, pairs: Pairs) -> list[Result]:
-        """Send a batch, one request for each URL with its headers; return the result of each event.
+        """Send a batch, with one request for each combination of URL and headers; return the result of each event.
 
-        A refusal may be the fault of one event, which must not take the others with it. So a refused batch is halved until
-        that event is found.
+        A refusal may be the fault of one event, which must not make the other events fail. So a refused batch is halved
+        until that event is found.
         """
         results: dict[int, Result] = {}
         groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}
@@ -88,7 +88,7 @@ class WebhookSink(Sink):
         return [results[place] for place in range(len(pairs))]
 
     async def _send_groups(self, pairs: Pairs, waiting: deque[list[int]], results: dict[int, Result]) -> None:
-        """Send groups of places in a batch, each in one request, and add their results."""
+        """Send groups of events, given by their positions in a batch, with one request per group; store the results."""
         left = MOST_REQUESTS
         while waiting:
             places = waiting.popleft()
@@ -114,7 +114,7 @@ class WebhookSink(Sink):
     async def _send(self, pairs: Pairs) -> str:
         """Send events in one request, with the URL and headers of the first; return the answer in a few words.
 
-        Raises the error that the answer stands for.
+        Raises the delivery error for the answer.
         """
         events, rendered = zip(*pairs, strict=True)
         options: WebhookOptions = rendered[0]
@@ -141,7 +141,7 @@ class WebhookSink(Sink):
 
 
 def _authorization(auth: Auth) -> dict[str, str]:
-    """Return the header of the credentials (RFC 6750, RFC 7617)."""
+    """Return the header with the credentials (RFC 6750, RFC 7617)."""
     if auth.bearer is not None:
         return {"Authorization": f"Bearer {auth.bearer.get_secret_value().strip()}"}
     password = "" if auth.password is None else auth.password.get_secret_value()
@@ -150,6 +150,6 @@ def _authorization(auth: Auth) -> dict[str, str]:
 
 
 def _check_path(url: str) -> None:
-    """Refuse a path that an event has given a segment `..`: the server would take it for another path."""
+    """Refuse a path in which a value of the event makes a segment `..`, because the server would interpret it as another path."""
     if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
         raise PermanentError("a value puts a segment `.` or `..` into the path of `url`")

@@ -1,4 +1,4 @@
-"""Who is at fault if a push service refuses the sender: the sink, or the one subscription."""
+"""The decision who is at fault if a push service refuses the sender: the sink, or one subscription."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from router.api import Recent, SinkError, TransientError
 REMEMBERED_ENDPOINTS = 1_000
 
 ASK_AGAIN = 600.0
-"""Seconds until the next message to a subscription whose service refuses a sender that others accept."""
+"""Seconds until the next message to a subscription whose service refuses a sender that other services accept."""
 
 
 class Blame:
-    """The memory of who accepted the sink's credentials.
+    """The record of whether any service has accepted the sink's credentials.
 
-    Subscriptions come from browsers, so any user can name a server that refuses everything. The refusal of one server must
-    not hold back the messages to all other users. So the sink is at fault only as long as no service has accepted a message
-    of it, and for the first refusal of each subscription: then another subscription is tried.
+    Subscriptions come from browsers, so any user can name a server that refuses everything. The refusal of one server
+    must not hold back the messages to all other users. So the sink counts as at fault only while no service has
+    accepted one of its messages, and only for the first refusal of each subscription. After that, other subscriptions
+    are tried.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class Blame:
         self._accepted = True
 
     def judge(self, error: SinkError, endpoint: str) -> SinkError | TransientError:
-        """Return the error for a refusal: of the sink as it is, or one that concerns this subscription."""
+        """Return the error for a refusal: the sink's error unchanged, or an error that concerns only this subscription."""
         if not self._accepted and endpoint not in self._refused:
             self._refused[endpoint] = True
             return error

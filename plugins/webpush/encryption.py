@@ -10,11 +10,11 @@ from router.api import PermanentError
 from .push_subscriptions import Subscription
 
 LONGEST = 3993
-"""Bytes of a message: the 4,096 of a body that every push service takes, less the header and the tag."""
+"""The largest number of bytes of a message: the 4,096 bytes of a body that every push service accepts, less the header and the tag."""
 
 
 def encrypt(message: bytes, to: Subscription) -> bytes:
-    """Return the body for one browser, with a key and a salt of its own. Raises `PermanentError`."""
+    """Return the encrypted body for one browser, made with a new key and salt. Raises `PermanentError`."""
     if len(message) > LONGEST:
         cure = "shorten `text`, for example with `| truncate(500)`"
         raise PermanentError(f"the notification is too large (in bytes: {len(message):,}, at most {LONGEST:,}): {cure}")

@@ -27,7 +27,7 @@ class Subscription(NamedTuple):
 
 
 def read_subscription(value: Mapping[str, Any]) -> Subscription:
-    """Return the subscription in a mapping. Raises `PermanentError`, whose text quotes no part of it."""
+    """Return the subscription in a mapping. Raises `PermanentError`, whose text quotes no part of the subscription."""
     keys = value.get("keys")
     if not isinstance(keys, Mapping):
         raise PermanentError("the subscription has no `keys`: store the whole JSON that the browser gave")
@@ -38,7 +38,7 @@ def read_subscription(value: Mapping[str, Any]) -> Subscription:
 
 
 def _origin(endpoint: str) -> str:
-    """Return the origin of a URL, as RFC 6454 writes it. Whether its address may be dialled is for the client to say."""
+    """Return the origin of a URL in the format of RFC 6454. The client checks whether the address is allowed."""
     try:
         url = urlsplit(endpoint)
         host, port = url.hostname, url.port
@@ -46,13 +46,13 @@ def _origin(endpoint: str) -> str:
         host, port = None, None
     if not host or url.scheme != "https":
         raise PermanentError("the endpoint of the subscription is not an https:// URL")
-    if ":" in host:  # py-vapid can't sign for it
+    if ":" in host:  # py-vapid can't sign for this origin
         raise PermanentError("the endpoint of the subscription is an IPv6 address, a push service has a name")
     return f"https://{host}" if port in {None, _PORT} else f"https://{host}:{port}"
 
 
 def _bytes(value: Any, name: str, length: int) -> bytes:
-    """Return the bytes of a key. Some libraries store plain base64 instead of base64url, and some the padding."""
+    """Return the bytes of a key. Some libraries store plain base64 instead of base64url, and some keep the padding."""
     text = value.strip().rstrip("=").replace("+", "-").replace("/", "_") if isinstance(value, str) else ""
     try:
         found = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,4 +1,4 @@
-"""The proof of who sends: VAPID, RFC 8292."""
+"""The proof of the sender's identity: VAPID, RFC 8292."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from py_vapid import Vapid02
 from router.api import Clock, Recent, Secret
 
 VALID_FOR = 12 * 3600
-"""Seconds. A push service refuses a token that is valid for more than 24 hours, by its own clock."""
+"""The lifetime of a token in seconds. A push service refuses a token that is valid for more than 24 hours by the service's clock."""
 
 RENEWED_BEFORE = 3600
-"""A token is replaced this many seconds before it expires, because clocks differ."""
+"""The seconds before its expiry at which a token is replaced, because clocks differ."""
 
 REMEMBERED_SERVICES = 100
 
@@ -25,7 +25,7 @@ _NO_KEY = "is not a private key of the curve P-256: a PEM, or its 32 bytes as ba
 
 
 def read_key(secret: Secret) -> Any:
-    """Return the key of a secret, a PEM or the bytes of the private number as base64url. Raises `ValueError`."""
+    """Return the private key in a secret, which is a PEM, or the private number's bytes as base64url. Raises `ValueError`."""
     text = secret.get_secret_value().strip()
     try:
         if text.startswith("-----BEGIN"):
@@ -42,13 +42,13 @@ def read_key(secret: Secret) -> Any:
 
 
 class Signer:
-    """Makes the header that proves the sender to a push service. One token serves all messages to a service for hours."""
+    """Makes the header that proves the sender's identity to a push service. One token serves all messages to a service for hours."""
 
     def __init__(self, key: Secret, subject: str, clock: Clock) -> None:
         self._vapid = read_key(key)
         self._vapid.conf = {
             "no-strict": True
-        }  # the options have checked the subject; the library refuses an URL's path
+        }  # the options have checked the subject; the library would refuse the path of a URL
         self._subject = subject
         self._clock = clock
         self._made = Recent(REMEMBERED_SERVICES)
@@ -57,7 +57,7 @@ class Signer:
         """Return the value of `Authorization` for a push service, given the origin of its URLs."""
         now = int(self._clock.now())
         until, header = self._made.get(origin, (0, ""))
-        if not now < until - RENEWED_BEFORE <= now + VALID_FOR:  # also if the clock was set back
+        if not now < until - RENEWED_BEFORE <= now + VALID_FOR:  # replaced also if the clock was set back
             until = now + VALID_FOR
             claims = {"aud": origin, "exp": until, "sub": self._subject}
             header = self._vapid.sign(claims)["Authorization"]

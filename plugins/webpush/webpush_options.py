@@ -24,7 +24,7 @@ from router.api import (
 
 URGENCIES = ("very-low", "low", "normal", "high")
 LONGEST_TTL = 28 * 86400.0
-"""Seconds. Push services keep no message longer, and some refuse a larger TTL."""
+"""The largest TTL in seconds. Push services keep no message longer, and some refuse a larger TTL."""
 
 MISSING = "its libraries are not installed: pip install 'event-router[webpush]'"
 
@@ -68,7 +68,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, values: Any) -> Any:
-        """Check first that the libraries are there: a key can't be read without them."""
+        """Check first that the libraries are installed, because a key can't be read without them."""
         try:
             import http_ece  # noqa: F401, PLC0415
             import py_vapid  # noqa: F401, PLC0415  # only a router that has such a sink waits for them
@@ -113,11 +113,11 @@ class WebPushOptions(SinkOptions, defer_build=True):
 
     @property
     def redis_targets(self) -> Sequence[RedisTarget]:
-        """The channel of `gone`. `check` looks for sources that would read it."""
+        """The channel of the option `gone`. The command `check` uses it to find sources that would read the channel."""
         return () if self.gone is None else [RedisTarget("channel", self.gone.publish, "gone")]
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the notification holds it already
-        """Return the title, for a notification without a text."""
+        """Return the title of a notification that has no text."""
         return self.title
 
     def notification(self, tag: str, event: Event) -> bytes:

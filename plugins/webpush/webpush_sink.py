@@ -1,4 +1,4 @@
-"""The webpush sink: one encrypted message to each browser of a delivery. Each browser fails alone."""
+"""The webpush sink: sends one encrypted message to each browser of a delivery. The failure of one browser does not affect the others."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from .vapid import Signer
 
 AT_A_TIME = 8
-"""The maximum number of requests of one delivery that are under way together."""
+"""The maximum number of requests of one delivery that are under way at the same time."""
 
 REQUEST_TIMEOUT = 8.0
-"""Seconds for one request, less than the default `timeout` of the attempt: a slow server is the failure of one browser."""
+"""The timeout of one request in seconds. It is less than the default `timeout` of the attempt, so that a slow server is a failure of one browser only."""
 
 WARNED_EVERY = 60.0
-"""The shortest time, in seconds, between two log lines about an app that could not be told."""
+"""The shortest time, in seconds, between two log lines about an app that could not be notified."""
 
 REFUSED = frozenset({401, 403})
 GONE = frozenset({404, 410})
@@ -109,7 +109,7 @@ class WebPushSink(Sink):
             check_response(answer, now=self._context.clock.now(), literal_url=False)
         except SinkError as error:
             raise self._blame.judge(error, to.endpoint) from None
-        except TransientError as error:  # of the push service that this browser has chosen, not of the sink
+        except TransientError as error:  # the fault of the push service that this browser uses, not of the sink
             raise TransientError(str(error), retry_after=error.retry_after, scope="address") from None
         self._blame.accepted()
         return f"HTTP {answer.status}"
@@ -123,7 +123,7 @@ class WebPushSink(Sink):
             raise TransientError(f"the push service did not answer within {REQUEST_TIMEOUT:g} s") from None
 
     async def _tell_app(self, event: Event, options: WebPushOptions, to: Subscription, answer: HttpResponse) -> None:
-        """Publish that a subscription no longer exists. The delivery ends in any case: the next event tells it again."""
+        """Publish that a subscription no longer exists. The delivery ends even if that fails, because the next event publishes it again."""
         redis = self._context.redis
         if options.gone is None or redis is None:
             return
@@ -141,12 +141,12 @@ class WebPushSink(Sink):
 
 
 def _tag(event: Event) -> str:
-    """Return the tag of a notification, the same on every attempt: a repeated one replaces the first in the browser."""
+    """Return the tag of a notification. It is the same on every attempt, so a repeated notification replaces the first one in the browser."""
     return hashlib.sha256(f"{event.id}:{event.route}:{event.sink}".encode()).hexdigest()[:32]
 
 
 def _joint(results: RecipientResults, browsers: int) -> Exception:
-    """Return the error of a delivery to so many browsers: that of the only one, of the sink, or of each browser."""
+    """Return the error of a delivery: the error of the only browser, of the sink, or of each browser."""
     errors = list(results.failures.values())
     if len(errors) == browsers and (browsers == 1 or all(isinstance(error, SinkError) for error in errors)):
         return errors[0]

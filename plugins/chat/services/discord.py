@@ -48,20 +48,20 @@ def judge(seen: Seen, now: float) -> None:
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge an answer to the webhook; it is not at fault if a message to edit is gone."""
+    """Judge an answer to the webhook. A message to edit that no longer exists is not a fault of the webhook."""
     if not seen.done and seen.data.get("code") in NO_LONGER:
         raise PermanentError(quote_response(seen))
     judge_webhook(seen, now)
 
 
 class DiscordBot(ChannelBot):
-    """Sends to `user:ID`, `channel:ID`, or a bare id: that of a user if Discord knows such a user, else of a channel."""
+    """Sends to `user:ID`, `channel:ID`, or a bare id, which is taken as a user's id if Discord knows such a user, else as a channel's."""
 
     judge = staticmethod(judge)
     scheme = "Bot"
 
     def ways(self, address: str) -> list[Way]:
-        """Return the lookups to try, a user first, because an id in an event is mostly that of a user."""
+        """Return the lookups to try. The user is first, because most ids in events are those of users."""
         known = re.fullmatch(r"(?:(user:|@)|(channel:|#))?([0-9]{1,25})", address)
         if known is None:
             raise PermanentError(f"{address} is not an id of Discord: write digits, user:ID or channel:ID")
@@ -77,14 +77,14 @@ class DiscordBot(ChannelBot):
             raise NobodyError(str(error)) from None
 
     async def post(self, channel: str, message: Message) -> Seen:
-        """Send one message; Discord ignores a second one with the same nonce within a few minutes."""
+        """Send one message. Discord ignores another message with the same nonce within a few minutes."""
         more: dict[str, Any] = {"nonce": message.nonce, "enforce_nonce": True}
         if message.answers is not None:
-            more["message_reference"] = {"message_id": message.answers.id}  # unknown ones are refused
+            more["message_reference"] = {"message_id": message.answers.id}  # Discord refuses unknown ones
         return await self.api.call(f"/channels/{channel}/messages", {**body(message), **more})
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Give a message another text."""
+        """Replace the text of a message."""
         path = f"/channels/{quote(place.channel, safe='')}/messages/{quote(place.id, safe='')}"
         return await self.api.call(path, body(message), method="PATCH")
 
@@ -95,7 +95,7 @@ DISCORD = Service(
     value=apart(tagless),
     mute=muted(),
     mentions=r"(<(?:@[!&]?|\#)\d+>)",
-    # Without `wait` Discord answers before it has the message: it may be lost, and its id is not told.
+    # Without `wait`, Discord answers before it has stored the message, which may then be lost, and the answer has no id.
     webhook=Webhook(body, judge_hook, flag="wait=true", edits=True),
     bot=DiscordBot,
     api="https://discord.com/api/v10",

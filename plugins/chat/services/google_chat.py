@@ -28,7 +28,7 @@ def body(message: Message) -> dict[str, Any]:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer; a wrong key is a 400 at Google."""
+    """Judge an answer. Google answers 400 if the key is wrong."""
     if seen.status == 400 and b"API key" in seen.body:
         raise SinkError(quote_response(seen))
     judge_webhook(seen, now)

@@ -14,7 +14,7 @@ from ..web_api import NobodyError, NoPageError, Seen, WebApi, judge_status, judg
 
 
 def plain(text: str) -> str:
-    """Return text that is shown as written: escapes Markdown, and Slack's `<https://…|text>`, which webhooks accept."""
+    """Return text that is shown as written: Markdown is escaped, and so is Slack's `<https://…|text>`, which webhooks accept."""
     return markdown(text).replace("<", "&lt;")
 
 
@@ -26,7 +26,7 @@ def judge_hook(seen: Seen, now: float) -> None:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer to the bot: 403 for a channel that isn't there or that the bot is not in, 404 for an unknown user."""
+    """Judge an answer to the bot. Mattermost answers 403 if a channel does not exist or the bot is not in it, and 404 for an unknown user."""
     known = bool(seen.data.get("id")) and seen.data.get("id") != "api.context.404.app_error"
     if seen.status == 404 and not known:
         raise NoPageError(quote_response(seen))
@@ -72,14 +72,14 @@ class MattermostBot(ChannelBot):
         return channel_id(await self.api.call("/api/v4/channels/direct", [self.me, user]))
 
     async def post(self, channel: str, message: Message) -> Seen:
-        """Send one message; the server ignores a second one with the same pending id for 30 seconds."""
+        """Send one message. The server ignores another message with the same pending id for 30 seconds."""
         body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
         if message.answers is not None:
-            body["root_id"] = message.answers.first  # an answer to an answer is refused
+            body["root_id"] = message.answers.first  # Mattermost refuses an answer to an answer
         return await self.api.call("/api/v4/posts", body)
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Give a message another text; what else it has stays."""
+        """Replace the text of a message. Its other properties stay."""
         path = f"/api/v4/posts/{quote(place.id, safe='')}/patch"
         return await self.api.call(path, {"message": message.text}, method="PUT")
 

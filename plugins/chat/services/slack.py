@@ -35,7 +35,7 @@ def body(message: Message) -> dict[str, Any]:
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge the answer of a webhook: one word, or an answer as of the Web API."""
+    """Judge the answer of a webhook, which is one word or has the form of a Web API answer."""
     word = seen.data.get("error") or seen.body[:100].decode("utf-8", "replace").strip()
     if word in OF_THE_SINK or seen.data.get("ok") is False:
         _judge_word(str(word), seen, now)
@@ -43,7 +43,7 @@ def judge_hook(seen: Seen, now: float) -> None:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge the answer of the Web API: 200, with `ok: false` and one word for a refusal."""
+    """Judge the answer of the Web API. A refusal has the status 200, `ok: false` and one word."""
     if not seen.understood:
         raise TransientError(f"the answer is none of Slack's: {quote_response(seen)}")
     if seen.data.get("ok") is False:
@@ -78,7 +78,7 @@ class SlackBot(Bot):
         return await self.api.call("/chat.postMessage", {**where, **body(message)})
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Give a message another text; `parse` makes Slack treat the text as `chat.postMessage` does."""
+        """Replace the text of a message; `parse` makes Slack treat the text as `chat.postMessage` does."""
         where = {"channel": place.channel, "ts": place.id, "parse": "none"}
         return await self.api.call("/chat.update", {**where, **body(message)})
 

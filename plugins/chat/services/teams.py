@@ -15,7 +15,7 @@ CARD_LINES = 100
 
 
 def octets(text: str) -> int:
-    """Return the length in UTF-8 as encoded in JSON, where some characters need a backslash."""
+    """Return the number of bytes of the text in JSON (UTF-8), where some characters need a backslash."""
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
 
 

@@ -47,7 +47,7 @@ def judge(seen: Seen, now: float) -> None:
             raise TransientError(f"the answer is none of Telegram's: {quote_response(seen)}")
         return
     if NOT_MODIFIED in str(data.get("description")).lower():
-        return  # the message has this text already, from an attempt whose answer was lost
+        return  # the message already has this text, from an attempt whose answer was lost
     told = data.get("parameters")
     hints: Mapping[str, Any] = told if isinstance(told, dict) else {}
     code = data.get("error_code")
@@ -75,20 +75,20 @@ class TelegramBot(Bot):
         return await self.api.call(f"{self.path}/sendMessage", body)
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Give a message another text."""
+        """Replace the text of a message."""
         body = {**text_for(place.channel, message), "message_id": number(place.id)}
         answer = await self.api.call(f"{self.path}/editMessageText", body)
         return answer if answer.data.get("ok") else answer.replaced(body=json.dumps({"id": place.id}).encode())
 
 
 def text_for(chat: str, message: Message) -> dict[str, Any]:
-    """Return the part of a request that says which chat has which text."""
+    """Return the part of a request that names the chat and the text."""
     body = {"chat_id": number(chat), "text": message.text}
     return body if message.plain else {**body, "parse_mode": "HTML"}
 
 
 def number(text: str) -> int | str:
-    """Return the id of a chat or message as a number if it is one, because Telegram wants its ids so."""
+    """Return the id of a chat or message, converted to a number if possible, because Telegram requires numbers for its ids."""
     return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
