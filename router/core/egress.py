@@ -88,7 +88,7 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _numeric(host: str) -> IPv4Address:
-    """Return an IPv4 address as inet_aton(3) reads it: one to four numbers, the last one for all remaining bytes."""
+    """Return an IPv4 address as inet_aton(3) reads it: one to four numbers, of which the last one fills all remaining bytes."""
     *firsts, last = [_number(part) for part in host.split(".")]
     if len(firsts) > 3 or any(first > 255 for first in firsts) or last >= 256 ** (4 - len(firsts)):
         raise ValueError(host)

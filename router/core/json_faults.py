@@ -1,9 +1,9 @@
 """Explanations of invalid JSON for producers, with line and column; pure.
 
-The decoder of the hot path gives place and cause for few faults. `find` reads a rejected message again, with the
-standard library's reader, whose places are exact.
+The decoder of the hot path gives the place and cause of only a few faults. `find` reads a rejected message again, with
+the standard library's reader, whose places are exact.
 
-The explanations quote nothing from the message but words of a fixed list (`NaN`, `None`), so they may be logged.
+The explanations quote nothing from the message except words of a fixed list (`NaN`, `None`), so they are safe to log.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Matching of channels by the globs of Redis; pure.
 
-Source of the rule: the Redis documentation of PSUBSCRIBE and KEYS (`? * [a-c] [^a] \x`), byte by byte as the server
-does it: an unclosed class runs to the end of the pattern, a lone trailing backslash is itself.
+Source of the rule: the Redis documentation of PSUBSCRIBE and KEYS (`? * [a-c] [^a] \x`), byte by byte, as in the
+server. An unclosed class runs to the end of the pattern, and a lone trailing backslash matches itself.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Target(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True, eq=False):
     """A route in the plan of a channel. The route takes the events that meet its condition, or all if there is none.
 
-    `rest` is the part of the condition that the index does not answer. `groups` has the group number of each target.
+    `rest` is the part of the condition that the index does not evaluate. `groups` has the group number of each target.
     An event gets one delivery per group, made by the first of the group's routes that takes the event.
     """
 

@@ -22,7 +22,7 @@ class Ledger:
         """The number of entries that are not complete."""
 
     def expect(self, position: int, deliveries: int) -> bool:
-        """Set the number of deliveries made of an entry; return True if the number is 0, which completes the entry."""
+        """Set the number of deliveries made from an entry; return True if the number is 0, which completes the entry."""
         if deliveries:
             self._open[position] = deliveries
             return False

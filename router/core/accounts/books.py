@@ -59,18 +59,18 @@ class SinkBook(msgspec.Struct):
     """Deliveries that are in the queue or settled."""
     delivered: int = 0
     printed: int = 0
-    """Shown instead of sent, by the option `deliver`."""
+    """Deliveries that were shown instead of sent, because of the option `deliver`."""
     dead_lettered: Counter[Reason] = msgspec.field(default_factory=Counter)
     dropped: Counter[Reason] = msgspec.field(default_factory=Counter)
     suppressed: Counter[Reason] = msgspec.field(default_factory=Counter)
     handed_over: int = 0
     degraded: int = 0
-    """Delivered with the JSON line in place of a text that could not be rendered; also counted in `delivered`."""
+    """Deliveries with the JSON line in place of a text that could not be rendered. They are also counted in `delivered`."""
     dropped_by_channel: Counter[str] = msgspec.field(default_factory=Counter)
-    """Drops of the first `CHANNELS` channels; further channels and very long names are counted under `OTHER`."""
+    """The number of drops by channel, for the first `CHANNELS` channels. Other channels and very long names are counted under `OTHER`."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Count `number` settled deliveries. Every outcome but delivered, printed and handed over needs a `reason`."""
+        """Count `number` settled deliveries. Every outcome except delivered, printed and handed over needs a `reason`."""
         if outcome is Outcome.DELIVERED:
             self.delivered += number
         elif outcome is Outcome.PRINTED:
@@ -149,7 +149,7 @@ class Books(msgspec.Struct):
         )
 
     def totals(self) -> dict[str, object]:
-        """Return the sums over all sources and sinks for the closing line; `trimmed` only if it is not 0."""
+        """Return the sums over all sources and sinks for the closing line. `trimmed` is left out if it is 0."""
         sources, sinks = self.sources.values(), self.sinks.values()
         return {
             "received": sum(book.received for book in sources),

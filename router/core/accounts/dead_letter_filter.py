@@ -63,7 +63,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True):
 
 
 def _stamp(at: float | None) -> str | None:
-    """Return a time in the format of letters, which sorts as text."""
+    """Return a time in the format of dead letters. Texts in this format sort in the order of time."""
     return None if at is None else events.timestamp(datetime.fromtimestamp(at, UTC))
 
 
@@ -125,7 +125,7 @@ def content(letter: DeadLetter) -> Any:
 
 
 def delivery_of(letter: DeadLetter) -> Event:
-    """Return the letter's event or delivery as a new one: payload not decoded, attempts restarted."""
+    """Return the letter's event or delivery as a new one. Its payload is not decoded, and its attempts are counted from the start."""
     return Event(
         letter.event_id,
         letter.source,

@@ -14,14 +14,14 @@ import msgspec
 from router.contracts import Sign
 
 STANDSTILL = 0.25
-"""Seconds of a check's delay above which the event loop counts as blocked."""
+"""The delay of a check, in seconds, above which the event loop counts as blocked."""
 
 REMEMBERED = 1_000
-"""The largest number of remembered blocked periods: more than an hour of them, with a check every few seconds."""
+"""The largest number of remembered blocked periods. With a check every few seconds, they cover more than an hour."""
 
 
 class Hang(msgspec.Struct, frozen=True):
-    """A component that hangs: its operation, and the seconds since it began, without those of a blocked event loop."""
+    """A component that hangs: its operation, and the seconds since the operation began, without the time in which the event loop was blocked."""
 
     part: str
     doing: str

@@ -1,7 +1,8 @@
 """The records of deliveries in a Redis queue: msgpack with a version; pure.
 
 A record holds the event with its bytes as published. It holds no rendered text, because each attempt renders with the
-configuration then in force. The due time of a delayed delivery is not in the record but in the sorted set.
+configuration that is in force at that time. The due time of a delayed delivery is not in the record but in the sorted
+set.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class UnknownRecordError(Exception):
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
-    """The fields of a record in the order of writing. Add new fields at the end."""
+    """The fields of a record in the order in which they are written. Add new fields at the end."""
 
     version: Annotated[int, msgspec.Meta(ge=1)]
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
@@ -128,7 +129,8 @@ class Reader:
     def read(self, data: bytes, receipt: Any) -> tuple[Event, bool]:
         """Return a delivery, and whether it is orphaned: its route overrode options of the sink and no longer does.
 
-        `receipt` becomes the event's receipt, the record's size in bytes its position. Raises `UnknownRecordError`.
+        `receipt` becomes the event's receipt, and the record's size in bytes becomes the event's position. Raises
+        `UnknownRecordError`.
         """
         try:
             r = _decode(data)
@@ -143,9 +145,9 @@ class Reader:
         if r.received_at != self._stamp:  # equal times share one object: the log sink formats it once per object
             self._at = datetime.fromtimestamp(r.received_at, UTC)
             self._stamp = r.received_at
-        # Older routers wrote no `failed_at`: such a delivery starts to age again.
+        # Older routers wrote no `failed_at`: the age of such a delivery starts again at 0.
         failed_at = r.failed_at or r.first_failed_at
-        failed = r.calls or r.failed_at  # without a call, if a lookup could not be made
+        failed = r.calls or r.failed_at  # there was no call if a lookup failed
         history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if failed else None
         event = Event(
             r.id,

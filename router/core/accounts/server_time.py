@@ -18,7 +18,7 @@ class ServerTime:
         self._ahead: float | None = None
 
     def heard(self, seconds: float, now: float) -> None:
-        """Note the server's time (`seconds` since the epoch) from an answer that arrived at `now` (monotonic)."""
+        """Record the server's time (`seconds` since the epoch) from an answer that arrived at `now` (monotonic)."""
         ahead = seconds - now
         if self._ahead is not None and ahead < self._ahead - STEP:
             self.went_back = True

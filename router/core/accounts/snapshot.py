@@ -20,7 +20,7 @@ Counts = Mapping[str, int]
 
 
 class SourceStatus(msgspec.Struct, frozen=True):
-    """The state of a source: whether it receives events, and their outcomes in numbers."""
+    """The state of a source: whether it receives events, and the number of events by outcome."""
 
     type: str
     up: bool
@@ -74,7 +74,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class SinkStatus(msgspec.Struct, frozen=True):
-    """The state of a sink: its backlog, and the outcomes of its deliveries in numbers.
+    """The state of a sink: its backlog, and the number of deliveries by outcome.
 
     `pending` counts all deliveries in the queue, including the `delayed` ones (which wait for a retry) and those in
     flight (`in_hand`). `waiting` counts deliveries on their way to a Redis queue, which no book counts yet.
@@ -96,23 +96,22 @@ class SinkStatus(msgspec.Struct, frozen=True):
     suppressed: Counts
     handed_over: int
     degraded: int
-    """Delivered with the JSON line in place of a text that could not be rendered."""
+    """Deliveries with the JSON line in place of a text that could not be rendered."""
     dropped_by_channel: Counts
     unreadable: int = 0
     """Entries of the Redis queue that this router can't read; they stay pending."""
     replaced: int = 0
     """Workers that ended by a fault of the router and were replaced."""
     printed: int = 0
-    """Shown instead of sent, by the option `deliver`."""
+    """Deliveries that were shown instead of sent, because of the option `deliver`."""
     next_attempt: float | None = None
-    """The time of the next planned attempt (seconds since the epoch), None if none is planned: the breaker's probe, the
-    end of a pause, else the next retry."""
+    """The time of the next planned attempt (seconds since the epoch): the breaker's probe, the end of a pause, or else the next retry. None if no attempt is planned."""
     last_failure: Failure | None = None
     """The last failure in this process that is followed by a retry."""
     max_events: int = 0
     """The largest number of deliveries in the queue; 0 if not known."""
     when_full: str = "block"
-    """What happens to a delivery without room: `block`, `drop-newest` or `drop-oldest`."""
+    """The action for a new delivery when the queue is full: `block`, `drop-newest` or `drop-oldest`."""
 
     @property
     def difference(self) -> int:
@@ -122,7 +121,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
 
 class LookupStatus(msgspec.Struct, frozen=True):
-    """The state of a lookup: whether its store answers, and its requests in numbers since the start or its last change.
+    """The state of a lookup: whether its store answers, and counts of its requests since the start or its last change.
 
     `hits` and `misses` count the keys that were in the cache and those that were not. `fetches` counts the calls of the
     store, `errors` the keys that could not be fetched. `size` is the number of records in memory.
@@ -174,8 +173,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     orphaned: Counts = msgspec.field(default_factory=dict)
     """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
     expression_failures: Counts = msgspec.field(default_factory=dict)
-    """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure
-    costs no delivery."""
+    """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure does not cause a dead letter."""
     file: str = ""
     """The configuration file that the router was started with."""
     env_file: str | None = None
@@ -254,7 +252,7 @@ class View(Protocol):
         """Return a snapshot of the router now. Never waits."""
 
     async def refresh(self) -> None:
-        """Read the counts that Redis shares between routers, for the next snapshot; 1 s at most, never raises."""
+        """Read the counts that Redis shares between routers, for the next snapshot. Takes at most 1 second, and never raises."""
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Clause(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def plain(self) -> bool:
-        """True if the path has no `*`, so that at most one value is at it."""
+        """True if the path has no `*`, so that it leads to at most one value."""
         return EACH not in self.path
 
     @property

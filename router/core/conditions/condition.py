@@ -51,7 +51,7 @@ class When:
 
 
 def _path(read: tuple[object, ...]) -> Path:
-    """Return a path that a template reads as a path of section `match`; empty if such a path can't express it."""
+    """Convert a path that a template reads to a path of the section `match`. Return an empty path if that is not possible."""
     whole = all(type(part) is str or (type(part) is int and part >= 0) for part in read)
     return cast("Path", read) if whole else ()
 

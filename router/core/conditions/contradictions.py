@@ -1,7 +1,7 @@
 """Clauses of a `match` that can never hold together; pure.
 
 Only contradictions that are certain without a schema are found: between listed values, bounds of numbers, types, and
-fields that must exist and must not exist. Clauses beyond these rules count as possible.
+fields that must both exist and not exist. Clauses beyond these rules count as possible.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def contradictions(clauses: Sequence[Node]) -> Iterator[Contradiction]:
 
 
 def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> Iterator[Contradiction]:
-    """Yield the contradictions of clauses that must hold together, and with those `around` them.
+    """Yield the contradictions among clauses that must hold together, and between these and the clauses in `around`.
 
-    The clauses around have no contradiction among themselves.
+    The clauses in `around` do not contradict each other.
     """
     plain = (*around, *(each for each in own if not isinstance(each, AnyOf)))
     found = _contradicting(plain)
@@ -57,7 +57,7 @@ def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> 
 
 
 def _contradicting(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Return some of these clauses that can't hold together; empty if all may hold together."""
+    """Return some of these clauses that can't hold together; empty if all of them can."""
     by_path: dict[Path, list[Node]] = {}
     for node in nodes:
         path = _path(node)

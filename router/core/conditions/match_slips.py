@@ -190,6 +190,6 @@ def _bare(value: str) -> str:
 
 
 def path_fault(written: str, error: PathError) -> str:
-    """Return the message for a string that is not a path; with the path that is probably meant, if it is known."""
+    """Return the message for a string that is not a path; the message names the path that is probably meant, if it is known."""
     meant = from_jsonpath(written)
     return f"{error}" if meant is None else f"it looks like JSONPath; write `{meant}`"

@@ -131,7 +131,7 @@ class Reader:
         return (AnyOf(tuple(alternatives), self._place(at)),)
 
     def _clauses(self, name: str, condition: Any, at: At) -> tuple[Node, ...]:
-        """Return the clauses of a path: one clause for each operator, but one for all if the path has a `*`.
+        """Return the clauses of a path: one clause for each operator, or a single clause for all operators if the path has a `*`.
 
         With a `*`, all tests must hold for the same element of the list.
         """
@@ -229,7 +229,7 @@ class Reader:
         return Test(operator, many) if many and len(self.faults) == before else None
 
     def _doubt(self, value: Any, at: At) -> None:
-        """Add a doubt if a string that stands for equality looks like a condition. Written below `eq` it is meant."""
+        """Add a doubt if a string to compare with looks like a condition. A string below the operator `eq` is intended, and adds no doubt."""
         meant = condition_in(value) if isinstance(value, str) else None
         if meant is not None:
             message = f"{shown(value)} is a string, which only an equal string matches (did you mean `{meant}`?)"
@@ -273,7 +273,7 @@ def nothing(_uri: str) -> Any:
 
 
 def _sound(text: str) -> str:
-    """Return a string as a plain `str`. Raises `PathError` for half of a surrogate pair, which no JSON text holds."""
+    """Return a string as a plain `str`. Raises `PathError` for half of a surrogate pair, which no JSON text can contain."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -13,7 +13,7 @@ Failure = TransientError | PermanentError | GoneError | SinkError
 """The error of one recipient."""
 
 REMEMBERED_ATTEMPTS = 1_000
-"""The number of attempts of one sink, cut off before all recipients were settled, whose results are remembered."""
+"""The largest number of interrupted attempts of one sink whose results are remembered. Such an attempt was cut off before all recipients were settled."""
 
 
 class RecipientResults:
@@ -64,10 +64,11 @@ class RecipientResults:
 
 
 class Recipients:
-    """The results of a sink's deliveries by recipient, also of attempts that were cut off.
+    """The results of a sink's deliveries by recipient, including those of attempts that were cut off.
 
-    The timeout of an attempt, a reload or a shutdown cuts it off when only some recipients are settled. The next attempt
-    of the same delivery begins with their results, so that nobody gets the message twice and nobody is asked in vain twice.
+    The timeout of an attempt, a reload or a shutdown cuts it off when only some recipients are settled. The next
+    attempt of the same delivery begins with their results, so that no recipient gets the message twice, and no
+    recipient that failed is tried again.
     """
 
     def __init__(self, most: int = REMEMBERED_ATTEMPTS) -> None:

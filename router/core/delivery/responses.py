@@ -59,7 +59,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def wait_asked(response: Response, now: float) -> float | None:
-    """Return the seconds that a response asks the client to wait; None if it does not. A 429 always does."""
+    """Return the seconds that a response asks the client to wait; None if it asks for no wait. A 429 always asks for a wait."""
     wait = retry_after(response.headers, now)
     return DEFAULT_RETRY_AFTER if wait is None and response.status == 429 else wait
 
@@ -83,7 +83,7 @@ def quote_response(response: Response) -> str:
 
 
 def check_response(response: Response, *, now: float, literal_url: bool = True) -> None:
-    """Return for a 2xx, else raise the error for the status.
+    """Return normally for a 2xx status; raise the delivery error for any other status.
 
     - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, for a 429 without one `DEFAULT_RETRY_AFTER`.
       A 503 of a `literal_url` pauses the whole sink, because the service as a whole is unavailable.

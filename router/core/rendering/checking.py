@@ -111,7 +111,7 @@ def read(text: str, environment: Sandbox) -> Source:
 
 
 def parse(text: str, environment: Sandbox) -> Source:
-    """Parse a template as `read` does, without its names and their faults: to find them takes most of the time."""
+    """Parse a template as `read` does, but do not look for names and their faults, because that takes most of the time."""
     own = text.name if isinstance(text, TemplateFile) else None
     source = Source(own)
     waiting: list[tuple[str | None, str]] = [(None, text)]
@@ -143,7 +143,7 @@ def parse(text: str, environment: Sandbox) -> Source:
 
 
 def _place(file: str | None) -> Callable[[str, int | None], Fault]:
-    """Return a function that makes a fault of a message and a line. For a `file`, the place is in the message."""
+    """Return a function that makes a fault from a message and a line. For a `file`, the place is in the message."""
     if file is None:
         return Fault
     return lambda message, line: Fault(f"{file}:{line}: {message}" if line else f"{file}: {message}", None)
@@ -206,7 +206,7 @@ def _known(kind: str, name: str, table: Iterable[str], node: nodes.Expr) -> Iter
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the nearest known name as ` (did you mean …?)`, or nothing."""
+    """Return the nearest known name as ` (did you mean …?)`, or an empty string."""
     near = get_close_matches(name, sorted(known), n=1)
     return f" (did you mean `{near[0]}`?)" if near else ""
 

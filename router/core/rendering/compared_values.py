@@ -114,7 +114,7 @@ def _constant(node: nodes.Node) -> tuple[Any] | None:
 
 
 def _path(node: nodes.Node) -> tuple[object, ...] | None:
-    """Return the path that a node reads, without `event.` before the payload; None if it is not one of the event."""
+    """Return the path that a node reads, without `event.` before the payload; None if the path is not a part of the event."""
     chain = chain_of(node)
     if not chain or len(chain) < 2 or chain[0] not in {"payload", "event"}:
         return None

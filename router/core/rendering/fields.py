@@ -112,7 +112,7 @@ class TextField:
 
 
 class KeyField:
-    """A field with the key of what a message is about, a template or a literal text."""
+    """A field with the key that identifies the subject of a message: a template or a literal text."""
 
     def __init__(self, path: Path, field: Compiled | str) -> None:
         self.name = where(path)
@@ -127,7 +127,7 @@ class KeyField:
         return key
 
     def text(self, names: dict[str, Any]) -> str:
-        """Return the key for these names of templates. Raises `TemplateError`."""
+        """Return the key, rendered with these names. Raises `TemplateError`."""
         if isinstance(self._field, str):
             return self._field
         try:

@@ -25,7 +25,8 @@ MOST_STEPS = 20_000
 def apart(one: Globs, other: Globs) -> bool:
     """Return whether two small sets have no channel in common, by the literal texts with which their globs begin and end.
 
-    Unlike `meet`, this test is not exact: sets without a common channel may not be found apart. It takes a microsecond.
+    Unlike `meet`, this test is not exact: for some sets without a common channel it returns False. It takes a
+    microsecond.
     """
     return not any(_may_meet(first, second) for first in one for second in other)
 
@@ -79,7 +80,7 @@ def _may_meet(one: str, other: str) -> bool:
 
 
 def _alike(globs: Iterable[str], others: Sequence[Globs]) -> Globs:
-    """Return the globs that have a compatible glob in each other set, by their literal beginnings and ends."""
+    """Return the globs that have a compatible glob in every other set, by their literal beginnings and ends."""
     found = []
     for each in globs:
         if _is_glob(each):

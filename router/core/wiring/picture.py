@@ -156,7 +156,7 @@ def _without_life(edges: list[Edge]) -> list[Edge]:
 
 
 def _needs_input(edge: Edge) -> bool:
-    """Return whether an edge carries only events that came to its start. Dead letters come from everywhere."""
+    """Return whether an edge carries only events that came to its start. Dead letters can come from anywhere."""
     return edge.kind == "fallback" or edge.start == UNMATCHED
 
 

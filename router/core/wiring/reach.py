@@ -1,6 +1,6 @@
 """The schemas and routes that the events of a source can reach, by channel names and globs; pure.
 
-Payloads are unknown here. So a route with a condition may take an event, or may not.
+Payloads are unknown here. So it is unknown whether a route with a condition takes an event.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Reach:
     def finals_before(self, number: int, most: int) -> list[str]:
         """Return the first `most` of the earlier final routes that take all events that this route would get.
 
-        The list is empty if the route gets any event, or would get none without the final routes either.
+        The list is empty if the route gets any event, or if it would get no event even without the final routes.
         """
         route = self._routes[number]
         wanted = [

@@ -1,4 +1,4 @@
-"""The source that reads a channel, and the glob by which it does; pure."""
+"""The source that reads a channel, and the glob by which the source reads it; pure."""
 
 from __future__ import annotations
 

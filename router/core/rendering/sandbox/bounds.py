@@ -47,7 +47,7 @@ class Run:
             too_long()
 
     def make(self, size: int) -> None:
-        """Count characters or items that a step makes. Raises `OverflowError` past `MAX_OUTPUT`, or `MAX_MADE` in all."""
+        """Count characters or items that a step makes. Raises `OverflowError` past `MAX_OUTPUT` in this step, or `MAX_MADE` in total."""
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:
@@ -127,8 +127,8 @@ def _counted(items: Iterable[Any], run: Run) -> Iterator[Any]:
 def check_size(value: Any) -> int:
     """Return the number of characters and items of a value with everything inside it, each counted as often as it would be written.
 
-    A value may contain the same list many times: `[a, a]` of `[b, b]` of … doubles with each step and takes no memory
-    until it is written. Raises `OverflowError` past `MAX_OUTPUT`.
+    A value may contain the same list many times. If `a` is `[b, b]`, `b` is `[c, c]` and so on, each level doubles the
+    size, which takes no memory until the value is written. Raises `OverflowError` past `MAX_OUTPUT`.
     """
     size = 0
     waiting = [value]

@@ -16,8 +16,8 @@ from router.core.rendering.sandbox.values import Missing
 
 Compare = Callable[[Any, Any], bool]
 
-_CHARACTERS = 1024  # of a string that are searched in about the time of a loop's round
-_ITEMS = 8  # of a list, in the same way
+_CHARACTERS = 1024  # the characters of a string that are searched in about the time of one loop round
+_ITEMS = 8  # the same for the items of a list
 _HOLDERS = (list, tuple, dict)
 
 

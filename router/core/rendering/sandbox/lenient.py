@@ -89,14 +89,14 @@ def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Null(NodeTransformer):
-    """Replaces the name `null`, as JSON spells it, by Jinja's `none`."""
+    """Replaces the name `null`, as JSON spells it, with Jinja's `none`."""
 
     def visit_Name(self, node: nodes.Name) -> nodes.Expr:  # noqa: N802  # Jinja's naming
         return nodes.Const(None, lineno=node.lineno) if node.name == "null" and node.ctx == "load" else node
 
 
 class _Comparing(NodeTransformer):
-    """Replaces comparisons and the calls of our functions by filters; `a < b < c` becomes `a < b and b < c`.
+    """Replaces comparisons and the calls of our functions with filters; `a < b < c` becomes `a < b and b < c`.
 
     A filter is faster than a call, because the sandbox checks for each call whether it is safe. An expression can't assign to
     the name of a function, so replacing the call changes nothing else.

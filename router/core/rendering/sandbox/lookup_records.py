@@ -44,7 +44,7 @@ ABSENT = Record(absent=True)
 
 
 class Blank(Missing):
-    """A field that a record does not have, where this is no error: an empty string and list, false, and replaced by `default`."""
+    """The value of a field that a record lacks, if this is not an error: an empty string and list, false, and replaced by `default`."""
 
     __slots__ = ()
 
