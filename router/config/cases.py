@@ -48,7 +48,7 @@ def moment_of(written: str, start: float) -> float:
 
 
 CaseTime = Annotated[str, AfterValidator(_time)]
-"""A time of the fake clock, as written."""
+"""A time of the fake clock, as written in the configuration."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Texts = str | list[str]
@@ -89,7 +89,7 @@ class CaseEvent(CaseModel):
 
 
 class Expected(CaseModel):
-    """The expectations of a test about its event. Results without an expectation are not compared, except failures."""
+    """The expectations of a test about its event. Results without an expectation are ignored, except failures."""
 
     sinks: list[str] | None = Field(
         None, description="exactly the sinks that deliver; a sink with two deliveries is listed twice"

@@ -1,4 +1,4 @@
-"""The models of lookups, which find the records of a delivery's user, company or device; floor 1."""
+"""The models of lookups, which find a delivery's records, such as those of its user, company or device; floor 1."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _literal_origin(url: str) -> str:
 
 
 class HttpLookupConfig(LookupKeys):
-    """The configuration of a lookup whose records are JSON objects of an HTTP server, each at a URL of its own."""
+    """The configuration of a lookup whose records are JSON objects of an HTTP server, each at its own URL."""
 
     type: Literal["http"] = Field(description="where the records come from")
     url: Annotated[str, AfterValidator(_literal_origin)] = Field(
@@ -82,7 +82,7 @@ class HttpLookupConfig(LookupKeys):
 
 
 class PluginLookupConfig(LookupKeys):
-    """The configuration of a lookup of a plugin. The plugin's options stand beside these keys."""
+    """The configuration of a lookup of a plugin. The plugin's options are written beside these keys."""
 
     key: _Key = Field(description=_KEY)
 

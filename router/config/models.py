@@ -225,7 +225,7 @@ def check_queue(config: QueueConfig, kind: str) -> None:
 
 
 class BatchConfig(Model):
-    """The bounds of a batch. A batch takes the deliveries that wait already; only with `max_wait` it waits for more."""
+    """The bounds of a batch. A batch takes the deliveries that are waiting; only with `max_wait` does it wait for more."""
 
     max_events: int = Field(500, ge=1, description="the maximum number of events in one batch")
     max_wait: Duration = Field(0.0, description="how long a batch waits to fill")

@@ -1,7 +1,7 @@
 """The faults of a Redis URL, and its form without secrets; floor 1, pure.
 
 The module does not use redis-py, whose import takes longer than the whole check of a configuration. No message quotes a
-part of a URL that may be a password.
+part of a URL that could be a password.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NO_SUCH_NAME = "the path has characters that the locale's encoding of file names
 
 
 def nameable(path: str) -> bool:
-    """Return whether a file can have this path, in the locale's encoding of file names."""
+    """Return whether the path can be encoded in the locale's encoding of file names."""
     try:
         path.encode(sys.getfilesystemencoding(), "surrogateescape")
     except UnicodeEncodeError:
@@ -124,7 +124,7 @@ def shown(url: str) -> str:
 
 
 def database(url: str) -> str:
-    """Return the number of the database that a sound URL names; empty if it names none."""
+    """Return the number of the database that a sound URL names; an empty string if it names none."""
     parts = urlsplit(url)
     named = parse_qs(parts.query).get("db")
     if named:
@@ -133,9 +133,9 @@ def database(url: str) -> str:
 
 
 def server(url: str) -> str:
-    """Return the address of the server that a sound URL names, alike for the names of the same address.
+    """Return the address of the server that a sound URL names. Different names of the same address give the same result.
 
-    `localhost`, `127.0.0.1` and `[::1]` are alike, and so are `redis://` and `rediss://`.
+    `localhost`, `127.0.0.1` and `[::1]` count as the same, and so do `redis://` and `rediss://`.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"redis", "rediss"}:

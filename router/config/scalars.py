@@ -32,7 +32,7 @@ _LONGEST = 100 * 365 * 86400.0
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 SMALLEST_READ_AHEAD, LARGEST_READ_AHEAD = 1024**2, 16 * 1024**3
 OFF = "off"
-"""The value of `admin` and its `listen` that turns the HTTP interface off."""
+"""The value of `admin`, or of `admin.listen`, that turns the HTTP interface off."""
 _sizes = TypeAdapter(ByteSize)
 
 
@@ -194,7 +194,7 @@ def admin_token(value: Secret) -> Secret:
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Return a list of names if no name is in it twice. Raises `ValueError` otherwise."""
+    """Return a list of names if all names are different. Raises `ValueError` otherwise."""
     for place, name in enumerate(names):
         if name in names[:place]:
             raise ValueError(f"{name!r} appears here twice; once is enough")

@@ -1,8 +1,9 @@
 """Drop-in plugins: finding, checking and importing their files; floor 3.
 
-A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its files are read once for each load, and
-all modules are compiled from what was read then. So code that a reload has replaced goes on as it was, even if it imports
-one of its modules only now. A `.pyc` is not used, because the check of permissions covers only the `.py` files.
+A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its files are read once for each load,
+and all modules are compiled from what was read then. So code that a reload has replaced keeps its old version, even if
+it imports one of its modules only after the reload. A `.pyc` is not used, because the check of permissions covers only
+the `.py` files.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from router.files import UnreadableError, distrust, read_file, resolve_path
 _MODULE_PREFIX = "event_router_plugin_"
 
 KEPT = 8
-"""The contents of one drop-in whose modules stay imported: one is in force, others may have deliveries under way."""
+"""The number of contents of one drop-in whose modules stay imported. One of them is in force; the others may have deliveries under way."""
 
 Sources = Mapping[Path, bytes]
-"""The files of a drop-in by their absolute paths, as they were read for one load."""
+"""The contents of a drop-in's files, by absolute path, as they were read for one load."""
 
 
 def plugin_name(path: Path) -> str:
@@ -35,7 +36,7 @@ def plugin_name(path: Path) -> str:
 
 
 def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
-    """Yield the drop-ins of a folder in name order; note in `incomplete` folders with Python files and no `__init__.py`.
+    """Yield the drop-ins of a folder in name order; add folders with Python files but no `__init__.py` to `incomplete`.
 
     Names that start with `_` or `.` are skipped (so are `..` links).
     """
@@ -69,7 +70,7 @@ def _is_code(path: Path) -> bool:
 
 
 def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
-    """Return why a drop-in must not be loaded, and the cure: a name clash, or code that other users may change."""
+    """Return why a drop-in must not be loaded, with the correction; the reason is a name clash, or code that other users can change."""
     twin = drop_in.with_name(f"{drop_in.name}.py")
     if drop_in.suffix != ".py" and os.path.lexists(twin):
         return f"{twin.name} is in the same folder and is loaded instead: remove or rename one of the two"
@@ -108,7 +109,7 @@ def digest_of(sources: Sources) -> str:
 class _Uncached(SourceFileLoader):
     """The loader that always compiles, from sources that were read before.
 
-    It neither reads a `.pyc`, which was not checked, nor writes one.
+    It does not read a `.pyc`, which was not checked, and does not write one.
     """
 
     def __init__(self, fullname: str, path: str, sources: Sources) -> None:
@@ -116,7 +117,7 @@ class _Uncached(SourceFileLoader):
         self.sources = sources
 
     def get_data(self, path: str) -> bytes:
-        """Return the content of a file: of a module as it was read, of a data file as it is now."""
+        """Return the content of a file: for a module the content that was read for the load, for a data file the current content."""
         source = self.sources.get(Path(path).absolute())
         return super().get_data(path) if source is None else source
 
@@ -130,7 +131,7 @@ class _Submodules(MetaPathFinder):
     """The finder of modules inside packages that `_Uncached` loaded: it loads them with `_Uncached` too."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, _: ModuleType | None = None, /) -> ModuleSpec | None:
-        """Return a module's spec; None in other packages.
+        """Return a module's spec; None for a module of another package.
 
         Raises `ModuleNotFoundError` if the package has no such module.
         """
@@ -149,11 +150,12 @@ _SUBMODULES = _Submodules()
 
 
 def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> ModuleType:
-    """Import a drop-in under a module name that is unique: for drop-ins of different folders, and for each content.
+    """Import a drop-in under a module name that is unique for its folder and its content.
 
-    All of its modules are imported again, from `sources`. If one fails, the modules of an earlier import stay in
-    `sys.modules`. So do those of the last contents (`KEPT`), because their code may still run. With `trusted`, the drop-in
-    is part of this package: it is imported once, as the package is, and Python may use and write `.pyc` files.
+    All of its modules are imported again, from `sources`. If the import of a module fails, the modules of an earlier
+    import stay in `sys.modules`. The modules of the last `KEPT` contents stay too, because their code may still run.
+    With `trusted`, the drop-in is part of this package: it is imported once, like the package, and Python can use and
+    write `.pyc` files.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
     stem = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{_hash(os.fsencode(path))}"
@@ -184,11 +186,11 @@ def _hash(text: bytes) -> str:
 
 
 _names: dict[str, list[str]] = {}
-"""The module names of the imported contents of each drop-in, the newest last."""
+"""The module names of the imported contents of each drop-in, with the newest last."""
 
 
 def _forget_old(stem: str, name: str) -> None:
-    """Record that a content of a drop-in was imported, and forget the modules of those that are long replaced."""
+    """Record that a content of a drop-in was imported, and remove the modules of contents that were replaced long ago."""
     names = _names.setdefault(stem, [])
     if name in names:
         names.remove(name)

@@ -36,7 +36,7 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
 
 
 def _fault(kind: LookupType) -> str | None:
-    """Return the fault of a registration, else None. A plugin may pass any value, in spite of the annotations."""
+    """Return the fault of a registration, else None. A plugin can pass any value, in spite of the annotations."""
     fetch: Any = kind.fetch
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name):

@@ -1,8 +1,8 @@
 """The plugin manager: loads built-ins, drop-in files and folders, and installed packages; floor 3.
 
 Each load builds a new pluggy manager. Plugins are loaded one by one: a plugin that fails is reported with its reason,
-and the others still work. A user who may write a drop-in can run code as the router, so drop-ins that other users may write
-are refused.
+and the others still work. A user who can write a drop-in can run code as the router, so drop-ins that other users can
+write are refused.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Plugins(msgspec.Struct, frozen=True):
     lookups: dict[str, LookupType] = msgspec.field(default_factory=dict)
     loaded: list[LoadedPlugin] = msgspec.field(default_factory=list)
     incomplete: list[Path] = msgspec.field(default_factory=list)
-    """Folders beside the drop-ins with Python files but no `__init__.py`: they are not plugins."""
+    """Folders beside the drop-ins that have Python files but no `__init__.py`, and so are not plugins."""
 
     @property
     def code(self) -> frozenset[Path]:
@@ -130,8 +130,8 @@ def load_plugins(
     """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
     A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin for which `disable` is true is
-    listed and not imported. With `used`, neither is a built-in whose type is not among these: its import would only cost
-    time and memory. A plugin's fault never raises: see `Plugins.failures`.
+    listed and not imported. With `used`, a built-in whose type is not in `used` is not imported either, because the
+    import would only cost time and memory. A plugin's fault raises nothing: see `Plugins.failures`.
     """
     loading = _Loading(Plugins(), _manager(), disable)
     plugins = loading.plugins
@@ -194,7 +194,7 @@ def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
 def load_again(path: Path, sources: Sources) -> Plugins:
     """Load one drop-in alone, from the sources that were read for an earlier load.
 
-    `path` is its file or folder. A plugin's fault never raises: see `Plugins.failures`.
+    `path` is its file or folder. A plugin's fault raises nothing: see `Plugins.failures`.
     """
     loading = _Loading(Plugins(), _manager(), lambda _plugin: False)
     plugin = LoadedPlugin(plugin_name(path), str(path.parent), path, code=tuple(sources), sources=sources)
@@ -223,7 +223,7 @@ def _load_entry_point(loading: _Loading, point: importlib.metadata.EntryPoint) -
 
 
 def _source_of(module: str) -> bytes:
-    """Return the content of an installed module's file, which is not imported; nothing without a source file."""
+    """Return the content of an installed module's file without importing the module; empty if there is no source file."""
     spec = importlib.util.find_spec(module)
     file = Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
     return b"" if file is None else file.read_bytes()
@@ -232,8 +232,8 @@ def _source_of(module: str) -> bytes:
 def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], find: Callable[[], Any]) -> None:
     """Import a plugin with `find`, add it to the manager, call its hooks and store the types it registers.
 
-    `source` returns the content of the file that may say which API it requires. An error is stored in `LoadedPlugin.error`; types that
-    the plugin registered before the error are discarded.
+    `source` returns the content of the file in which the plugin can say which API it requires. An error is stored in
+    `LoadedPlugin.error`; types that the plugin registered before the error are discarded.
     """
     plugins, manager = loading.plugins, loading.manager
     if loading.disable(plugin):
@@ -302,7 +302,7 @@ def _call(hook: pluggy.HookCaller, module: Any, register: object) -> None:
 
 
 def _unmarked(module: Any) -> str:
-    """Return why a plugin that was imported without error registers no hook, and the cure."""
+    """Return why a plugin that was imported without error registers no hook, with the correction."""
     names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
     if names:
         return f"`{names[0]}` lacks `@hookimpl`: write `@hookimpl` above it (from router.api import hookimpl)"

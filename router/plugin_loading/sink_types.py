@@ -19,7 +19,7 @@ from router.plugin_loading.drop_ins import Sources
 from router.plugin_loading.option_models import undefined_type
 
 ALL = "all"
-"""The key of `defaults` for all types of sinks. No type may have this name."""
+"""The key of `defaults` for all types of sinks. No type can have this name."""
 
 
 class NoOptions(SinkOptions):
@@ -55,7 +55,7 @@ def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin:
 
 
 def _fault(kind: SinkType) -> str | None:
-    """Return the fault of a registration, else None. A plugin may pass any value, in spite of the annotations."""
+    """Return the fault of a registration, else None. A plugin can pass any value, in spite of the annotations."""
     sink: Any = kind.sink
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:
