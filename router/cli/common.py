@@ -57,7 +57,7 @@ env_file_option = click.option(
     show_envvar=True,
     help="A file with lines NAME=value for the ${…} of the configuration.",
 )
-"""`--env-file FILE`: more variables for `${…}`. Variables of the environment take precedence."""
+"""`--env-file FILE`: a file with more variables for `${…}`. Variables of the environment take precedence."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """`--json`: output for programs."""
@@ -208,7 +208,7 @@ def say(text: str) -> None:
 
 
 def _talk(text: str, severity: str | None) -> None:
-    """Print on stderr; if that is the journal, put the priority before each line."""
+    """Print on stderr; if stderr is the journal, put the priority before each line."""
     if journal(os.environ, 2):
         priority = _PRIORITIES.get(severity or "", "<6>")
         text = "\n".join(f"{priority}{line}" for line in text.splitlines())
@@ -224,7 +224,7 @@ def print_json(document: Any, *, indent: int = 0) -> None:
 
 
 def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
-    """Return a console for tables, bars and colours; `width` applies if there is no terminal. Without colours, bold is off too."""
+    """Return a console for tables, bars and colours; `width` applies if there is no terminal. Without colours, bold text is off too."""
     from rich.console import Console
 
     stream, descriptor = (sys.stderr, 2) if err else (sys.stdout, 1)
@@ -268,7 +268,7 @@ def _styled(problem: Problem, descriptor: int) -> str:
     place = problem.place if said.startswith(problem.place) else ""
     if place:
         said = click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + said.removeprefix(place)
-    # Notes are many and harmless, so their excerpts are in the JSON only.
+    # There are many notes, and they are harmless, so their excerpts are only in the JSON.
     frame = "" if problem.severity == "note" else escape(problem.frame(), newlines=True)
     return f"{said}\n{frame}" if frame else said
 

@@ -20,8 +20,7 @@ from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
 COLLECTING = (1_000_000, 20, 20)
-"""The thresholds of garbage collection. What is imported and loaded at the start stays, so no collection need look at it:
-of 100,000 objects a few hundred are garbage that only a collection finds."""
+"""The thresholds of garbage collection. Objects that are imported and loaded at the start stay, so no collection needs to examine them: of 100,000 objects, only a few hundred are garbage that a collection would find."""
 
 
 class Entry(NamedTuple):
@@ -88,7 +87,7 @@ class Commands(click.Group):
         return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
-        """Import and return a command; None if there is none of that name."""
+        """Import and return a command; None if no command has that name."""
         for group in COMMANDS.values():
             if cmd_name in group:
                 module, _, attribute = group[cmd_name].place.partition(":")
@@ -99,7 +98,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments name; for an unknown one, raise a usage error with the nearest name."""
+        """Return the command that the arguments name. Raises a usage error with the nearest name if the command is unknown."""
         if args[0].startswith("-") or self.get_command(ctx, args[0]):
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches
@@ -134,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except (OSError, ValueError):
         _discard_stdout()
-    gc.freeze()  # the interpreter's last collections would look at every object; the process ends anyway
+    gc.freeze()  # the interpreter's last collections would examine every object, although the process ends anyway
     sys.exit(code)
 
 
@@ -175,7 +174,7 @@ def _told(error: RouterError) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open closed standard descriptors on /dev/null; otherwise the next socket gets their number and our output."""
+    """Open closed standard descriptors on /dev/null. Otherwise the next socket would get their number, and receive our output."""
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)

@@ -15,7 +15,7 @@ from router.errors import RouterError
 def refuse_existing(folder: Path, paths: Iterable[str], cure: str) -> None:
     """Raise `click.UsageError` if one of the files exists. A dangling link counts as existing.
 
-    `cure` is what the user may do instead of moving the files away.
+    `cure` says what the user can do instead of moving the files away.
     """
     there = [str(folder / path) for path in paths if os.path.lexists(folder / path)]
     if there:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 SERVICE_STATE = Path("/var/lib/event-router")
-"""The state directory of the shipped unit. Root has none of the service's variables, and finds the service there."""
+"""The state directory of the shipped unit. Root does not have the service's variables, and finds the service there."""
 
 SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
-"""The environment file of the shipped unit; systemd sets its variables for the service alone."""
+"""The environment file of the shipped unit. systemd sets its variables only for the service."""
 
 
 def running(config: Path | None, env_file: Path | None, instance: str, *, prefers_socket: bool = False) -> Client:
@@ -53,7 +53,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
         if client.answers():
             return client
     if config is not None:
-        # If the file has an address, a router at a socket may be another one, or run the file before the address was set.
+        # If the file has an address, the router at a socket may be a different router, or may have loaded the file before the address was set.
         found = next((each for each in sockets if (_runs(each, config) if listen else each.answers())), None)
     if found is not None:
         return found
@@ -71,7 +71,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
 
 
 def _runs(client: Client, config: Path) -> bool:
-    """Return whether a router answers that was started with this file."""
+    """Return whether a router that was started with this file answers."""
     if not client.answers():
         return False
     with contextlib.suppress(RouterError, OSError):
@@ -165,9 +165,9 @@ class _Named(NamedTuple):
 
 
 def _named(config: Path | None, env_file: Path | None) -> _Named:
-    """Return the section `admin` of the configuration, also of one with faults; the default if it can't be read.
+    """Return the section `admin` of the configuration, even if the configuration has faults; the default if it can't be read.
 
-    Raises `ConfigError` if a given configuration is not there.
+    Raises `ConfigError` if a given configuration does not exist.
     """
     from router.ops.loading import read_admin
 

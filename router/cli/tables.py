@@ -28,8 +28,9 @@ class Column(msgspec.Struct, frozen=True):
     """A column of a table.
 
     `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width
-    to which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or not at all. A
-    column that `wraps` breaks its texts between words over several lines, and cuts only words that are wider than itself.
+    to which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or left out. A
+    column that `wraps` breaks its texts between words over several lines, and cuts only words that are wider than
+    itself.
     """
 
     name: str

@@ -115,7 +115,7 @@ def demo() -> int:
 
 
 def _room() -> Path | None:
-    """Return the parent of the demo's folder: None for the usual place, the state directory on a read-only system."""
+    """Return the parent of the demo's folder: None for the usual place; on a read-only system, the state directory."""
     from router.ops.state import state_directory
 
     try:
@@ -155,7 +155,7 @@ def _prepare(folder: Path) -> None:
 
 
 class Daemon:
-    """`event-router run` as a child process, and everything that it prints and writes."""
+    """The child process `event-router run`, with everything that it prints and writes."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._folder = folder
@@ -195,7 +195,7 @@ class Daemon:
         return found
 
     def _ended(self) -> bool:
-        """Return whether the daemon has ended. If so, everything that it printed is in `_lines`."""
+        """Return whether the daemon has ended. After its end, all its output is in `_lines`."""
         if self._process.poll() is None:
             return False
         for reader in self._readers:

@@ -141,7 +141,7 @@ def encodable(value: Any) -> Any:
 
 
 def show(found: Simulation, config: RouterConfig, *, only_fails: bool = False) -> bool:
-    """Print a simulation, or only its failures. Return False if there was nothing to print."""
+    """Print a simulation, or only its failures. Return False if there is nothing to print."""
     return show_lines(_fail_lines(found, config) if only_fails else _all_lines(found, config))
 
 

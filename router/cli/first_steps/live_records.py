@@ -27,9 +27,9 @@ Simulated = Callable[[Simulator], Simulation]
 async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple[Simulation, Records]:
     """Simulate a message with the records that its deliveries need; return the simulation and the records.
 
-    The function simulates the message and fetches the missing records, until no record is missing. Several rounds may be
-    needed, because the key of one lookup may use the record of another. Raises `UnavailableError` if a store can't be
-    reached, `ConfigError` if a secret of a store is missing.
+    The function simulates the message and fetches the missing records, until no record is missing. Several rounds may
+    be needed, because the key of one lookup may use the record of another. Raises `UnavailableError` if a store can't
+    be reached, and `ConfigError` if a secret of a store is missing.
     """
     known: dict[tuple[str, str], Answer] = {}
     lookups = lookups_of(loaded, Runtime(instance, _redis(loaded), None, tell, tell))

@@ -111,7 +111,7 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
 
     def load() -> Loaded:
         loaded = load_config(path, env_file, deliver=deliver, pipes=False)
-        secrets.update(loaded.secrets)  # an old secret may still be in force, or in an answer on its way
+        secrets.update(loaded.secrets)  # an old secret may still be in force, or be in an answer that is under way
         active.hide(secrets)
         _log_problems(loaded)
         return loaded
@@ -123,7 +123,7 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
     state = state_directory(os.environ)
     signal.signal(signal.SIGTERM, _ended)
     with InstanceLock(state, instance), _redis(loaded, state) as url, _printer(active) as printer:
-        secrets.update(url_secrets(url))  # of the embedded server: no file names its password
+        secrets.update(url_secrets(url))  # the embedded server's password, which is in no file
         active.hide(secrets)
 
         def ready() -> None:

@@ -68,7 +68,7 @@ def check(files: tuple[Path, ...], config: Path | None, env_file: Path | None, *
 
 
 class Report(NamedTuple):
-    """The findings in one file; `summary` is None if the file has errors."""
+    """The findings about one file; `summary` is None if the file has errors."""
 
     path: Path
     problems: Sequence[Problem]

@@ -224,7 +224,7 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
     from router.cli.operate.recipients import Recipients
 
     now = time.time()
-    left: Counter[bool] = Counter()  # True: of a newer event-router; False: no letter
+    left: Counter[bool] = Counter()  # True: a record of a newer event-router; False: not a letter
     recipients = Recipients(loaded, now)
     async with _store(loaded) as store:
         chosen = Chosen()
@@ -295,7 +295,7 @@ class Chosen(msgspec.Struct):
         return f"{views.count(len(self.letters))} ({most}{others}), {age} old"
 
     def tell_all(self, outcome: str, wanted: Wanted) -> int:
-        """Print with `--json` what a dry run would do with each letter; return the exit code."""
+        """With `--json`, print for each letter what a dry run would do; return the exit code."""
         if wanted.as_json:
             for letter in self.letters:
                 _tell_one(letter, outcome)
@@ -364,7 +364,7 @@ async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: flo
 
 
 def _tell_failures(chosen: DeadLetterFilter) -> None:
-    """Warn about letters for which `--where` failed. Otherwise a wrong expression would look like one without a match."""
+    """Warn about letters for which `--where` failed. Otherwise a wrong expression would look like an expression without a match."""
     for told, number in chosen.failures.most_common(5):
         tell(f"warning: {told} (for {views.count(number)}, left out)", "warning")
 

@@ -18,7 +18,7 @@ MOST = 1_000_000
 
 
 class Recipients:
-    """A counter of different recipients: each address of each sink once, a sink without addresses (a log) as one."""
+    """A counter of different recipients: each address of each sink counts once, and a sink without addresses (such as a log) counts as one recipient."""
 
     def __init__(self, loaded: Loaded, now: float) -> None:
         self._routing = loaded.routing()

@@ -88,7 +88,7 @@ def _show(display: Any, picture: RenderableType, told: Document, *, as_json: boo
 
 
 class _Plain:
-    """A stand-in for `rich.live.Live` without a terminal: prints one status below the other."""
+    """A replacement for `rich.live.Live` without a terminal: it prints each status below the previous one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -115,7 +115,7 @@ class Rates:
         self._now = _counted(now)
 
     def of(self, kind: str, name: str, *columns: str) -> str:
-        """Return the growth per second of these columns of a book; empty if it is not known yet."""
+        """Return the growth per second of these columns of a book; empty if the growth is not known yet."""
         before, now = self._before[kind].get(name), self._now[kind][name]
         if before is None:
             return ""
@@ -183,7 +183,7 @@ def _sources(told: Document, rates: Rates | None) -> RenderableType:
 
 
 def _sinks(told: Document, rates: Rates | None) -> RenderableType:
-    # Most routers print nothing, and a router of an older version has no such count.
+    # Most routers print nothing, and a router of an older version does not report this count.
     """Return the table of the sinks."""
     prints = any(book.get("printed") for book in told["books"]["sinks"].values())
     rows = []

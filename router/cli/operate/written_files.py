@@ -30,9 +30,10 @@ def written_socket(loaded: Loaded, name: str) -> Path | None:
 
 
 class Verdict(NamedTuple):
-    """The result of the check whether a file or socket can be written; with a message and its severity if it can't.
+    """The result of the check whether a file or socket can be written; with a message and its severity if it can't be written.
 
-    `reason` is why it can't be written, in a few words that follow its name and `but`; empty if it can.
+    `reason` says in a few words why it can't be written, and continues a sentence that ends in its name and `but`;
+    empty if it can be written.
     """
 
     writable: bool

@@ -18,14 +18,14 @@ from router.errors import ConfigError, Exit
 _NAME = "[a-z][a-z0-9]*([_-][a-z0-9]+)*"
 _LONGEST = 40
 _WORDS = frozenset({"all", "null", "true", "false"})
-"""Names that a configuration takes for something else than a type of sink."""
+"""Names that have another meaning in a configuration than a type of sink."""
 
 CONFIG = "config.yaml"
 _ELSEWHERE = "name another folder with `event-router new-plugin NAME FOLDER`"
 
 
 def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
-    """Return the name of a plugin. It is a type of sink, and names a module."""
+    """Return the name of a plugin if it is valid as a type of sink and as the name of a module."""
     if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
         rule = f"1 to {_LONGEST} of a-z 0-9 _ -, the first a letter, with single _ or - between letters or digits"
         close = re.sub("[^a-z0-9]+", "-", re.sub("(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:_LONGEST]
@@ -71,7 +71,7 @@ def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
 
 
 def _refuse_taken(name: str, drop_ins: Path | None) -> None:
-    """Raise `click.UsageError` if another plugin has this type of sink, or a folder of `drop_ins` the name of the file."""
+    """Raise `click.UsageError` if another plugin has this type of sink, or if a folder in `drop_ins` has the name of the file."""
     from router.cli.write import plugin_files
     from router.plugin_loading.plugin_manager import load_plugins
 
@@ -102,7 +102,7 @@ def _show_drop_in(name: str, folder: Path) -> None:
 
 
 def _config_in(folder: Path) -> Path | None:
-    """Return the configuration that reads the drop-ins of a folder; None if there is another one or none.
+    """Return the configuration that reads the drop-ins of a folder; None if the folder has no configuration, or only another one.
 
     A current folder without a configuration counts as having one, if `plugins` finds none elsewhere.
     """
@@ -158,7 +158,7 @@ def _show_sink(name: str) -> None:
 
 
 def _has(module: str) -> bool:
-    """Return whether a module can be imported by the Python of this command."""
+    """Return whether the Python of this command can import a module."""
     return importlib.util.find_spec(module) is not None
 
 

@@ -41,7 +41,7 @@ _MARKERS: Mapping[type, str] = {
     Text: "message (template)",
     Template: "template",
 }
-"""The fields that the host renders; a class stands before those that it inherits from."""
+"""The classes of fields that the host renders; each class comes before its base classes."""
 
 
 class TypeOptions(NamedTuple):
@@ -74,7 +74,7 @@ class TypeOptions(NamedTuple):
 
 
 def types_named(plugins: Plugins, name: str) -> list[TypeOptions]:
-    """Return the types of this name, a sink before a lookup; else those that the plugin of this name registered."""
+    """Return the types of this name, a sink before a lookup. If there are none, return the types that the plugin of this name registered."""
     found = list(_types(plugins, [name], [name]))
     if found:
         return found
@@ -119,7 +119,7 @@ def _options(
             "description": info.description or "",
         }
         for inner in _models(annotation):
-            if inner not in outer | {model}:  # a model may hold itself
+            if inner not in outer | {model}:  # a model may contain itself
                 yield from _options(inner, f"{name}.", outer | {model})
 
 
@@ -134,7 +134,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def in_words(annotation: Any) -> str:
-    """Return the name of a type in the words of a configuration."""
+    """Return the name of a type in words that users of a configuration know."""
     kind, marker = kind_of(annotation)
     if marker is not None:
         return next(words for mark, words in _MARKERS.items() if isinstance(marker, mark))
@@ -161,7 +161,7 @@ def _either(words: Sequence[str]) -> str:
 
 
 def _default(info: FieldInfo) -> Any:
-    """Return the default of an option as data; None where it has none, or none that can be shown."""
+    """Return the default of an option as data; None if it has no default, or none that can be shown."""
     if info.is_required() or info.default_factory_takes_validated_data:
         return None
     default = info.get_default(call_default_factory=True)
@@ -171,7 +171,7 @@ def _default(info: FieldInfo) -> Any:
 
 
 def _is_duration(info: FieldInfo) -> bool:
-    """Return whether a field is a duration, which is a number of seconds for the plugin alone."""
+    """Return whether a field is a duration. Only the plugin sees it as a number of seconds."""
     return any(isinstance(mark, BeforeValidator) and mark.func is seconds_of for mark in info.metadata)
 
 

@@ -97,7 +97,8 @@ def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
 def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     """Return the plugins of a configuration, even of a faulty one.
 
-    Without a configuration: the built-in ones, the installed packages and the drop-ins in the folder `plugins`.
+    Without a configuration, these are the built-in plugins, the installed packages and the drop-ins in the folder
+    `plugins`.
     """
     from router.cli.common import find_config
     from router.ops.loading.loader import check

@@ -148,7 +148,7 @@ def _raw(payload: Path | None) -> bytes | None:
 
 
 async def _sent(loaded: Loaded, sink: str, event: Event, active: Logs) -> Trial:
-    """Send the message. A plugin that blocks the event loop meanwhile is named in the log."""
+    """Send the message. If a plugin blocks the event loop meanwhile, the log names the plugin."""
     from router.cli.common import redis_url
     from router.engine.calling.stall import StallWatch
     from router.engine.clock import SystemClock
@@ -157,7 +157,7 @@ async def _sent(loaded: Loaded, sink: str, event: Event, active: Logs) -> Trial:
 
     def own_redis() -> str:
         url = redis_url(loaded)
-        active.hide({*loaded.secrets, *url_secrets(url)})  # no file names the password of the embedded server
+        active.hide({*loaded.secrets, *url_secrets(url)})  # the embedded server's password is in no file
         return url
 
     watch = StallWatch(loaded.plugins.code)

@@ -179,7 +179,7 @@ def _write(path: Path, reports: Sequence[dict[str, Any]], seconds: Sequence[floa
 
 
 def _code(reports: Sequence[dict[str, Any]]) -> int:
-    """Return the exit code. Print an error for each configuration without tests."""
+    """Print an error for each configuration without tests; return the exit code."""
     code = Exit.OK
     for report in reports:
         if not report["tests"]:

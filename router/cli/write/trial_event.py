@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MESSAGE = "This is a test message from event-router."
 SAMPLE = {"user_id": 42, "message": MESSAGE, "test": True}
-"""The payload if there is none from a file, and no schema."""
+"""The payload of a test message if there is neither a file nor a schema."""
 
 
 class Place(NamedTuple):

@@ -33,7 +33,7 @@ _NEXT = {
     "sink": "the sink is at fault, not the message: the router would hold back all deliveries of the sink",
     "partial": "the other recipients have got the message",
 }
-"""What the daemon would do after a failure of each class."""
+"""The action that the daemon would take after a failure, by the class of the failure."""
 
 _BY_THE_EVENT = frozenset({Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP, Reason.NO_ADDRESS, Reason.ONLY_IF})
 """The reasons for which a message is not sent that depend on the payload of its event."""

@@ -194,7 +194,7 @@ def _with_redis(answers: Answers, text: str) -> Answers:
 
 
 def _with_channels(answers: Answers, channels: Sequence[str]) -> Answers:
-    """Return the answers with these channels, each once.
+    """Return the answers with these channels, without repetitions.
 
     Raises `ValueError` for a name that can't be shown, and for a glob that is broken.
     """
@@ -229,7 +229,7 @@ def _unanswered(answers: Answers) -> list[Question]:
 
 
 def _filled(answers: Answers) -> Answers:
-    """Return the answers with defaults for all questions about the sink that are left.
+    """Return the answers with defaults for all open questions about the sink.
 
     One default may lead to further questions, which get their defaults too.
     """
@@ -254,7 +254,7 @@ def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
 def _refuse(answers: Answers, faults: Sequence[Problem]) -> None:
     """Raise `click.UsageError` with all faults, each with the option concerned; do nothing without faults."""
     if faults:
-        # One answer may stand in several places of the configuration, each with the same fault.
+        # One answer may be used in several places of the configuration, each with the same fault.
         lines = dict.fromkeys(f"{_option(answers, each)}{each.message}" for each in faults)
         raise click.UsageError("\n".join(lines))
 

@@ -83,7 +83,7 @@ class Answers(NamedTuple):
 
 
 def _named(texts: list[str], *, defaults: bool = True) -> list[str]:
-    """Return the variables, credentials and files that the `${…}` in texts name.
+    """Return the variables, credentials and files that the `${…}` in these texts name.
 
     Without `defaults`, expressions with a default are left out.
     """

@@ -148,7 +148,7 @@ def _email_questions(_kind: SinkType, _values: Values) -> Iterator[Question]:
 
 def _email_options(_kind: SinkType, values: Values) -> dict[str, str]:
     password = "${SMTP_PASSWORD:-none}" if "username" in values else "${SMTP_PASSWORD:-}"
-    asked = dict.fromkeys(("host", "from", "to"), "")  # their place in the file
+    asked = dict.fromkeys(("host", "from", "to"), "")  # these keys come first in the file
     return {**asked, "password": password, "subject": "News for you", "text": _MESSAGE}
 
 
@@ -226,7 +226,7 @@ def _webpush_questions(_kind: SinkType, _values: Values) -> Iterator[Question]:
 
 
 def _webpush_options(_kind: SinkType, _values: Values) -> dict[str, str]:
-    asked = dict.fromkeys(("subscriptions", "vapid_subject"), "")  # their place in the file
+    asked = dict.fromkeys(("subscriptions", "vapid_subject"), "")  # these keys come first in the file
     return {**asked, "vapid_private_key": "${file:private_key.pem}", "title": "News for you", "text": _MESSAGE}
 
 

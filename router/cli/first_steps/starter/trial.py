@@ -111,7 +111,7 @@ class Workbench:
             yield stage / CONFIG
 
     def _moved(self, loaded: Loaded) -> Loaded:
-        """Return a configuration loaded from the temporary folder, as if loaded from the folder where it will be written."""
+        """Return a configuration that was loaded from the temporary folder, with the paths of the folder to which it will be written."""
         staged = loaded.write_base == loaded.path.parent
         return replace(loaded, write_base=self._folder) if staged else loaded
 
