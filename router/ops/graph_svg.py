@@ -85,7 +85,7 @@ class Box(NamedTuple):
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Return an estimate of the width of a string in common sans-serif fonts. It is too large rather than too small."""
+    """Return an estimate of the width of a string in common sans-serif fonts. The estimate is rather too large than too small."""
     return sum(map(_em, text)) * size * (1.12 if bold else 1.0)
 
 
@@ -250,7 +250,7 @@ class Drawing:
         return words
 
     def _explained(self) -> Iterator[str]:
-        """Yield the legend; nothing if all lines are of one kind."""
+        """Yield the legend; yield nothing if all lines are of one kind."""
         left, y = MARGIN, self.height - MARGIN
         for kind, words in self._legend.items() if len(self._legend) > 1 else ():
             yield f'<path class="{kind}" d="M{left:.0f} {y:.0f}h28" marker-end="url(#er-{kind})"/>'

@@ -76,8 +76,8 @@ class GuardedClient:
     """The HTTP client of one sink. Connections stay open between requests, until `close`.
 
     `proxy` is an `http://` or `https://` URL, with user and password if the proxy needs them; empty means no proxy. A
-    proxy resolves names itself, so with a proxy only hosts written as addresses are checked. `connect_timeout` is in
-    seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private addresses for every
+    proxy resolves names itself, so with a proxy only hosts that are written as addresses are checked. `connect_timeout`
+    is in seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private addresses for every
     request. `owner` names the owner of the client in messages.
     """
 
@@ -112,8 +112,8 @@ class GuardedClient:
     ) -> Answer:
         """Send one request and return the response, whatever its status.
 
-        The URL is sent as written, because a service may have signed it. The body is `json`, encoded, or else `data`. A
-        cancelled request closes its connection.
+        The URL is sent as written, because a service may have signed it. The body is the encoded `json` if given, or
+        else `data`. A cancelled request closes its connection.
 
         Raises `TransientError` (no connection, no complete response), `SinkError` (an untrusted certificate, a proxy
         that refuses the credentials) or `PermanentError` (a private address without `allow_private`, an invalid URL or
@@ -149,7 +149,7 @@ class GuardedClient:
             await session.close()
 
     def _target(self, text: str) -> tuple[yarl.URL, dict[str, str], bool]:
-        """Return a URL without its credentials, these as a header, and whether its host is private as it is written.
+        """Return a URL without its credentials, the credentials as a header, and whether the host as written is private.
 
         The last URLs are remembered, because most sinks have only one. Raises `PermanentError` for an invalid URL.
         """
@@ -202,7 +202,7 @@ class _Resolver:
         self._guarded = guarded
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """Return the addresses of a name. Raises OSError if it has none, or if one is private and guarded against."""
+        """Return the addresses of a name. Raises OSError if the name has no address, or if an address is private and must not be used."""
         found = await _in_thread(partial(_addresses, host, port, family), "resolve")
         if self._guarded:
             for *_, address in found:
@@ -226,7 +226,7 @@ def _addresses(host: str, port: int, family: int) -> list[_AddressInfo]:
 
 
 async def _in_thread(work: Callable[[], _Result], name: str) -> _Result:
-    """Run a function in a daemon thread of its own, and return its result: the exit of the process does not wait for it."""
+    """Run a function in its own daemon thread, and return the result. The exit of the process does not wait for the thread."""
     future: Future[_Result] = Future()
     future.set_running_or_notify_cancel()  # otherwise `set_result` would raise if the waiting task was cancelled
 
@@ -281,7 +281,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryError:
-    """Return the router's error for one of aiohttp, whose text may contain the URL."""
+    """Return the router's error for an error of aiohttp, whose text may contain the URL."""
     import aiohttp  # noqa: PLC0415  # see the module's docstring
 
     refused = _find(error, _PrivateAddressError)
@@ -329,7 +329,7 @@ def _certificate_fault(error: Exception) -> str:
 
 
 def _find(error: BaseException | None, kind: type[_PrivateAddressError]) -> _PrivateAddressError | None:
-    """Return an error of this kind among the causes, else None. The bound is for a cyclic chain."""
+    """Return an error of this kind among the causes, else None. The number of steps is bounded, because the chain may be cyclic."""
     for _ in range(10):
         if error is None or isinstance(error, kind):
             return error

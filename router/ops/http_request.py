@@ -1,7 +1,7 @@
 """The parts of an HTTP request as they are sent: headers, body, URL, credentials; floor 4.
 
-What is wrong with a part is the fault of the delivery, so every function raises `PermanentError`. No error contains a URL,
-which may be a credential.
+A fault in a part is a fault of the delivery, so every function raises `PermanentError`. No error contains a URL, which
+may be a credential.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import yarl
 
 MAX_HEADER = 8 * 1024
-"""Bytes of the value of a header that is sent; common servers refuse more."""
+"""The largest number of bytes in the value of a header. Common servers refuse more."""
 
 _WRITTEN = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -41,7 +41,7 @@ def checked(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
 
 
 def _header_fault(value: str) -> str | None:
-    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can. It is sent as UTF-8."""
+    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can. Values are sent as UTF-8."""
     if len(value) <= MAX_HEADER and value.isascii() and value.isprintable():
         return None
     if found := _CONTROL.search(value):

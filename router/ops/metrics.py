@@ -93,7 +93,7 @@ class SinkMeter:
         self.ages.observe(max(seconds, 0.0), count)
 
     def delivered(self, received_at: Iterable[tuple[datetime, int]], now: float) -> None:
-        """Count successful deliveries: so many of events received at each time; `now` is seconds since the epoch."""
+        """Count successful deliveries, given as the number of deliveries by the time at which their events were received. `now` is seconds since the epoch."""
         total = 0
         for at, count in received_at:
             total += count
@@ -162,7 +162,7 @@ _histogram = partial(_family, "Histogram")
 
 
 def _rows(things: Mapping[str, T], number: Callable[[T], float]) -> list[Row]:
-    """Return a row for each thing, labelled with its name."""
+    """Return a row for each item, labelled with its name."""
     return [((name,), float(number(thing))) for name, thing in things.items()]
 
 
@@ -238,7 +238,7 @@ def _outcomes(book: SinkBook) -> Iterator[Row]:
 
 
 def _complete(counter: Mapping[Reason, int], known: frozenset[Reason]) -> list[tuple[str, int]]:
-    """Return all known reasons with their numbers, also 0: `increase()` misses the first event of a new series."""
+    """Return all known reasons with their numbers, including 0, because `increase()` misses the first event of a new series."""
     return [(str(reason), counter.get(reason, 0)) for reason in sorted(known | counter.keys())]
 
 

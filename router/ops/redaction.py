@@ -30,7 +30,7 @@ _REASONS = frozenset(map(str, Reason))
 
 
 class Redactor:
-    """Replaces secrets by `***`: those passed to `hide`, in every encoding, and user and password of any URL.
+    """Replaces secrets with `***`: those passed to `hide`, in every encoding, and the user and password in any URL.
 
     A secret of at least `SHORT` characters is found anywhere: plain, escaped as in JSON and Python strings,
     percent-encoded, and inside base64 (`Authorization: Basic …` encodes user and password together). A shorter one is
@@ -113,7 +113,7 @@ def _in_base64(secret: bytes) -> set[str]:
 
 
 def plain_options(value: Any, *, whole: bool = False) -> Any:
-    """Return options as plain values, as far as they were set or are messages; credentials are hidden.
+    """Return the options that were set, and those that are messages, as plain values with credentials hidden.
 
     Recipients that are mappings or URLs with credentials are replaced by their addresses, unless `whole`.
     """
@@ -136,7 +136,7 @@ def plain_options(value: Any, *, whole: bool = False) -> Any:
 
 
 def _is_message(field: FieldInfo, value: Any) -> bool:
-    """Return whether the value of a field is a text for people. It is sent whether it was set or is the default."""
+    """Return whether the value of a field is a text for people. Such a text is sent even if it is the default."""
     return isinstance(value, str) and bool(value) and isinstance(_marker(field), Text)
 
 
@@ -146,7 +146,7 @@ def _marker(field: FieldInfo) -> Any:
 
 
 def _addressed(field: FieldInfo, value: Any) -> Any:
-    """Return the value of a field; for recipients that are more than an address, their addresses."""
+    """Return the value of a field. Recipients that have more data than an address are replaced by their addresses."""
     marker = _marker(field)
     if not isinstance(marker, Addresses) or marker.known_by is None or not isinstance(value, list):
         return value

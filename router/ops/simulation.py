@@ -174,7 +174,7 @@ _STRUCTURAL = frozenset({Step.ENABLED, Step.SOURCE, Step.CHANNEL, Step.FINAL})
 
 
 def _distance(route: RouteVerdict) -> tuple[int, int, int]:
-    """Return how far a route was from taking the event. A wrong channel counts more than a failed payload clause."""
+    """Return how far a route was from taking the event. A wrong channel weighs more than a failed payload clause."""
     failed = [check for check in route.checks if not check.held]
     return sum(check.step in _STRUCTURAL for check in failed), len(failed), -route.held
 

@@ -18,7 +18,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 
     The directory is `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
     `~/.local/state/event-router`. Raises `ConfigError` if it can't be created or written, and if another user owns it
-    or may write it: that user could replace our files by links, or read them.
+    or can write to it: that user could replace our files with links, or read them.
     """
     path = state_path(environ)
     try:
@@ -47,9 +47,9 @@ def state_path(environ: Mapping[str, str]) -> Path:
 
 
 class InstanceLock:
-    """The lock of a running router: no second one runs under the same name with this state directory.
+    """The lock of a running router. It prevents a second router with the same name and state directory.
 
-    The lock is acquired on entering. The kernel releases it when the process ends, even by a kill.
+    The lock is acquired on entering. The kernel releases the lock when the process ends, even if it was killed.
     """
 
     def __init__(self, state: Path, instance: str) -> None:

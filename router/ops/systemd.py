@@ -61,7 +61,7 @@ def status(text: str) -> bool:
 
 
 def watchdog() -> float | None:
-    """Return the seconds between two heartbeats (`alive`) at most; None without watchdog (sd_watchdog_enabled(3))."""
+    """Return the maximum number of seconds between two heartbeats (`alive`); None without a watchdog (sd_watchdog_enabled(3))."""
     asked = os.environ.get("WATCHDOG_USEC", "")
     of = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not managed() or not asked.isdecimal() or int(asked) == 0 or of != str(os.getpid()):
@@ -70,7 +70,7 @@ def watchdog() -> float | None:
 
 
 def alive() -> bool:
-    """Send a heartbeat to the watchdog of the service manager: every component makes progress."""
+    """Send a heartbeat to the watchdog of the service manager. Call this only while every component makes progress."""
     return notify("WATCHDOG=1")
 
 

@@ -1,6 +1,6 @@
 """The detection of a file descriptor's kind: the journal, a terminal, colours; floor 4.
 
-It is separate from `logs`, because structlog takes longer to import than `check` needs for a configuration.
+The module is separate from `logs`, because the import of structlog takes longer than `check` needs for a configuration.
 """
 
 from __future__ import annotations

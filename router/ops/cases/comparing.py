@@ -16,7 +16,7 @@ from router.ops.simulation import Ending, SimulatedDelivery, Simulation
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """A key of `expect` that does not hold: the expected value, the actual value, and the reasons, one per line."""
+    """An expectation that is not met: its key, the expected value, the actual value, and the reasons, one per line."""
 
     key: str
     wanted: Any
@@ -25,7 +25,7 @@ class Miss(msgspec.Struct, frozen=True):
 
 
 def misses(expect: Expected, found: Simulation, routes: Sequence[RouteConfig]) -> list[Miss]:
-    """Return every key that does not hold. `routes` are the configured routes, to explain why a sink got no delivery."""
+    """Return every expectation that is not met. `routes` are the configured routes, which explain why a sink got no delivery."""
     return list(_Comparison(expect, found, routes).misses())
 
 
@@ -38,7 +38,7 @@ class _Comparison:
         self._routes = routes
 
     def misses(self) -> Iterator[Miss]:
-        """Yield each expectation that is not met. If the rejection differs, yield only that: all others follow from it."""
+        """Yield each expectation that is not met. If the rejection differs, yield only that, because all other differences follow from it."""
         rejected = self._rejected()
         if rejected is not None:
             yield rejected
@@ -142,7 +142,7 @@ class _Comparison:
                 yield Miss(f"text {delivery.sink}", "the rendered text", "the JSON line instead of it", (why,))
 
     def _absent(self, sink: str) -> tuple[str, ...]:
-        """Return the reasons why a sink does not get the event, one line for each route to the sink."""
+        """Return the reasons why a sink does not get the event, with one line for each route to the sink."""
         refused = [each for each in self._found.deliveries if each.sink == sink and not each.delivers]
         if refused:
             return tuple(_refusal(delivery) for delivery in refused)

@@ -20,7 +20,7 @@ class SinkOfRoute(NamedTuple):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """The enabled routes and their sinks, and which routes and sinks no test reached.
+    """The enabled routes and their sinks, and the routes and sinks that no test reached.
 
     A test reaches a route with an event that the route takes. It reaches a sink of the route with a delivery that is
     sent or printed. The sinks of `unmatched` count as sinks of a route named `unmatched`.

@@ -26,7 +26,7 @@ from router.ops.loading import Loaded
 from router.ops.simulation import Simulation
 
 _NEVER = ("never holds", "always false", "no event gets", " reads a channel that ")
-"""Words of the warnings of `check` about a condition that no event meets, or a route that no event reaches."""
+"""The words by which a warning of `check` is recognised as one about a condition that no event meets, or a route that no event reaches."""
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ class Mutation:
             tried(1)
 
     def _hint(self, mutant: Mutant, cases: Sequence[Case]) -> str:
-        """Return why no test can notice a mutant: no test has an event for the changed part; empty if one has."""
+        """Return why no test can notice a mutant, which is that no test has an event for the changed part; empty if a test has one."""
         if mutant.route is None:
             return "" if cases else "no test makes a delivery to this sink: add a test whose event reaches it"
         route = self._loaded.config.routes[mutant.route]
@@ -99,7 +99,7 @@ def _noticed(mutant: Mutant, cases: Sequence[Case]) -> bool:
 
 
 class _Mutator:
-    """Makes the mutants: first of the enabled routes, in their order, then of the `only_if` of sinks."""
+    """Makes the mutants: first those of the enabled routes, in order, then those of the `only_if` of sinks."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -126,7 +126,7 @@ class _Mutator:
                 yield self._only_if((sink, None), source, self._place(*self._of_sink(sink)), f"sink {sink}")
 
     def _of_conditions(self, number: int, route: RouteConfig) -> Iterator[Mutant]:
-        """Yield the mutants of `match`, one for each of its entries, and of `when`."""
+        """Yield one mutant for each entry of `match`, and the mutant of `when`."""
         condition = self._loaded.conditions.get(route.id)
         if condition is None:
             return
@@ -212,12 +212,12 @@ def _line(source: Any) -> str:
 
 
 def _taken(route: str) -> Callable[[Simulation], bool]:
-    """Return a test for simulations: whether the route takes the event."""
+    """Return a function that returns whether the route takes the event of a simulation."""
     return lambda found: any(each.matched for each in found.routes if each.id == route)
 
 
 def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
-    """Return a test for simulations: whether the event is from a source and channel of the route."""
+    """Return a function that returns whether the event of a simulation is from a source and channel of the route."""
     channels = any_of(["*"] if route.channels is None else route.channels)
 
     def concerns(found: Simulation) -> bool:
@@ -229,5 +229,5 @@ def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
 
 
 def _delivered(sink: str, route: str | None) -> Callable[[Simulation], bool]:
-    """Return a test for simulations: whether the event makes a delivery to the sink, by this route or by any (None)."""
+    """Return a function that returns whether the event of a simulation makes a delivery to the sink, by this route or by any route (None)."""
     return lambda found: any(each.sink == sink and route in {None, each.route} for each in found.deliveries)

@@ -41,7 +41,7 @@ class CaseRunner:
         self._loaded = loaded
         self._routes = loaded.config.routes
         self._records: Mapping[str, Mapping[str, Mapping[str, Any] | None]] = {}
-        """The records of lookups that the running test gives."""
+        """The records of lookups in the running test."""
         self._brief = Simulator(loaded, self._given, reasons=False)
         self._thorough: Simulator | None = None
         """The simulator that also gives reasons, which takes longer. Created when the first test fails."""
@@ -59,7 +59,7 @@ class CaseRunner:
         )
 
     def _given(self, name: str, key: str) -> Record | None:
-        """Return a record of a lookup as given by the running test; None if the test gives no record for the key."""
+        """Return a record of a lookup from the running test; None if the test has no record for the key."""
         found = self._records.get(name, {}).get(key)
         return None if found is None else Record(found)
 

@@ -34,7 +34,7 @@ class Cases(NamedTuple):
 
 
 def read_case_file(path: Path) -> CaseFile | None:
-    """Return a test file; None if its name is not that of a test file, or it is a whole configuration.
+    """Return a test file; None if the file does not have the name of a test file, or is a whole configuration.
 
     Raises `ConfigError` for a test file with faults.
     """

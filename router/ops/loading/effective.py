@@ -29,7 +29,7 @@ _RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
 def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | None = None, pipes: bool = False) -> str:
     """Return the configuration in one file, with defaults, as YAML that can be loaded from the same folder.
 
-    Needs no secrets. Raises `ConfigError` with every problem found.
+    No secrets are needed. Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=True, pipes=pipes)
     draft.problems.check()
@@ -37,7 +37,7 @@ def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | No
 
 
 class _Dumper(yaml.SafeDumper):
-    """A YAML dumper that quotes every text which YAML 1.2 would read as another type."""
+    """A YAML dumper that quotes every text that YAML 1.2 would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the same list twice is written twice
         return True
@@ -54,7 +54,7 @@ _Dumper.add_representer(str, _text)
 
 
 class _Indented(_Dumper):
-    """A dumper that indents the items of a list below its key, as people do."""
+    """A dumper that indents the items of a list below its key, as in most files written by hand."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002  # PyYAML's signature
         super().increase_indent(flow, False)
@@ -75,7 +75,7 @@ def dump(document: Any) -> str:
 
 
 def dump_compact(document: dict[str, Any]) -> str:
-    """Return a mapping as YAML in the style of people: innermost lists and mappings on one line, except each `Block`."""
+    """Return a mapping as YAML as if written by hand: innermost lists and mappings are on one line, except each `Block`."""
     return _dumped(Block(document), _Indented, default_flow_style=None)
 
 

@@ -84,7 +84,7 @@ class Loaded(msgspec.Struct, frozen=True):
     conditions: MappingType[str, Condition]
     """The compiled `match` and `when` by route id. Routes without conditions are left out."""
     lookups: MappingType[str, LookupDefinition]
-    """The lookups by name, their keys compiled."""
+    """The lookups by name, with compiled keys."""
     environment: TemplateEnvironment
     problems: tuple[Problem, ...]
     """Warnings and notes."""

@@ -44,7 +44,7 @@ class CheckedLookup(msgspec.Struct):
 
 
 def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: set[Path]) -> dict[str, CheckedLookup]:
-    """Check every lookup; return those with a known type, also if they have faults.
+    """Check every lookup; return the lookups with a known type, including those with faults.
 
     A file of records is added to `files` even if it has faults, so that `run --watch` notices its correction.
     """

@@ -26,7 +26,8 @@ class HttpRecords:
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
         """Return for each URL its JSON object, None for HTTP 404, or the error.
 
-        After an answer that asks for time (`Retry-After`), the remaining URLs are not requested: they get the same error.
+        After an answer that asks for a delay (`Retry-After`), the remaining URLs are not requested and get the same
+        error.
         """
         asking: list[TransientError] = []
 

@@ -49,4 +49,4 @@ class OneByOne:
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # marks it as retrieved: nobody waits for a late answer
+            task.exception()  # marks the exception as retrieved, because nothing waits for a late answer

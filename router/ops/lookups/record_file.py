@@ -21,7 +21,7 @@ QUIET = 0.1
 """Seconds without a further change before a changed file is read, because it may be half written."""
 
 LOOKS = 20
-"""The largest number of waits of `QUIET` seconds.
+"""The largest number of waits of `QUIET` seconds each.
 
 A file that keeps changing is read after the last wait, and again at the next check.
 """
@@ -47,7 +47,7 @@ class RecordFile:
         self._clock = clock
         self._run_blocking = run_blocking
         self._table: Table | None = None
-        self._state: State = None  # of the file when it was read last
+        self._state: State = None  # the state of the file when it was last read
         self._next_look = -math.inf
         self._reading: asyncio.Task[None] | None = None
         self.fault: str | None = None

@@ -34,7 +34,7 @@ _TYPED = frozenset({*NUMBERS, "exists"})
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condition]:
-    """Return the compiled conditions of each route that has some, by id; report faults."""
+    """Return the compiled conditions of routes by id; report faults. Routes without conditions are left out."""
     found: dict[str, Condition] = {}
     for route in items(draft.root.get("routes")):
         if not isinstance(route, Mapping):

@@ -147,7 +147,7 @@ def _databases(draft: Draft) -> None:
 
 
 def _embedded_settings(draft: Draft) -> None:
-    """Note settings of the embedded server that have no effect, because another server is used."""
+    """Add notes about settings of the embedded server that have no effect, because another server is used."""
     entry = draft.entries("redis").get("appendfsync")
     if entry is not None and draft.redis.url != "embedded":
         message = "applies only to the embedded server, so it does nothing here: set appendfsync in the configuration of Redis itself"
@@ -183,7 +183,7 @@ def _texts_without_fields(draft: Draft) -> None:
 
 
 def _memory_beside_redis(draft: Draft) -> None:
-    """Note the sinks whose queue in memory can delay the other sinks of a stream or list."""
+    """Add notes about sinks whose queue in memory can delay the other sinks of a stream or list."""
     if draft.deliver == "print":
         return
     noted: set[str] = set()
@@ -239,7 +239,7 @@ def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> N
 def _look(path: Path, problems: Problems, mark: Mark, what: str = "") -> None:
     try:
         info = path.stat()
-        # Modes on a read-only mount mean nothing: containers often show 0777.
+        # File modes on a read-only mount have no meaning: containers often show 0777.
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return
     except (OSError, ValueError):

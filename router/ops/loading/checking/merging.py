@@ -1,4 +1,4 @@
-"""Notes on events that one sink gets twice: from two routes with other messages, or from a fallback; floor 4."""
+"""Notes on events that one sink gets twice: from two routes with different messages, or from a fallback; floor 4."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Place = tuple[str, str]
 
 
 def note_double_deliveries(draft: Draft) -> None:
-    """Note each route that may send an event to a sink a second time, after an earlier route; name the difference."""
+    """Add a note about each route that may send an event to a sink a second time, after an earlier route. The note names the difference of the messages."""
     by_sink: dict[str, list[Entry]] = {}
     for route in draft.routes:
         if route.enabled:
@@ -67,7 +67,7 @@ def _overridden(item: Node | None) -> list[str]:
 
 
 def note_fallbacks_beside_sinks(draft: Draft) -> None:
-    """Note each sink that a list of sinks names, and that is also a fallback of another sink in that list."""
+    """Add a note about each sink in a list of sinks that is also a fallback of another sink in that list."""
     fallbacks = {name: sink.config.host.fallback for name, sink in draft.sinks.items() if sink.config is not None}
     routes = draft.routes_by_id()
     lists = [(f"the route {route.id}", find(routes[route.id], "sinks")) for route in draft.routes if route.enabled]
@@ -86,7 +86,7 @@ def note_fallbacks_beside_sinks(draft: Draft) -> None:
 
 
 def _way(fallbacks: MappingType[str, Sequence[str]], start: str, end: str) -> list[str] | None:
-    """Return the sinks on the way from one sink to another by fallbacks; None if there is no way. There are no circles."""
+    """Return the sinks on the path of fallbacks from one sink to another; None if there is no path. `fallbacks` must have no cycle."""
     if start == end:
         return [start]
     for name in fallbacks.get(start, ()):
@@ -97,7 +97,7 @@ def _way(fallbacks: MappingType[str, Sequence[str]], start: str, end: str) -> li
 
 
 class _Overlaps:
-    """Decides whether two routes may take the same event; in doubt they may."""
+    """Decides whether two routes may take the same event. In doubt, the answer is yes."""
 
     def __init__(self, draft: Draft) -> None:
         self._left = MOST_PAIRS

@@ -1,7 +1,7 @@
 """Checks of `schemas:` and the JSON Schema files that it names; floor 4.
 
-A schema may refer to the files of its own folder and to nothing else: no network, no `file://`, no way out of the folder
-by `..` or by a link.
+A schema is allowed to refer only to files in its own folder. URLs, including `file://`, and paths that leave the folder
+by `..` or by a link are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from router.ops.loading.reading.nodes import Node
 from router.ops.loading.reading.problems import Problems, unknown
 
 SCHEME = "schema://"
-"""The scheme of base URIs for relative references; no library can fetch it."""
+"""The scheme of base URIs for relative references. No library can fetch URIs with this scheme."""
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def _usable(function: Callable[[Path], T], path: Path) -> T:
 
 
 class _Folder:
-    """The folder of a schema, which its references may not leave."""
+    """The folder of a schema. The schema's references must not leave this folder."""
 
     def __init__(self, path: Path, files: set[Path]) -> None:
         self._root = _usable(resolve_path, path.parent)
@@ -214,7 +214,7 @@ def _line_and_column(text: str, at: int) -> str:
 def _where(text: str, pointer: str) -> str:
     """Return `:line:column` of a JSON pointer in a JSON text, which is parsed as YAML; empty if that fails.
 
-    Nesting is not a problem here, because the validator has refused schemas of 255 levels before.
+    Deep nesting is not a problem here, because the validator has already refused schemas with 255 levels.
     """
     if not pointer:
         return ""

@@ -142,7 +142,7 @@ def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: 
 
 
 def _present(node: Node, key: str | None) -> bool:
-    """Return whether a fault concerns a present value, and not a missing one."""
+    """Return whether a fault concerns a value that is present, and not a missing one."""
     return key is None and not isinstance(node, Mapping)
 
 
@@ -165,7 +165,7 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
 
 
 def _switched_off(kind: str, disabled: Sequence[str]) -> str:
-    """Return the cure for a type whose plugin may be switched off: the plugin was not asked for its types."""
+    """Return the correction for a type whose plugin may be switched off. The types of such a plugin are not known."""
     if kind in disabled:
         return f"the plugin {kind} is switched off: remove it from `plugins.disable` to use it"
     return f"`plugins.disable` switches off {', '.join(disabled)}: if the type belongs there, remove the plugin from it"
@@ -174,7 +174,7 @@ def _switched_off(kind: str, disabled: Sequence[str]) -> str:
 def check_sinks(
     node: Mapping, defaults: Mapping | None, plugins: Plugins, problems: Problems, reader: TemplateReader
 ) -> dict[str, CheckedSink]:
-    """Check every sink; return those with a known type, also if they have faults."""
+    """Check every sink; return the sinks with a known type, including those with faults."""
     found: dict[str, CheckedSink] = {}
     for name, entry, keys, kind in entries_with_type(node, "sink", "which plugin delivers", problems):
         if kind not in plugins.sinks:
@@ -310,8 +310,9 @@ def secrets_of(value: Any) -> set[str]:
 def likely_secrets(keys: Mapping) -> set[str]:
     """Return the values of a sink's keys that are likely secrets, though the type of their fields does not say so.
 
-    These are the path of a URL from outside, and the values of headers such as `X-Api-Key`. Of a field with another name,
-    such as `token` in a JSON body, only a value from outside is one.
+    These are the path of a URL that comes from outside the file, and the values of headers such as `X-Api-Key`. The
+    value of a field with another name, such as `token` in a JSON body, is a likely secret only if it comes from
+    outside.
     """
     found: set[str] = set()
     for scalar in scalars(keys):

@@ -34,11 +34,11 @@ _CREDENTIAL_ENTRIES = {
     "headers": re.compile(r"cookie|(^|-)auth(-|$)|access-?key", re.IGNORECASE),
     "env": re.compile(r"(^|_)(pass|pwd|auth)(_|$)|access_?key", re.IGNORECASE),
 }
-_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # these values only name a secret
+_HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # values that only name a secret
 _FRAME = 72  # the maximum number of characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
-# Up to the last `@`, because a password may contain any character by mistake, in a quoted Redis URL also a space.
+# The match ends at the last `@`, because a password may contain any character by mistake, and a quoted Redis URL may even contain a space.
 _USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
 _CREDENTIAL = re.compile(r"[\w-]{16,}")
@@ -62,10 +62,10 @@ class Concealment(msgspec.Struct):
     root: Node | None = None
     """The whole configuration, after it is read."""
     _hidden: dict[tuple[Path, int], list[tuple[int, int]]] | None = None
-    """The columns of secrets, by file and line: the begin and the end of each."""
+    """The start and end columns of each secret, by file and line."""
 
     def add(self, text: str, shown: str = HIDDEN, at: Scalar | None = None) -> None:
-        """Hide a value; `at` holds it, and a short value is hidden in problems of that place alone (None: everywhere)."""
+        """Hide a value. `at` is the scalar that contains it: a short value is hidden only in problems at that place (None: everywhere)."""
         if text.strip():
             self._values.append(_Value(text, shown, at))
 
@@ -96,7 +96,7 @@ class Concealment(msgspec.Struct):
         hidden = _without(without_credentials(line), near)
         if (
             hidden[:caret] != line[:caret]
-        ):  # a secret before the place was replaced: count from the end of the line, if that is unchanged
+        ):  # a secret before the place was replaced, so count from the end of the line if the end is unchanged
             same = hidden.endswith(line[caret:])
             caret = len(hidden) - len(line) + caret if same else len(hidden) - len(hidden.lstrip())
         return _framed(hidden, caret)
@@ -166,7 +166,7 @@ def _expression(secret: str) -> re.Pattern[str]:
 
 
 def _without_parts(text: str, secret: str, shown: str) -> str:
-    """Return the text with `shown` in place of each substring of `_PART` or more characters that the secret contains."""
+    """Return the text, in which `shown` replaces each substring of at least `_PART` characters that is part of the secret."""
     parts: list[str] = []
     at = 0
     while at < len(text):

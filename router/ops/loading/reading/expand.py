@@ -1,7 +1,7 @@
 """`${…}` in scalar values, and env files; floor 4.
 
 Values are expanded after parsing, one by one, so a value from the environment or a file can never add a key. A missing
-value is noted on the scalar (`unset`). Whether a placeholder may replace it is decided when the type of the field is
+value is recorded in the scalar (`unset`). Whether a placeholder may replace it is decided when the type of the field is
 known.
 """
 

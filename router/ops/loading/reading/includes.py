@@ -15,7 +15,7 @@ from router.ops.loading.reading.expand import Expander
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, Scalar, Sequence, name_paths, quoted, word, words
 from router.ops.loading.reading.problems import Problems
 
-_MOST = 1000  # the most included files
+_MOST = 1000  # the maximum number of included files
 
 
 def merge(root: Mapping, expander: Expander, problems: Problems, *, tests: bool = False) -> list[Path]:
@@ -79,7 +79,7 @@ def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
         mine = root.entries.get(key)
         if key == "include":
             problems.add("an included file can't include others", entry.mark, path=key)
-        elif key == "allow_commands":  # a user who may only write an included file must not be able to allow programs
+        elif key == "allow_commands":  # a user who can write only an included file must not be able to allow programs
             problems.add(
                 f"an included file can't allow programs: write it in {root.mark.file.name}", entry.mark, path=key
             )

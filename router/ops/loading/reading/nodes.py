@@ -61,10 +61,10 @@ class Node(_Marked, eq=False, kw_only=True):
 class Scalar(Node, eq=False):
     """A single value.
 
-    `text` is the written text, with `${…}` unexpanded. `style` is None for a plain scalar, else the character that began
-    it (`'`, `"`, `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that it contained
-    `${…}`. Then `unset` has the missing values, and `default` means that a written default was used. `end` is the place
-    after it, None if it is not in the file.
+    `text` is the written text, with `${…}` unexpanded. `style` is None for a plain scalar, else the character that
+    began it (`'`, `"`, `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that the
+    text contained `${…}`. Then `unset` has the missing values, and `default` means that a written default was used.
+    `end` is the place after the scalar; None if the scalar is not in the file.
     """
 
     value: Any
@@ -78,7 +78,7 @@ class Scalar(Node, eq=False):
 
     @property
     def empty(self) -> bool:
-        """True if nothing is written: no value, and no comment that may be one."""
+        """True if nothing is written: neither a value nor a comment that may be meant as one."""
         return self.value is None and self.cut is None
 
 

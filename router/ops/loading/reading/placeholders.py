@@ -1,6 +1,6 @@
 """Placeholders for missing values of `${…}`; floor 4.
 
-`check` and similar commands need no secrets: they put a placeholder for a missing value into a secret or a URL. In every
+`check` and similar commands need no secrets: for a missing value in a secret or a URL they use a placeholder. In every
 other field, and always for `run`, a missing value is an error.
 """
 

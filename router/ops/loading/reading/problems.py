@@ -18,7 +18,7 @@ from router.wording import counted
 _SEVERITIES = ("error", "warning", "note")
 _MOST = 200  # the maximum number of problems shown of one configuration
 _LISTED = 8  # the most allowed words that are all listed
-_NEAR = 3  # if there are more allowed words, this many similar ones are named
+_NEAR = 3  # the number of similar words that are named if there are more allowed words
 
 
 class Problems:

@@ -41,7 +41,7 @@ class RedisOrigin(msgspec.Struct, frozen=True):
         return self.embedded and self.variable is not None and not self.is_set
 
     def cure(self, url: str = "redis://HOST:6379") -> str:
-        """Return the instruction to use the server of this URL, as the rest of a sentence."""
+        """Return how to make the router use the server of this URL, as the rest of a sentence."""
         if self.variable is None:
             return f"write `redis: {{url: {url}}}` into the configuration"
         return f"set {self.variable}={url}"

@@ -37,7 +37,7 @@ def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def of_field(field: FieldInfo) -> Shape:
-    """Return the annotation of a field, with the markers that pydantic stores separately."""
+    """Return the annotation of a field, including the markers that pydantic stores separately."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 

@@ -132,7 +132,7 @@ def _is_unknown(fault: _Fault) -> bool:
 
 
 def _retype(node: Node, errors: list[ErrorDetails]) -> bool:
-    """Convert expanded scalars to the type that their text looks like, if the field does not accept the text."""
+    """Convert expanded scalars to the type that their text suggests, if the field does not accept the text."""
     changed = False
     for error in errors:
         target = _locate(node, error, None).node
@@ -334,7 +334,7 @@ def sequence(node: Node | None, problems: Problems) -> Sequence | None:
 
 
 def text(node: Node | None, problems: Problems) -> str | None:
-    """Return the text of a node; report a node that is none."""
+    """Return the text of a node; report a node that is not a text."""
     if node is None:
         return None
     if isinstance(node, Scalar) and isinstance(node.value, str):

@@ -42,7 +42,7 @@ class _Failure(msgspec.Struct, frozen=True):
     line: int
     column: int
     begun: tuple[int, int] | None
-    """Line and column of the beginning of the unfinished construct."""
+    """The line and column at which the unfinished construct begins."""
     told: str
 
     @property
@@ -63,7 +63,8 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
 def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Problems) -> None:
     """Report slips with their paths; `lines` contain all sure corrections.
 
-    A corrected line is shown if it can be parsed; if a line has several slips, with all of them corrected.
+    A corrected line is shown if it can be parsed. If a line has several slips, the shown line has all of them
+    corrected.
     """
     sound = Soundness(lines)
     for slip, path in slips:
@@ -90,7 +91,7 @@ class Soundness:
 def _is_sound(lines: Sequence[str], number: int, corrected: str) -> bool:
     """Return whether the corrected line with this number (from 0) can be parsed.
 
-    A fault further down is another one, unless a bracket or quote is open at this line.
+    A fault further down counts as a different fault, unless a bracket or quote is open at this line.
     """
     text = "\n".join([*lines[:number], corrected, *lines[number + 1 :]])
     opened: list[int] = []  # the lines with brackets that are not closed yet
@@ -183,7 +184,7 @@ def _no_comma(failure: _Failure) -> Slip | None:
 
 
 def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
-    """Find a missing comma before a key at the begin of the next line."""
+    """Find a missing comma before a key at the beginning of the next line."""
     end = len(without_comment(text))
     if text[end - 1] in "{[,:":
         return None

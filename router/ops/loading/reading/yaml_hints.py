@@ -47,7 +47,7 @@ NO_DASH_SPACE = "a space is missing after `-`"
 
 
 class Slip(msgspec.Struct, frozen=True):
-    """A common mistake: its place (from 1), explanation, and corrected line; `sure` if parsing may go on with that line."""
+    """A common mistake: its place (from 1), explanation, and corrected line. `sure` means that parsing can go on with the corrected line."""
 
     line: int
     column: int
@@ -57,7 +57,7 @@ class Slip(msgspec.Struct, frozen=True):
 
 
 class Value(msgspec.Struct, frozen=True):
-    """An unquoted value on one line: its begin and end (from 0), and whether it is inside `{…}` or `[…]`."""
+    """An unquoted value on one line: its start and end (from 0), and whether it is inside `{…}` or `[…]`."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ def content_start(line: str) -> int:
 
 
 def key_of(line: str) -> re.Match[str] | None:
-    """Return the key at the begin of a line, with its colon."""
+    """Return the key at the beginning of a line, with its colon."""
     return _KEY.match(line, content_start(line))
 
 
@@ -97,7 +97,7 @@ def quote(text: str) -> str:
 def values(line: str, flow: str = "") -> Iterator[Value]:
     """Yield the unquoted values of a line as they are meant, with templates unbroken.
 
-    `flow` are the brackets that are open at the begin of the line.
+    `flow` are the brackets that are open at the beginning of the line.
     """
     if flow:
         yield from _flow(line, 0, flow)
@@ -159,7 +159,7 @@ def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
 
 
 def after_brackets(line: str, column: int) -> str | None:
-    """Return the line with the whole value quoted, if text follows the brackets that begin at `column` (counted from 0).
+    """Return the line with the whole value in quotes if text follows the brackets that begin at `column` (counted from 0).
 
     `subject: [{{ event.channel }}] {{ payload.message }}`: YAML reads the beginning as a list.
     """
@@ -265,7 +265,7 @@ def path_at(lines: Sequence[str], line: int) -> str:
 
 
 def _steps(line: str) -> list[tuple[int, str | None]]:
-    """Return the dashes (as None) and the key at the begin of a line, each with its column."""
+    """Return the dashes (as None) and the key at the beginning of a line, each with its column."""
     if line.lstrip().startswith("#"):
         return []
     start = content_start(line)

@@ -158,7 +158,7 @@ class _Builder:
         self._problems.add(message, self._mark(mark), path=self.path, excerpt=excerpt)
 
     def document(self, text: str) -> Mapping | None:
-        """Return the mapping that is the document. Raises `yaml.YAMLError` for what is not YAML."""
+        """Return the mapping that is the document. Raises `yaml.YAMLError` if the text is not YAML."""
         self._events = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         root: Node | None = None
         for event in self._events:

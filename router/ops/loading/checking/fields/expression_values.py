@@ -54,7 +54,7 @@ def _effect(compared: Compared) -> str:
 
 
 def _finding(compared: Compared, use: Use) -> str | None:
-    """Return the reason why no event of a route can have the compared value; None if one may."""
+    """Return the reason why no event of a route can have the compared value; None if an event may have it."""
     first, *rest = compared.path
     if first == "event":
         return _of_origin(compared, use)
@@ -90,7 +90,7 @@ def _is_index(part: object) -> bool:
 
 
 def _of_origin(compared: Compared, use: Use) -> str | None:
-    """Return the finding for a channel or source from which no event of the route comes; None for anything else."""
+    """Return the finding if the value is a channel or source from which no event of the route comes; else None."""
     attribute = compared.path[1] if len(compared.path) == 2 else None
     if attribute not in _ORIGINS or compared.operator not in {"eq", "ne"} or not isinstance(compared.value, str):
         return None

@@ -1,4 +1,4 @@
-"""Clauses of `match` that no event can meet, by themselves or by the schemas of the route's channels; floor 4."""
+"""The check for clauses of `match` that no event can meet, because of other clauses or of the schemas of the route's channels; floor 4."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _look_at_absences(places: _Places, use: Use, draft: Draft) -> None:
 
 
 def _absences(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[tuple[Node, Clause, bool]]:
-    """Yield each `exists: false` or `not: {exists: true}`, its clause, and whether it is inside an odd number of `not`."""
+    """Yield each `exists: false` or `not: {exists: true}`, its clause, and whether the clause is inside an odd number of `not`."""
     for node in nodes:
         if isinstance(node, AnyOf):
             yield from _absences(list(chain.from_iterable(node.alternatives)), negated=negated)

@@ -89,7 +89,7 @@ class TemplateUses(NamedTuple):
 
 
 def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> None:
-    """Warn about templates and expressions that read a field which no event can have; note fields probably misspelt."""
+    """Warn about templates and expressions that read a field which no event can have; note fields that are probably misspelt."""
     for template in templates:
         for read in fields_read(template.source):
             _judge(read, template, draft)
