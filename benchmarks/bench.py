@@ -74,7 +74,10 @@ WIDE = 180
 
 
 def main(words: Sequence[str]) -> int:
-    """Run a benchmark and print its results. Return the exit code: 1 if `quick` found a job that uses more CPU than before."""
+    """Run a benchmark and print its results.
+
+    Return the exit code: 1 if `quick` found a job that uses more CPU than before.
+    """
     options = _parser().parse_args([*words] if _named(words) else [FIRST, *words])
     talk = Console(stderr=True)
     with Progress(console=talk, disable=not talk.is_terminal) as progress:

@@ -1,8 +1,8 @@
-"""What a burst loses: pub/sub → schema → route → log file, published faster than anybody can process it.
+"""The number of events lost in a burst: pub/sub → schema → route → log file, published faster than any program can process them.
 
-The server has its default limits: it disconnects a subscriber that is 32 MiB behind. Several processes publish at once, as
-fast as the server takes it, without waiting for answers. Beside the router stands a loop that one writes by hand with
-redis-py and asyncio, which validates each event before it reads the next one.
+The server has its default limits: it disconnects a subscriber that is 32 MiB behind. Several processes publish at once,
+as fast as the server accepts events, without waiting for answers. The router is compared with a simple hand-written
+loop of redis-py and asyncio, which validates each event before it reads the next one.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measure_router(events: int, publishers: int, command: Path) -> Turns:
             return {
                 LOST: Reading(lost, {"published/s": rate}),
                 CUT: Reading(at.cut_off, {"gaps": source["gaps"]}),
-                AHEAD: Reading(source.get("read_ahead_peak_bytes", 0) / MIB),  # another checkout may not have it
+                AHEAD: Reading(source.get("read_ahead_peak_bytes", 0) / MIB),  # other checkouts may lack it
                 PEAK: Reading(peak_mib(pid)),
                 AFTERWARDS: Reading(_resident_mib(pid)),
             }
@@ -118,7 +118,7 @@ def _loop(at: Server, folder: Path) -> Iterator[int]:
 
 
 def _burst(at: Server, lines: Lines, events: int, publishers: int) -> tuple[int, float]:
-    """Publish to a subscriber that is warm; return how many events did not come out, and how many a second went in."""
+    """Publish to a warm subscriber; return the number of lost events, and the number of published events per second."""
     send(at, publishes([CHANNEL], WARM_UP))
     lines.need(WARM_UP)
     bounds = [events * number // publishers for number in range(publishers + 1)]

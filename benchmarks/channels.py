@@ -149,7 +149,10 @@ def _measure(
 
 
 def measure_burst(title: str, events: int, channels: int, command: Path) -> Turns:
-    """Publish as fast as the server accepts events, and count the events that are lost. The server has its default limits."""
+    """Publish as fast as the server accepts events, and count the events that are lost.
+
+    The server has its default limits.
+    """
     own = sections(kinds()["1000-globs"].channels)
     messages = publishes(names(channels), events)
     with server(cuts_off=True) as at, tempfile.TemporaryDirectory() as temporary:

@@ -89,7 +89,10 @@ def commands(job: str, events: int) -> Sequence[bytes]:
 
 
 def sections(job: str, _at: Server, folder: Path) -> dict[str, Any]:
-    """Return the sections of the configuration that are special for a job. The job `durable` is pub/sub with a queue in Redis."""
+    """Return the sections of the configuration that are special for a job.
+
+    The job `durable` is pub/sub with a queue in Redis.
+    """
     if job == "stream":
         return {"sources": {"bench": {"type": "stream", "streams": [CHANNEL], "start": "oldest"}}}
     return {"sinks": {"audit": log_sink(folder, "redis" if job == "durable" else "memory")}}

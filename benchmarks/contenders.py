@@ -1,10 +1,10 @@
 """The programs with which the router is compared: `python contenders.py NAME PORT SCHEMA OUT` runs one of them.
 
-`floor` only reads the publishes: a bare loop of sockets and hiredis, the least that any Python program pays. `redis-py` is
-what one writes first: `get_message`, `json`, `jsonschema`, a line in a file.
-`asyncio` is the same with `listen()`. `list` is the least that a consumer of a list does who loses nothing: move an item,
-write it, remove it. `fan-out` is a straight-line program that writes each event to several files, of which it takes
-the number as a further argument.
+`floor` only reads the published messages in a bare loop of sockets and hiredis: this is the minimum cost of any Python
+program. `redis-py` is a simple program: `get_message`, `json`, `jsonschema`, and a line in a file. `asyncio` is the
+same program with `listen()`. `list` is the minimum work of a list consumer that loses nothing: move an item, write it,
+remove it. `fan-out` is a straight-line program that writes each event to several files; their number is a further
+argument.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Publishes numbered notifications as fast as the server takes them: `python flood.py PORT FIRST COUNT`.
+"""Publishes numbered notifications as fast as the server accepts them: `python flood.py PORT FIRST COUNT`.
 
-It prepares everything, prints an empty line, and waits for a line of its standard input before it publishes. It ends when
-the server has executed everything.
+The program prepares all commands, prints an empty line, and waits for a line on its standard input before it publishes.
+It ends when the server has executed all commands.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def command(number: int) -> bytes:
-    """Return the command that publishes the notification of this number, of 90 bytes."""
+    """Return the command that publishes the notification with this number, which has 90 bytes."""
     body = b'{"event": "signup", "message": "user %d signed up", "user_id": %d, "severity": "low"}' % (
         number,
         number + 1,
@@ -20,7 +20,7 @@ def command(number: int) -> bytes:
 
 
 def main(port: int, first: int, count: int) -> None:
-    """Publish `count` notifications, the first of which has the number `first`."""
+    """Publish `count` notifications, numbered from `first`."""
     flood = b"".join(map(command, range(first, first + count)))
     with socket.create_connection(("127.0.0.1", port)) as connection:
         print(flush=True)

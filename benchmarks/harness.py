@@ -70,7 +70,10 @@ class Server:
 
     @property
     def cut_off(self) -> int:
-        """The number of times that the server disconnected a client that was too far behind. It is read from the server's log, because INFO of Redis 7.0 has no such count."""
+        """The number of times that the server disconnected a client that was too far behind.
+
+        It is read from the server's log, because INFO of Redis 7.0 has no such count.
+        """
         return self.log.read_text(errors="replace").count("for overcoming of output buffer limits")
 
     @property
@@ -216,7 +219,10 @@ def publishes(channels: Sequence[str], events: int) -> list[bytes]:
 
 
 def send(at: Server, commands: Sequence[bytes], window: int = 400) -> None:
-    """Send commands as fast as the server accepts them, `window` at a time. Each reply must be one line or a bulk string."""
+    """Send commands as fast as the server accepts them, `window` at a time.
+
+    Each reply must be one line or a bulk string.
+    """
     with socket.create_connection(("127.0.0.1", at.port)) as connection, connection.makefile("rb") as replies:
         for start in range(0, len(commands), window):
             part = commands[start : start + window]
@@ -228,7 +234,10 @@ def send(at: Server, commands: Sequence[bytes], window: int = 400) -> None:
 
 
 def split(commands: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:
-    """Return the commands in this number of parts of equal size. The last part may be smaller. If there are too few commands, there are fewer parts."""
+    """Return the commands in this number of parts of equal size.
+
+    The last part may be smaller. If there are too few commands, there are fewer parts.
+    """
     size = max(-(-len(commands) // parts), 1)
     return [commands[start : start + size] for start in range(0, len(commands), size)]
 
@@ -252,7 +261,8 @@ def cpu_seconds(pid: int) -> float:
     total, pids = 0.0, [pid]
     for each in pids:
         with contextlib.suppress(OSError):
-            # The clock id of another process, as made by clock_getcpuclockid(3). It counts nanoseconds; /proc only has hundredths of a second.
+            # The clock id of another process, as made by clock_getcpuclockid(3). It counts nanoseconds; /proc only has
+            # hundredths of a second.
             total += time.clock_gettime((~each << 3) | 2)
             pids += [int(child) for child in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
     return total
@@ -354,7 +364,10 @@ def _scripted(shown: Any, end: str, inside: Counter[str]) -> None:
 
 
 def _calls(client: redis.Redis) -> Counter[str]:
-    """Return the number of calls of each command. Subcommands, such as `xinfo|stream`, count as their command, `xinfo`."""
+    """Return the number of calls of each command.
+
+    Subcommands, such as `xinfo|stream`, count as their command, `xinfo`.
+    """
     stats: Any = client.info("commandstats")
     calls: Counter[str] = Counter()
     for name, values in stats.items():

@@ -37,7 +37,11 @@ async def endpoint(port: int) -> None:
 
 
 def command(number: int) -> bytes:
-    """Return the Redis command of one event. Of ten events, four are timed, four are published on other channels, one is added to a stream, and one is pushed to a list."""
+    """Return the Redis command of one event.
+
+    Of ten events, four are timed, four are published on other channels, one is added to a stream, and one is pushed to
+    a list.
+    """
     told = {"event": "tick", "message": f"{time.time():.6f}", "user_id": number + 1, "severity": "low"}
     body, place = json.dumps(told).encode(), number % 10
     if number % POSTS == POSTS - 5:

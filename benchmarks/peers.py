@@ -187,7 +187,10 @@ def draw(runs: list[Run], file: Path) -> None:
 
 
 def best(contenders: dict[str, int], rounds: int, progress: Progress) -> list[Run]:
-    """Return the run with the least CPU time of each contender. The runs are made in turn; slower runs were slowed by the machine."""
+    """Return the run with the least CPU time of each contender.
+
+    The runs are made in turn; slower runs were slowed by the machine.
+    """
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     task = progress.add_task("", total=rounds * len(contenders))
     for _ in range(rounds):

@@ -29,7 +29,8 @@ from benchmarks.results import THIS, Case, Figure, Reading, Turns, in_turn
 
 BASELINE = HERE / "baseline.json"
 TOLERANCE = 0.15
-"""The fraction by which a ratio may exceed the stored one. Two runs of one checkout differ by a tenth on a busy machine."""
+"""The fraction by which a ratio may exceed the stored one. Two runs of one checkout differ by a tenth on a busy
+machine."""
 OK, DEARER, CHEAPER, NEW = "ok", "dearer", "cheaper", "not stored"
 
 

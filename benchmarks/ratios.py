@@ -1,7 +1,7 @@
-"""The statistics of a few noisy measurements: the ratio of each pair, the median of the ratios, and an interval for the median. Pure.
+"""The statistics of a few noisy measurements: the ratio of each pair, their median, and an interval for it.
 
-On a busy machine, single figures vary by a third. Two figures that are measured one right after the other vary alike.
-So figures are compared pair by pair.
+Pure. On a busy machine, single figures vary by a third. Two figures that are measured one right after the other vary
+alike. So figures are compared pair by pair.
 """
 
 from __future__ import annotations

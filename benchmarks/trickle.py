@@ -204,7 +204,10 @@ def publish(at: Server, commands: Sequence[bytes], rate: int, sent: Callable[[],
 
 
 def _waits(pid: int) -> int:
-    """Return the number of times that the process has waited so far. A program that waits once for each event has 1 wait/event."""
+    """Return the number of times that the process has waited so far.
+
+    A program that waits once for each event has 1 wait/event.
+    """
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
 

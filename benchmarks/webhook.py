@@ -112,7 +112,8 @@ def _cpu(name: str) -> str:
 
 
 Begin = Callable[[Path, Server, str, Path], "contextlib.AbstractContextManager[int]"]
-"""A function that starts a poster, given the command, the server, the URL and a working folder. It yields the process id."""
+"""A function that starts a poster, given the command, the server, the URL and a working folder. It yields the process
+id."""
 
 
 @contextlib.contextmanager
