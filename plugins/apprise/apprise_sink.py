@@ -1,4 +1,7 @@
-"""The apprise sink: sends one message to each URL of a delivery, in threads. The failure of one URL does not affect the others."""
+"""The apprise sink: sends one message to each URL of a delivery, in threads.
+
+The failure of one URL does not affect the others.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,8 @@ class AppriseSink(Sink):
         except TransientError as error:
             if url in self._options.urls:
                 raise
-            # The URL belongs to one recipient, so a fault of its service says nothing about the services of the other recipients.
+            # The URL belongs to one recipient, so a fault of its service says nothing about the services of the other
+            # recipients.
             raise TransientError(str(error), scope="address") from None
 
 

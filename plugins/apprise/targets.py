@@ -11,7 +11,8 @@ from router.api import is_placeholder
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _BETWEEN = re.compile(r"[/:@?&=,;#]+")
 _SHORTEST = 4
-"""The least number of characters of a part of a URL that is hidden in texts. Shorter parts may occur in ordinary words."""
+"""The least number of characters of a part of a URL that is hidden in texts. Shorter parts may occur in ordinary
+words."""
 
 
 def address_of(url: str) -> str:

@@ -44,7 +44,10 @@ class ChatOptions(SinkOptions, defer_build=True):
     @field_validator("thread", "update")
     @classmethod
     def _webhook_can(cls, key: str | None, info: ValidationInfo) -> str | None:
-        """Refuse a key that the webhook does not support. Without a URL, the sink is a bot, which supports all keys, or has another fault."""
+        """Refuse a key that the webhook does not support.
+
+        Without a URL, the sink is a bot, which supports all keys, or has another fault.
+        """
         service, url = info.data.get("service", ""), info.data.get("url")
         webhook = SERVICES[service].webhook if service in SERVICES and url is not None else None
         if key is None or webhook is None:

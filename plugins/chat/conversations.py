@@ -52,7 +52,8 @@ class Conversations:
         self._service = service
         self._sender = sender
         self._context = context
-        # The answer and the places of messages that were sent but not remembered, by the key of the message. The next attempt must not send them again.
+        # The answer and the places of messages that were sent but not remembered, by the key of the message. The next
+        # attempt must not send them again.
         self._unwritten = Recent(REMEMBERED)
         self._told_at = float("-inf")
 

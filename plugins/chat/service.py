@@ -72,7 +72,10 @@ class Sender:
         raise NotImplementedError
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Replace the text of the message at a place. Raises `PermanentError` if the service refuses that permanently."""
+        """Replace the text of the message at a place.
+
+        Raises `PermanentError` if the service refuses that permanently.
+        """
         raise NotImplementedError
 
 
@@ -103,7 +106,10 @@ class Webhook(NamedTuple):
 
 
 class WebhookSender(Sender):
-    """The sender of a webhook, which has one destination. `url` is the whole URL; the base of `api` is the beginning of `url`."""
+    """The sender of a webhook, which has one destination.
+
+    `url` is the whole URL; the base of `api` is the beginning of `url`.
+    """
 
     def __init__(self, api: WebApi, url: str, kind: Webhook) -> None:
         self.edits = kind.edits

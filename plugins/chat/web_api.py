@@ -75,13 +75,15 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 Judge = Callable[[Seen, float], None]
-"""A function that judges an answer, given the time for Retry-After. It returns if the message was accepted, else it raises a delivery error."""
+"""A function that judges an answer, given the time for Retry-After. It returns if the message was accepted, else it
+raises a delivery error."""
 
 
 def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
-    """Judge an answer only by its status. `wait` is the delay in seconds that the body asks for, None if it asks for none.
+    """Judge an answer only by its status.
 
-    `everywhere` means that a limit applies to the whole bot, not to one address.
+    `wait` is the delay in seconds that the body asks for, None if it asks for none. `everywhere` means that a limit
+    applies to the whole bot, not to one address.
     """
     try:
         check_response(seen, now=now)
@@ -94,7 +96,10 @@ def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool =
 
 
 def judge_webhook(seen: Seen, now: float) -> None:
-    """Judge an answer by its status. The URL is the credential, so a 403 means that the URL is refused. Discord's body has the time to wait."""
+    """Judge an answer by its status.
+
+    The URL is the credential, so a 403 means that the URL is refused. Discord's body has the time to wait.
+    """
     if seen.status == 403:
         raise SinkError(quote_response(seen))
     judge_status(seen, now, seen.data.get("retry_after"))

@@ -55,7 +55,8 @@ def _absolute(folder: str) -> str:
 
 PlainText = Annotated[str, AfterValidator(_plain)]
 
-# The type is marked as a template, although templates are refused. So `check` needs no credentials for the value, as for a webhook's header.
+# The type is marked as a template, although templates are refused. So `check` needs no credentials for the value, as
+# for a webhook's header.
 Value = Annotated[str, Template(), AfterValidator(_plain)]
 
 
@@ -90,7 +91,10 @@ class CommandOptions(SinkOptions, defer_build=True):
 
     @property
     def check_warnings(self) -> Sequence[OptionWarning]:
-        """The warnings about programs and folders that this machine lacks. They are not errors, because `check` may run on another machine than the router."""
+        """The warnings about programs and folders that this machine lacks.
+
+        They are not errors, because `check` may run on another machine than the router.
+        """
         found = []
         fault = program_fault(self.argv[0], self.environment["PATH"])
         if fault:

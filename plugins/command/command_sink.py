@@ -101,7 +101,10 @@ def _quoted(output: bytes, options: CommandOptions, lines: int | None = None) ->
 
 
 def _without_first_word(text: str) -> str:
-    """Return a text, which was cut at its beginning, without its first word. The word may be the end of a secret, which would not be recognised and hidden."""
+    """Return a text, which was cut at its beginning, without its first word.
+
+    The word may be the end of a secret, which would not be recognised and hidden.
+    """
     return text.partition(" ")[2]
 
 

@@ -92,7 +92,8 @@ class Run:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = os.fsdecode(self._argv[0])
-        # The program is searched for here and not by the new process, which would block this process if the file system does not answer.
+        # The program is searched for here and not by the new process, which would block this process if the file system
+        # does not answer.
         fault = program_fault(program, self._env["PATH"])
         if fault is None and not Path(self._cwd).is_dir():
             fault = f"there is no folder {self._cwd} to run it in (`cwd`)"

@@ -231,7 +231,10 @@ def trusted_certificates(ca_file: str | None) -> ssl.SSLContext:
 
 
 def our_name() -> str:
-    """Return this machine's full name. Return an empty text if the name has no dot, such as `localhost`, because many servers refuse it."""
+    """Return this machine's full name.
+
+    Return an empty text if the name has no dot, such as `localhost`, because many servers refuse it.
+    """
     name = socket.getfqdn()
     return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""
 

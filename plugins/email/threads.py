@@ -16,7 +16,10 @@ class Threads:
         self._context = context
 
     async def find(self, key: str, mail: Mail) -> dict[str, str]:
-        """Return the Message-ID of the first mail by recipient address, for recipients that got one. Raises the delivery error."""
+        """Return the Message-ID of the first mail by recipient address, for recipients that got one.
+
+        Raises the delivery error.
+        """
         addresses = [box.address for box in mail.recipients]
         found = await message_memory(self._context, "thread").find([(key, address) for address in addresses])
         return {address: first for address, first in zip(addresses, found, strict=True) if first}

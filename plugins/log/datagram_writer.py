@@ -23,7 +23,8 @@ _ENDED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 REMEMBERED = 10_000
-"""The largest number of remembered deliveries that interrupted batches have sent. Their retry succeeds without sending again."""
+"""The largest number of remembered deliveries that interrupted batches have sent. Their retry succeeds without sending
+again."""
 
 PAUSE_AFTER = 256 * 1024
 """The number of bytes after which other tasks of the event loop get a turn."""
@@ -67,7 +68,10 @@ class DatagramWriter:
         self._disconnect()
 
     async def _send_all(self, batch: Sequence[tuple[Event, LogOptions]], results: list[Result]) -> None:
-        """Send a batch, and append the result of each event. After a failure of the service, the remaining events are not tried."""
+        """Send a batch, and append the result of each event.
+
+        After a failure of the service, the remaining events are not tried.
+        """
         sent = 0
         for event, options in batch:
             if event.key in self._known:

@@ -29,7 +29,8 @@ DESCRIPTORS = {"stdout": 1, "stderr": 2}
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
 
 REMEMBERED = 10_000
-"""The largest number of remembered deliveries that interrupted writes have written. Their retry succeeds without writing again."""
+"""The largest number of remembered deliveries that interrupted writes have written. Their retry succeeds without
+writing again."""
 
 
 class LineWriter:

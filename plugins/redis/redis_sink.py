@@ -13,7 +13,8 @@ Words = tuple[str | bytes | int, ...]
 
 
 LARGEST = 4 * 1024**2
-"""The number of bytes after which a new pipeline begins, because each pipeline must be done within the timeout of one call."""
+"""The number of bytes after which a new pipeline begins, because each pipeline must be done within the timeout of one
+call."""
 
 _HALF = "the key or the value has half a character (a lone surrogate), which UTF-8 can't hold"
 

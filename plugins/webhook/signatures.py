@@ -22,7 +22,10 @@ ASYMMETRIC = ("whsk_", "whpk_")
 
 
 def secret_fault(secret: Secret) -> str | None:
-    """Return why a secret can't be used for Standard Webhooks; None if it can. A valid secret is base64, with or without `whsec_`."""
+    """Return why a secret can't be used for Standard Webhooks; None if it can.
+
+    A valid secret is base64, with or without `whsec_`.
+    """
     text = secret.get_secret_value()
     if secret.is_placeholder:
         return None

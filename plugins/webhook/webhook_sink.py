@@ -36,7 +36,10 @@ Pairs = Sequence[tuple[Event, WebhookOptions]]
 
 
 class WebhookSink(Sink):
-    """Sends each event in its own request. With `batch_as`, events of a batch that have the same URL and headers share a request."""
+    """Sends each event in its own request.
+
+    With `batch_as`, events of a batch that have the same URL and headers share a request.
+    """
 
     deliver_batch: Callable[[Pairs], Awaitable[list[Result]]]
     """The method for batches, set only with `batch_as`: the router passes batches to a sink that has it."""
@@ -46,7 +49,8 @@ class WebhookSink(Sink):
 
     def __init__(self, options: WebhookOptions) -> None:
         self._options = options
-        # A 404 of the sink's own URL is the sink's fault. A 404 of a rendered URL, or of a route's URL, concerns only one delivery.
+        # A 404 of the sink's own URL is the sink's fault. A 404 of a rendered URL, or of a route's URL, concerns only
+        # one delivery.
         self._literal_url = None if is_template(options.url) else options.url
         self._signer = Signer(options.signing_secrets, options.hmac_secret)
         self._credentials = {} if options.auth is None else _authorization(options.auth)

@@ -12,7 +12,8 @@ from py_vapid import Vapid02
 from router.api import Clock, Recent, Secret
 
 VALID_FOR = 12 * 3600
-"""The lifetime of a token in seconds. A push service refuses a token that is valid for more than 24 hours by the service's clock."""
+"""The lifetime of a token in seconds. A push service refuses a token that is valid for more than 24 hours by the
+service's clock."""
 
 RENEWED_BEFORE = 3600
 """The seconds before its expiry at which a token is replaced, because clocks differ."""
@@ -25,7 +26,10 @@ _NO_KEY = "is not a private key of the curve P-256: a PEM, or its 32 bytes as ba
 
 
 def read_key(secret: Secret) -> Any:
-    """Return the private key in a secret, which is a PEM, or the private number's bytes as base64url. Raises `ValueError`."""
+    """Return the private key in a secret, which is a PEM, or the private number's bytes as base64url.
+
+    Raises `ValueError`.
+    """
     text = secret.get_secret_value().strip()
     try:
         if text.startswith("-----BEGIN"):
@@ -42,7 +46,10 @@ def read_key(secret: Secret) -> Any:
 
 
 class Signer:
-    """Makes the header that proves the sender's identity to a push service. One token serves all messages to a service for hours."""
+    """Makes the header that proves the sender's identity to a push service.
+
+    One token serves all messages to a service for hours.
+    """
 
     def __init__(self, key: Secret, subject: str, clock: Clock) -> None:
         self._vapid = read_key(key)

@@ -1,4 +1,7 @@
-"""The webpush sink: sends one encrypted message to each browser of a delivery. The failure of one browser does not affect the others."""
+"""The webpush sink: sends one encrypted message to each browser of a delivery.
+
+The failure of one browser does not affect the others.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ AT_A_TIME = 8
 """The maximum number of requests of one delivery that are under way at the same time."""
 
 REQUEST_TIMEOUT = 8.0
-"""The timeout of one request in seconds. It is less than the default `timeout` of the attempt, so that a slow server is a failure of one browser only."""
+"""The timeout of one request in seconds. It is less than the default `timeout` of the attempt, so that a slow server is
+a failure of one browser only."""
 
 WARNED_EVERY = 60.0
 """The shortest time, in seconds, between two log lines about an app that could not be notified."""
@@ -123,7 +127,10 @@ class WebPushSink(Sink):
             raise TransientError(f"the push service did not answer within {REQUEST_TIMEOUT:g} s") from None
 
     async def _tell_app(self, event: Event, options: WebPushOptions, to: Subscription, answer: HttpResponse) -> None:
-        """Publish that a subscription no longer exists. The delivery ends even if that fails, because the next event publishes it again."""
+        """Publish that a subscription no longer exists.
+
+        The delivery ends even if that fails, because the next event publishes it again.
+        """
         redis = self._context.redis
         if options.gone is None or redis is None:
             return
@@ -141,7 +148,10 @@ class WebPushSink(Sink):
 
 
 def _tag(event: Event) -> str:
-    """Return the tag of a notification. It is the same on every attempt, so a repeated notification replaces the first one in the browser."""
+    """Return the tag of a notification.
+
+    It is the same on every attempt, so a repeated notification replaces the first one in the browser.
+    """
     return hashlib.sha256(f"{event.id}:{event.route}:{event.sink}".encode()).hexdigest()[:32]
 
 

@@ -224,7 +224,10 @@ def print_json(document: Any, *, indent: int = 0) -> None:
 
 
 def console(*, width: int, err: bool = False, markup: bool = True) -> Console:
-    """Return a console for tables, bars and colours; `width` applies if there is no terminal. Without colours, bold text is off too."""
+    """Return a console for tables, bars and colours; `width` applies if there is no terminal.
+
+    Without colours, bold text is off too.
+    """
     from rich.console import Console
 
     stream, descriptor = (sys.stderr, 2) if err else (sys.stdout, 1)

@@ -20,7 +20,8 @@ from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
 COLLECTING = (1_000_000, 20, 20)
-"""The thresholds of garbage collection. Objects that are imported and loaded at the start stay, so no collection needs to examine them: of 100,000 objects, only a few hundred are garbage that a collection would find."""
+"""The thresholds of garbage collection. Objects that are imported and loaded at the start stay, so no collection needs
+to examine them: of 100,000 objects, only a few hundred are garbage that a collection would find."""
 
 
 class Entry(NamedTuple):
@@ -98,7 +99,10 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments name. Raises a usage error with the nearest name if the command is unknown."""
+        """Return the command that the arguments name.
+
+        Raises a usage error with the nearest name if the command is unknown.
+        """
         if args[0].startswith("-") or self.get_command(ctx, args[0]):
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches
@@ -174,7 +178,10 @@ def _told(error: RouterError) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open closed standard descriptors on /dev/null. Otherwise the next socket would get their number, and receive our output."""
+    """Open closed standard descriptors on /dev/null.
+
+    Otherwise the next socket would get their number, and receive our output.
+    """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)

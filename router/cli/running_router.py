@@ -53,7 +53,8 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
         if client.answers():
             return client
     if config is not None:
-        # If the file has an address, the router at a socket may be a different router, or may have loaded the file before the address was set.
+        # If the file has an address, the router at a socket may be a different router, or may have loaded the file
+        # before the address was set.
         found = next((each for each in sockets if (_runs(each, config) if listen else each.answers())), None)
     if found is not None:
         return found

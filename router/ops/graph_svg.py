@@ -85,7 +85,10 @@ class Box(NamedTuple):
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Return an estimate of the width of a string in common sans-serif fonts. The estimate is rather too large than too small."""
+    """Return an estimate of the width of a string in common sans-serif fonts.
+
+    The estimate is rather too large than too small.
+    """
     return sum(map(_em, text)) * size * (1.12 if bold else 1.0)
 
 

@@ -202,7 +202,10 @@ class _Resolver:
         self._guarded = guarded
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """Return the addresses of a name. Raises OSError if the name has no address, or if an address is private and must not be used."""
+        """Return the addresses of a name.
+
+        Raises OSError if the name has no address, or if an address is private and must not be used.
+        """
         found = await _in_thread(partial(_addresses, host, port, family), "resolve")
         if self._guarded:
             for *_, address in found:
@@ -226,7 +229,10 @@ def _addresses(host: str, port: int, family: int) -> list[_AddressInfo]:
 
 
 async def _in_thread(work: Callable[[], _Result], name: str) -> _Result:
-    """Run a function in its own daemon thread, and return the result. The exit of the process does not wait for the thread."""
+    """Run a function in its own daemon thread, and return the result.
+
+    The exit of the process does not wait for the thread.
+    """
     future: Future[_Result] = Future()
     future.set_running_or_notify_cancel()  # otherwise `set_result` would raise if the waiting task was cancelled
 
@@ -329,7 +335,10 @@ def _certificate_fault(error: Exception) -> str:
 
 
 def _find(error: BaseException | None, kind: type[_PrivateAddressError]) -> _PrivateAddressError | None:
-    """Return an error of this kind among the causes, else None. The number of steps is bounded, because the chain may be cyclic."""
+    """Return an error of this kind among the causes, else None.
+
+    The number of steps is bounded, because the chain may be cyclic.
+    """
     for _ in range(10):
         if error is None or isinstance(error, kind):
             return error

@@ -41,7 +41,10 @@ def checked(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
 
 
 def _header_fault(value: str) -> str | None:
-    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can. Values are sent as UTF-8."""
+    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can.
+
+    Values are sent as UTF-8.
+    """
     if len(value) <= MAX_HEADER and value.isascii() and value.isprintable():
         return None
     if found := _CONTROL.search(value):

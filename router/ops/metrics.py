@@ -93,7 +93,10 @@ class SinkMeter:
         self.ages.observe(max(seconds, 0.0), count)
 
     def delivered(self, received_at: Iterable[tuple[datetime, int]], now: float) -> None:
-        """Count successful deliveries, given as the number of deliveries by the time at which their events were received. `now` is seconds since the epoch."""
+        """Count successful deliveries, given as the number of deliveries by the time at which their events were received.
+
+        `now` is seconds since the epoch.
+        """
         total = 0
         for at, count in received_at:
             total += count

@@ -15,7 +15,8 @@ PATIENCE = 1000
 """Milliseconds after which `possible_changes` yields even without a change, because the set of files may have grown."""
 
 QUIET = 100
-"""Milliseconds without a further change before `possible_changes` yields, so that a program can finish writing several files."""
+"""Milliseconds without a further change before `possible_changes` yields, so that a program can finish writing several
+files."""
 
 State = tuple[int, int, int] | None
 """The state of a file by which a change is noticed: modification time, size, inode; None if the file is missing."""

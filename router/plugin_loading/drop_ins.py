@@ -24,7 +24,8 @@ from router.files import UnreadableError, distrust, read_file, resolve_path
 _MODULE_PREFIX = "event_router_plugin_"
 
 KEPT = 8
-"""The number of contents of one drop-in whose modules stay imported. One of them is in force; the others may have deliveries under way."""
+"""The number of contents of one drop-in whose modules stay imported. One of them is in force; the others may have
+deliveries under way."""
 
 Sources = Mapping[Path, bytes]
 """The contents of a drop-in's files, by absolute path, as they were read for one load."""

@@ -51,7 +51,10 @@ def _ignore(_text: str) -> None:
 
 
 def shared_of(loaded: Loaded, around: Runtime, letters: KeptLetters) -> Shared:
-    """Return the objects that the parts of a router share. Without a writer of dead letters, every queue is in memory."""
+    """Return the objects that the parts of a router share.
+
+    Without a writer of dead letters, every queue is in memory.
+    """
     current, ids = CurrentPipeline(), Ids("test")
     summaries = DeadLetterSummaries(
         letters, current.hand_over, clock=around.clock, ids=ids, notify=None, config_file=loaded.path

@@ -52,13 +52,13 @@ async def check_lookup(
     records: Mapping[str, Mapping[str, Any]] | None = None,
     plugins: Folders = None,
 ) -> Report:
-    """Check that lookups of a type do what the router relies on, and return the report. Faults of the lookup are reported, not raised.
+    """Check that lookups of a type do what the router relies on, and return the report.
 
-    `options` are the keys of the lookup in the configuration. In `key` (or in `url` of an HTTP lookup),
-    `{{ payload.key }}` stands for the requested key, which is the default of `key`. `records` maps keys that the store
-    has to their records. `service` is the stand-in for the store: without it, the behaviour with an unavailable store
-    is not checked. `plugins` are folders of drop-ins; by default `plugins/` in the current folder. Raises `ConfigError`
-    if the options or the type can't be used.
+    Faults of the lookup are reported, not raised. `options` are the keys of the lookup in the configuration. In `key`
+    (or in `url` of an HTTP lookup), `{{ payload.key }}` stands for the requested key, which is the default of `key`.
+    `records` maps keys that the store has to their records. `service` is the stand-in for the store: without it, the
+    behaviour with an unavailable store is not checked. `plugins` are folders of drop-ins; by default `plugins/` in the
+    current folder. Raises `ConfigError` if the options or the type can't be used.
     """
     known = dict(records or {})
     written = {"type": lookup_type, **(options or {})}
@@ -155,7 +155,10 @@ class _LookupCheck:
         return definition.key.render(make_event({"key": text}), self._clock.now(), {})
 
     async def _fetch(self, *texts: str) -> list[Any] | None:
-        """Return the store's result for each key: a mapping, None or an exception. Return None if the result is unknown."""
+        """Return the store's result for each key: a mapping, None or an exception.
+
+        Return None if the result is unknown.
+        """
         keys = [self._key(text) for text in texts]
         self._clock.advance(1e6)  # nothing is cached, and no failure remembered
         answers = await self._lookup.fetch(keys)

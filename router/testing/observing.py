@@ -145,7 +145,10 @@ class _Lines(logging.Handler):
         self._files = files
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line, with its traceback if it has one. Lines of other code are ignored, because a stand-in may log too."""
+        """Keep one line, with its traceback if it has one.
+
+        Lines of other code are ignored, because a stand-in may log too.
+        """
         if record.pathname in self._files:
             with contextlib.suppress(Exception):  # the arguments do not fit the format of the line
                 self._into.append(self.format(record))

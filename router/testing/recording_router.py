@@ -194,7 +194,10 @@ class RecordingRouter:
         return sum(book.unmatched for book in self._books.values())
 
     def suppressed(self, sink: str) -> dict[str, int]:
-        """Return the number of suppressed deliveries of a sink so far, by reason. Raises `KeyError` if there is no such sink."""
+        """Return the number of suppressed deliveries of a sink so far, by reason.
+
+        Raises `KeyError` if there is no such sink.
+        """
         return {str(reason): number for reason, number in self._sinks[sink].worker.book.suppressed.items()}
 
 

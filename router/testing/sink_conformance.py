@@ -39,7 +39,8 @@ TOO_LONG = 0.3
 """Seconds after which a delivery without an answer is cancelled."""
 
 TOO_LONG_IN_PROCESS = 5.0
-"""The same limit for a sink that runs in processes of its own. It is longer, because a killed process has to start again."""
+"""The same limit for a sink that runs in processes of its own. It is longer, because a killed process has to start
+again."""
 
 SEVERAL = 3
 """The number of deliveries in a batch."""
@@ -56,13 +57,14 @@ async def check_sink(
     plugins: Folders = None,
     redis_url: str | None = None,
 ) -> Report:
-    """Check that sinks of a type do what the router relies on, and return the report. Faults of the sink are reported, not raised.
+    """Check that sinks of a type do what the router relies on, and return the report.
 
-    `options` are the keys of the sink in the configuration, including the host's keys. `service` is the stand-in for
-    the service that the sink sends to: without it, failures are not checked. `event` is an event that can be delivered
-    with these options; the default is the result of `make_event()`. `plugins` are folders of drop-ins; by default
-    `plugins/` in the current folder. `redis_url` is the server behind `context.redis` and `context.messages`, which a
-    sink that uses them needs. Raises `ConfigError` if the options or the type can't be used.
+    Faults of the sink are reported, not raised. `options` are the keys of the sink in the configuration, including the
+    host's keys. `service` is the stand-in for the service that the sink sends to: without it, failures are not checked.
+    `event` is an event that can be delivered with these options; the default is the result of `make_event()`. `plugins`
+    are folders of drop-ins; by default `plugins/` in the current folder. `redis_url` is the server behind
+    `context.redis` and `context.messages`, which a sink that uses them needs. Raises `ConfigError` if the options or
+    the type can't be used.
     """
     findings = Findings(f"sink {sink_type}", RULES)
     written = {"allow_private": True, **(options or {}), "type": sink_type}
@@ -199,7 +201,10 @@ class _SinkCheck:
                 )
 
     async def _asks_for_time(self, bench: SinkBench) -> None:
-        """Let the service ask the sink to wait. The sink is paused afterwards, so this bench can't deliver anything more."""
+        """Let the service ask the sink to wait.
+
+        The sink is paused afterwards, so this bench can't deliver anything more.
+        """
         if not self._fails("busy"):
             self._findings.skip("give a `service` that can be busy", "retry-after")
             return

@@ -30,7 +30,10 @@ Failure = Literal["unavailable", "refused", "busy", "silent"]
 
 
 class Service(Protocol):
-    """The stand-in that `check_sink` and `check_lookup` make fail. Implement this class for a service that does not speak HTTP."""
+    """The stand-in that `check_sink` and `check_lookup` make fail.
+
+    Implement this class for a service that does not speak HTTP.
+    """
 
     @property
     def received(self) -> int:

@@ -26,7 +26,10 @@ def judge_hook(seen: Seen, now: float) -> None:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer to the bot. Mattermost answers 403 if a channel does not exist or the bot is not in it, and 404 for an unknown user."""
+    """Judge an answer to the bot.
+
+    Mattermost answers 403 if a channel does not exist or the bot is not in it, and 404 for an unknown user.
+    """
     known = bool(seen.data.get("id")) and seen.data.get("id") != "api.context.404.app_error"
     if seen.status == 404 and not known:
         raise NoPageError(quote_response(seen))

@@ -364,7 +364,10 @@ async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: flo
 
 
 def _tell_failures(chosen: DeadLetterFilter) -> None:
-    """Warn about letters for which `--where` failed. Otherwise a wrong expression would look like an expression without a match."""
+    """Warn about letters for which `--where` failed.
+
+    Otherwise a wrong expression would look like an expression without a match.
+    """
     for told, number in chosen.failures.most_common(5):
         tell(f"warning: {told} (for {views.count(number)}, left out)", "warning")
 

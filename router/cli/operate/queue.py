@@ -93,7 +93,10 @@ def _state(name: str, loaded: Loaded, working: frozenset[str]) -> str:
 
 
 def _show(standings: Mapping[str, Standing], states: Mapping[str, str]) -> None:
-    """Print the queues as a table. The columns of the next due time and the last error are shown only if any delivery is delayed."""
+    """Print the queues as a table.
+
+    The columns of the next due time and the last error are shown only if any delivery is delayed.
+    """
     now = time.time()
     delayed = any(standing.next_due for standing in standings.values())
     rows = [

@@ -20,7 +20,10 @@ def fault_warning(name: str, sink: Document) -> str | None:
 
 
 def trouble(name: str, sink: Document, book: Document, now: float) -> str | None:
-    """Return why deliveries of a sink wait or were dropped; None if no deliveries wait or were dropped. `now` is seconds since the epoch."""
+    """Return why deliveries of a sink wait or were dropped; None if no deliveries wait or were dropped.
+
+    `now` is seconds since the epoch.
+    """
     parts = [*_failing(sink, now), *_waiting(sink, book["pending"], now), *_full(sink, book)]
     return f"sink {name}: {'; '.join(parts)}" if parts else None
 
@@ -45,7 +48,10 @@ def _failing(sink: Document, now: float) -> list[str]:
 
 
 def _waiting(sink: Document, pending: int, now: float) -> list[str]:
-    """Return how many deliveries wait, why, and when the next one is attempted. Older versions of the router do not report that time."""
+    """Return how many deliveries wait, why, and when the next one is attempted.
+
+    Older versions of the router do not report that time.
+    """
     at, failure = sink.get("next_attempt"), sink.get("last_failure")
     soon = "" if at is None else f", next attempt in {span(max(at - now, 0.0))}"
     if sink["breaker_open"]:

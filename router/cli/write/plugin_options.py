@@ -74,7 +74,10 @@ class TypeOptions(NamedTuple):
 
 
 def types_named(plugins: Plugins, name: str) -> list[TypeOptions]:
-    """Return the types of this name, a sink before a lookup. If there are none, return the types that the plugin of this name registered."""
+    """Return the types of this name, a sink before a lookup.
+
+    If there are none, return the types that the plugin of this name registered.
+    """
     found = list(_types(plugins, [name], [name]))
     if found:
         return found

@@ -65,12 +65,17 @@ class SinkBook(msgspec.Struct):
     suppressed: Counter[Reason] = msgspec.field(default_factory=Counter)
     handed_over: int = 0
     degraded: int = 0
-    """Deliveries with the JSON line in place of a text that could not be rendered. They are also counted in `delivered`."""
+    """Deliveries with the JSON line in place of a text that could not be rendered. They are also counted in
+    `delivered`."""
     dropped_by_channel: Counter[str] = msgspec.field(default_factory=Counter)
-    """The number of drops by channel, for the first `CHANNELS` channels. Other channels and very long names are counted under `OTHER`."""
+    """The number of drops by channel, for the first `CHANNELS` channels. Other channels and very long names are counted
+    under `OTHER`."""
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Count `number` settled deliveries. Every outcome except delivered, printed and handed over needs a `reason`."""
+        """Count `number` settled deliveries.
+
+        Every outcome except delivered, printed and handed over needs a `reason`.
+        """
         if outcome is Outcome.DELIVERED:
             self.delivered += number
         elif outcome is Outcome.PRINTED:

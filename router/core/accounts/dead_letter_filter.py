@@ -125,7 +125,10 @@ def content(letter: DeadLetter) -> Any:
 
 
 def delivery_of(letter: DeadLetter) -> Event:
-    """Return the letter's event or delivery as a new one. Its payload is not decoded, and its attempts are counted from the start."""
+    """Return the letter's event or delivery as a new one.
+
+    Its payload is not decoded, and its attempts are counted from the start.
+    """
     return Event(
         letter.event_id,
         letter.source,

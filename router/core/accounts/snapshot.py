@@ -105,7 +105,8 @@ class SinkStatus(msgspec.Struct, frozen=True):
     printed: int = 0
     """Deliveries that were shown instead of sent, because of the option `deliver`."""
     next_attempt: float | None = None
-    """The time of the next planned attempt (seconds since the epoch): the breaker's probe, the end of a pause, or else the next retry. None if no attempt is planned."""
+    """The time of the next planned attempt (seconds since the epoch): the breaker's probe, the end of a pause, or else
+    the next retry. None if no attempt is planned."""
     last_failure: Failure | None = None
     """The last failure in this process that is followed by a retry."""
     max_events: int = 0
@@ -173,7 +174,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     orphaned: Counts = msgspec.field(default_factory=dict)
     """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
     expression_failures: Counts = msgspec.field(default_factory=dict)
-    """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure does not cause a dead letter."""
+    """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure
+    does not cause a dead letter."""
     file: str = ""
     """The configuration file that the router was started with."""
     env_file: str | None = None
@@ -252,7 +254,10 @@ class View(Protocol):
         """Return a snapshot of the router now. Never waits."""
 
     async def refresh(self) -> None:
-        """Read the counts that Redis shares between routers, for the next snapshot. Takes at most 1 second, and never raises."""
+        """Read the counts that Redis shares between routers, for the next snapshot.
+
+        Takes at most 1 second, and never raises.
+        """
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:

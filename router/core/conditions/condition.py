@@ -51,7 +51,10 @@ class When:
 
 
 def _path(read: tuple[object, ...]) -> Path:
-    """Convert a path that a template reads to a path of the section `match`. Return an empty path if that is not possible."""
+    """Convert a path that a template reads to a path of the section `match`.
+
+    Return an empty path if that is not possible.
+    """
     whole = all(type(part) is str or (type(part) is int and part >= 0) for part in read)
     return cast("Path", read) if whole else ()
 

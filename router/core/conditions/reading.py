@@ -229,7 +229,10 @@ class Reader:
         return Test(operator, many) if many and len(self.faults) == before else None
 
     def _doubt(self, value: Any, at: At) -> None:
-        """Add a doubt if a string to compare with looks like a condition. A string below the operator `eq` is intended, and adds no doubt."""
+        """Add a doubt if a string to compare with looks like a condition.
+
+        A string below the operator `eq` is intended, and adds no doubt.
+        """
         meant = condition_in(value) if isinstance(value, str) else None
         if meant is not None:
             message = f"{shown(value)} is a string, which only an equal string matches (did you mean `{meant}`?)"
@@ -273,7 +276,10 @@ def nothing(_uri: str) -> Any:
 
 
 def _sound(text: str) -> str:
-    """Return a string as a plain `str`. Raises `PathError` for half of a surrogate pair, which no JSON text can contain."""
+    """Return a string as a plain `str`.
+
+    Raises `PathError` for half of a surrogate pair, which no JSON text can contain.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

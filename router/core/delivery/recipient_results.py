@@ -13,7 +13,8 @@ Failure = TransientError | PermanentError | GoneError | SinkError
 """The error of one recipient."""
 
 REMEMBERED_ATTEMPTS = 1_000
-"""The largest number of interrupted attempts of one sink whose results are remembered. Such an attempt was cut off before all recipients were settled."""
+"""The largest number of interrupted attempts of one sink whose results are remembered. Such an attempt was cut off
+before all recipients were settled."""
 
 
 class RecipientResults:

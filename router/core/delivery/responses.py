@@ -59,7 +59,10 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def wait_asked(response: Response, now: float) -> float | None:
-    """Return the seconds that a response asks the client to wait; None if it asks for no wait. A 429 always asks for a wait."""
+    """Return the seconds that a response asks the client to wait; None if it asks for no wait.
+
+    A 429 always asks for a wait.
+    """
     wait = retry_after(response.headers, now)
     return DEFAULT_RETRY_AFTER if wait is None and response.status == 429 else wait
 

@@ -12,7 +12,10 @@ MOST = 10_000
 
 
 class RecordCache:
-    """A cache of at most `most` records of one lookup, each kept for `ttl` seconds. None means that the store has no record."""
+    """A cache of at most `most` records of one lookup, each kept for `ttl` seconds.
+
+    None means that the store has no record.
+    """
 
     def __init__(self, ttl: float, most: int = MOST) -> None:
         self._ttl = ttl

@@ -31,7 +31,8 @@ from router.events import Event
 from router.options import is_template
 
 MILLISECONDS = 1e11
-"""The least number that counts as a time in milliseconds, as returned by JavaScript's `Date.now()`. In seconds it would be a time in the year 5138."""
+"""The least number that counts as a time in milliseconds, as returned by JavaScript's `Date.now()`. In seconds it would
+be a time in the year 5138."""
 
 LONGEST_SHOWN = 200
 """The largest number of bytes of an expression that is shown."""

@@ -25,7 +25,10 @@ class Miss(msgspec.Struct, frozen=True):
 
 
 def misses(expect: Expected, found: Simulation, routes: Sequence[RouteConfig]) -> list[Miss]:
-    """Return every expectation that is not met. `routes` are the configured routes, which explain why a sink got no delivery."""
+    """Return every expectation that is not met.
+
+    `routes` are the configured routes, which explain why a sink got no delivery.
+    """
     return list(_Comparison(expect, found, routes).misses())
 
 
@@ -38,7 +41,10 @@ class _Comparison:
         self._routes = routes
 
     def misses(self) -> Iterator[Miss]:
-        """Yield each expectation that is not met. If the rejection differs, yield only that, because all other differences follow from it."""
+        """Yield each expectation that is not met.
+
+        If the rejection differs, yield only that, because all other differences follow from it.
+        """
         rejected = self._rejected()
         if rejected is not None:
             yield rejected

@@ -26,7 +26,8 @@ from router.ops.loading import Loaded
 from router.ops.simulation import Simulation
 
 _NEVER = ("never holds", "always false", "no event gets", " reads a channel that ")
-"""The words by which a warning of `check` is recognised as one about a condition that no event meets, or a route that no event reaches."""
+"""The words by which a warning of `check` is recognised as one about a condition that no event meets, or a route that
+no event reaches."""
 
 
 class Mutant(msgspec.Struct, frozen=True):

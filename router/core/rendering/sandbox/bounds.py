@@ -47,7 +47,10 @@ class Run:
             too_long()
 
     def make(self, size: int) -> None:
-        """Count characters or items that a step makes. Raises `OverflowError` past `MAX_OUTPUT` in this step, or `MAX_MADE` in total."""
+        """Count characters or items that a step makes.
+
+        Raises `OverflowError` past `MAX_OUTPUT` in this step, or `MAX_MADE` in total.
+        """
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:

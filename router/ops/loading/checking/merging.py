@@ -23,7 +23,10 @@ Place = tuple[str, str]
 
 
 def note_double_deliveries(draft: Draft) -> None:
-    """Add a note about each route that may send an event to a sink a second time, after an earlier route. The note names the difference of the messages."""
+    """Add a note about each route that may send an event to a sink a second time, after an earlier route.
+
+    The note names the difference of the messages.
+    """
     by_sink: dict[str, list[Entry]] = {}
     for route in draft.routes:
         if route.enabled:
@@ -86,7 +89,10 @@ def note_fallbacks_beside_sinks(draft: Draft) -> None:
 
 
 def _way(fallbacks: MappingType[str, Sequence[str]], start: str, end: str) -> list[str] | None:
-    """Return the sinks on the path of fallbacks from one sink to another; None if there is no path. `fallbacks` must have no cycle."""
+    """Return the sinks on the path of fallbacks from one sink to another; None if there is no path.
+
+    `fallbacks` must have no cycle.
+    """
     if start == end:
         return [start]
     for name in fallbacks.get(start, ()):

@@ -44,7 +44,10 @@ def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
 
 
 def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
-    """Return the sinks on the path from one to another by fallbacks; empty without a path. `names` must have no cycle."""
+    """Return the sinks on the path from one to another by fallbacks; empty without a path.
+
+    `names` must have no cycle.
+    """
     if start == end:
         return [start]
     for name in names.get(start, []):

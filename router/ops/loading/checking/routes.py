@@ -129,7 +129,10 @@ class RouteChecker:
         return name
 
     def _overridden(self, item: Mapping, name: str, route: str) -> RouteSink:
-        """Return the sink with the route's overrides. It has no overrides if none are written, or if they have faults."""
+        """Return the sink with the route's overrides.
+
+        It has no overrides if none are written, or if they have faults.
+        """
         sink = self._sinks.get(name)
         own = {key: entry for key, entry in item.entries.items() if key != "sink"}
         if sink is None or not own:

@@ -38,7 +38,8 @@ _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # values that onl
 _FRAME = 72  # the maximum number of characters of a faulty line that are shown
 _LEFT = 40  # of these, the characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
-# The match ends at the last `@`, because a password may contain any character by mistake, and a quoted Redis URL may even contain a space.
+# The match ends at the last `@`, because a password may contain any character by mistake, and a quoted Redis URL may
+# even contain a space.
 _USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
 _CREDENTIAL = re.compile(r"[\w-]{16,}")
@@ -65,7 +66,10 @@ class Concealment(msgspec.Struct):
     """The start and end columns of each secret, by file and line."""
 
     def add(self, text: str, shown: str = HIDDEN, at: Scalar | None = None) -> None:
-        """Hide a value. `at` is the scalar that contains it: a short value is hidden only in problems at that place (None: everywhere)."""
+        """Hide a value.
+
+        `at` is the scalar that contains it: a short value is hidden only in problems at that place (None: everywhere).
+        """
         if text.strip():
             self._values.append(_Value(text, shown, at))
 

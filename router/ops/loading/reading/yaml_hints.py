@@ -47,7 +47,10 @@ NO_DASH_SPACE = "a space is missing after `-`"
 
 
 class Slip(msgspec.Struct, frozen=True):
-    """A common mistake: its place (from 1), explanation, and corrected line. `sure` means that parsing can go on with the corrected line."""
+    """A common mistake: its place (from 1), explanation, and corrected line.
+
+    `sure` means that parsing can go on with the corrected line.
+    """
 
     line: int
     column: int
