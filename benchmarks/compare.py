@@ -1,4 +1,4 @@
-"""A check whether a change increased the CPU time of the router: two commands in turn, on pub/sub, on a stream, and through a Redis queue.
+"""The CPU time of the router before and after a change: two commands in turn, on pub/sub, a stream, and a Redis queue.
 
     make bench ARGS='compare --other ../before/.venv/bin/event-router'
 

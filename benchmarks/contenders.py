@@ -59,7 +59,7 @@ def redis_py(port: int, schema: Path, out: Path) -> None:
 
 
 async def hand_written(port: int, schema: Any, out: Path) -> None:
-    """Validate what is published and write it as lines, in a loop on asyncio."""
+    """Validate the published messages and write each as a line, in an asyncio loop."""
     from redis.asyncio import Redis  # takes as long to import as everything else here
 
     validator = jsonschema.Draft202012Validator(schema)

@@ -1,6 +1,6 @@
 """The code that all benchmarks share: a server, the router as a process, floods of commands, CPU times, and output lines.
 
-The router is the real command. A benchmark may be given the command of another checkout, so nothing here imports the
+The router is the real command. A benchmark can measure the command of another checkout, so nothing here imports the
 router's own modules.
 """
 

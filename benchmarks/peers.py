@@ -41,7 +41,7 @@ from benchmarks.harness import (
 
 RESULTS = HERE / "results"
 ROUTER, FLOOR, PEER = "event-router", "floor", "redis-py"
-PEER_SHARE = 20  # the slow peer gets one event in so many; otherwise the run would take too long
+PEER_SHARE = 20  # the slow peer gets one event in 20, so that its run ends in time
 
 
 @dataclass(frozen=True)

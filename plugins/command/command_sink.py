@@ -141,4 +141,4 @@ async def _stop(run: Run, ending: asyncio.Future[Ended]) -> None:
     finally:
         run.send(signal.SIGKILL)
         ending.cancel()
-        ending.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks for it
+        ending.add_done_callback(lambda done: done.cancelled() or done.exception())  # nothing else retrieves it

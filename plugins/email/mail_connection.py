@@ -49,7 +49,7 @@ class MailConnection(asyncio.Protocol):
         return not self._transport.is_closing()
 
     async def say(self, *commands: str) -> list[SMTPResponse]:
-        """Send commands in one write; return their replies, fewer if the connection ends or a reply is one of `ENDING`.
+        """Send commands in one write; return their replies. There are fewer replies if the connection ends or a reply has a code in `ENDING`.
 
         Raises `ValueError` for a command with a control character, which could begin another command.
         """
@@ -88,7 +88,7 @@ class MailConnection(asyncio.Protocol):
         if len(self._rest) > LONGEST:
             self._found(MALFORMED, "a reply that is too long")
         if self._waiter is None or (self._waiter.done() and (self._rest or self._lines)):
-            self._transport.abort()  # the beginning of a reply, which would become that of the next one
+            self._transport.abort()  # an incomplete reply would become part of the next one
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Pass the replies received so far to a command that waits for more."""

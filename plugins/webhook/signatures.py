@@ -1,6 +1,6 @@
 """The headers that prove who sent a request and that nobody changed it.
 
-Standard Webhooks signs id, time and body (https://www.standardwebhooks.com). GitHub signs the body alone
+Standard Webhooks signs id, time and body (https://www.standardwebhooks.com). GitHub signs only the body
 (https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries).
 """
 

@@ -80,7 +80,7 @@ def _size_text(size: int) -> str:
 
 
 def _read_ahead(size: int) -> int:
-    """Return a size in bytes if a read-ahead may have it. Raises `ValueError` otherwise."""
+    """Return a size in bytes if it is allowed for a read-ahead. Raises `ValueError` otherwise."""
     if not SMALLEST_READ_AHEAD <= size <= LARGEST_READ_AHEAD:
         bounds = f"from {_size_text(SMALLEST_READ_AHEAD)} to {_size_text(LARGEST_READ_AHEAD)}"
         raise ValueError(f"{_size_text(size)} is not a size for reading ahead; write one {bounds}")
@@ -261,7 +261,7 @@ Size = Annotated[
 """A size in bytes, written as a number, or as a number with its unit: `64MiB`."""
 
 ReadAhead = Annotated[Size, AfterValidator(_read_ahead)]
-"""A size that a read-ahead may have."""
+"""A size in bytes that is allowed for a read-ahead."""
 
 RateLimit = Annotated[
     Rate,

@@ -1,4 +1,4 @@
-"""The check of the functions of registered sinks and lookups, so that what the host can't call is refused at load; pure."""
+"""The check of the functions of registered sinks and lookups: functions that the host can't call are refused at load; pure."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def forms_of(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> set[str]:
-    """Return the base64 characters that depend on the secret alone, for each of its three possible alignments.
+    """Return the base64 characters that depend only on the secret, for each of its three possible alignments.
 
     Base64 encodes three bytes as four characters, so characters at the edges also depend on neighbouring bytes.
     """

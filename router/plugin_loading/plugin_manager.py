@@ -192,7 +192,7 @@ def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
 
 
 def load_again(path: Path, sources: Sources) -> Plugins:
-    """Load one drop-in alone, from the sources that were read for an earlier load.
+    """Load only one drop-in, from the sources that were read for an earlier load.
 
     `path` is its file or folder. A plugin's fault raises nothing: see `Plugins.failures`.
     """

@@ -21,7 +21,7 @@ NO_REDIS = "redis://127.0.0.1:1"
 
 
 class KeptLetters:
-    """Implements `contracts.DeadLetters`: keeps them in the list `letters`."""
+    """Implements `contracts.DeadLetters`: keeps dead letters in the list `letters`."""
 
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []

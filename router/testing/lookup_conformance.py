@@ -75,7 +75,7 @@ _NOTHING = object()
 
 
 def _alike(found: Any, other: Any) -> bool:
-    """Return whether two results for the same key are alike, as far as they can be compared."""
+    """Return whether two results for the same key are equal, as far as they can be compared."""
     if isinstance(found, Mapping) and isinstance(other, Mapping):
         return Record(found) == Record(other)
     return found is _NOTHING or other is _NOTHING or (found is None) == (other is None)
@@ -90,7 +90,7 @@ class _WatchedStore:
         self.error: Exception | None = None
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Fetch."""
+        """Fetch records from the store, and keep the result or the error."""
         self.found = self.error = None
         try:
             self.found = await self._store.fetch_many(keys)
@@ -104,7 +104,7 @@ class _WatchedStore:
         return found
 
     async def close(self) -> None:
-        """Close."""
+        """Close the store."""
         await self._store.close()
 
 
@@ -160,7 +160,7 @@ class _LookupCheck:
         Return None if the result is unknown.
         """
         keys = [self._key(text) for text in texts]
-        self._clock.advance(1e6)  # nothing is cached, and no failure remembered
+        self._clock.advance(1e6)  # so far ahead that no cached result or remembered failure is used
         answers = await self._lookup.fetch(keys)
         error = self._store.error
         if error is not None:
@@ -249,7 +249,7 @@ class _LookupCheck:
         """Cancel a fetch that waits for a silent store. Without a stand-in, cancel it as soon as it waits."""
         context = self._open()
         text = next(iter(self._known), UNKNOWN)
-        await self._fetch(text)  # it opens what it needs, and starts the tasks that stay until `close`
+        await self._fetch(text)  # opens connections, and starts the tasks that stay until `close`
         key = self._key(text)
         silent = made_to_fail(self._service, "silent")
         before = asyncio.all_tasks()

@@ -1,4 +1,4 @@
-"""The clock that stands still until a test advances it; floor 7."""
+"""A clock whose time changes only when a test advances it; floor 7."""
 
 from __future__ import annotations
 

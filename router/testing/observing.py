@@ -159,7 +159,7 @@ def _logged(lines: list[str], files: set[str]) -> Iterator[None]:
     root, handler = logging.getLogger(), _Lines(lines, files)
     level = root.level
     root.addHandler(handler)
-    root.setLevel(min(level, logging.INFO))  # as in the daemon, unless it is told otherwise
+    root.setLevel(min(level, logging.INFO))  # the daemon's default level
     try:
         yield
     finally:
@@ -174,9 +174,9 @@ def _named(task: asyncio.Task[Any]) -> str:
 
 def _end(task: asyncio.Task[Any]) -> None:
     """End a task, even one that swallows its cancellation, because such a task would hang the event loop's shutdown."""
-    task.add_done_callback(lambda over: over.cancelled() or over.exception())  # nobody else asks for it
+    task.add_done_callback(lambda over: over.cancelled() or over.exception())  # nothing else retrieves the exception
     close = getattr(task.get_coro(), "close", None)
-    with contextlib.suppress(RuntimeError, ValueError):  # it waits on while it is closed
+    with contextlib.suppress(RuntimeError, ValueError):  # a closed coroutine that goes on waiting
         if close is not None:
             close()
     task.cancel()

@@ -160,7 +160,7 @@ def _complaints(told: Document) -> list[Text]:
 
 def _sources(told: Document, rates: Rates | None) -> RenderableType:
     """Return the table of the sources."""
-    # Rarely anything is read ahead, and a router of an older version has no such number.
+    # Few routers read events ahead, and a router of an older version does not report this number.
     ahead = any(source.get("read_ahead_bytes") for source in told["sources"].values())
     rows = []
     for name, source in told["sources"].items():

@@ -51,7 +51,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
     read_ahead_peak: int = 0
     """The largest value of `read_ahead_bytes` so far."""
     read_ahead_lost: int = 0
-    """Events that were read ahead and that the source, when it was stopped, had no time to process."""
+    """Events that were read ahead but not processed before the source was stopped."""
 
     @property
     def difference(self) -> int:

@@ -88,7 +88,7 @@ def quote_response(response: Response) -> str:
 def check_response(response: Response, *, now: float, literal_url: bool = True) -> None:
     """Return normally for a 2xx status; raise the delivery error for any other status.
 
-    - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, for a 429 without one `DEFAULT_RETRY_AFTER`.
+    - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, or with `DEFAULT_RETRY_AFTER` for a 429 without it.
       A 503 of a `literal_url` pauses the whole sink, because the service as a whole is unavailable.
     - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the sink is at fault and not the message.
     - all others: `PermanentError`. This includes redirects, which are never followed.

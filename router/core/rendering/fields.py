@@ -90,7 +90,7 @@ class TextField:
         self.shown = False
 
     def __call__(self, delivery: Delivery) -> str:
-        """Return the text. Raises `TemplateError` if the template fails and the JSON line may not replace it."""
+        """Return the text. Raises `TemplateError` if the template fails and the field is not `replaceable`."""
         try:
             text = self.template.render(delivery.names)
         except Exception as error:  # noqa: BLE001  # any error of a template fails this delivery only

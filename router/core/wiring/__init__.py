@@ -1,1 +1,1 @@
-"""The paths of events through a configuration, decided by its names and globs alone; floor 2."""
+"""The paths of events through a configuration, decided only by its names and globs; floor 2."""

@@ -251,7 +251,7 @@ def percent(template: str, values: Any) -> str:
 
 
 def refuse_format(*_args: Any, **_kwargs: Any) -> str:
-    """Raise `TypeError`, because a string from an event may not be a format."""
+    """Raise `TypeError`, because a string from an event must not be used as a format."""
     raise TypeError('the text that % or format fills in must be a literal, such as "%.2f" in "%.2f" % payload.price')
 
 

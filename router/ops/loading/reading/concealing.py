@@ -200,7 +200,7 @@ def holds_a_secret(path: str) -> bool:
 
 
 def is_credential_entry(path: str) -> bool:
-    """Return whether a path is that of an HTTP header or a variable of `env` whose name says that it is a credential."""
+    """Return whether a path leads to an HTTP header or a variable of `env` whose name marks it as a credential."""
     above, _, name = path.rpartition(".")
     names = _CREDENTIAL_ENTRIES.get(above.rpartition(".")[2])
     return names is not None and (holds_a_secret(path) or names.search(name) is not None)

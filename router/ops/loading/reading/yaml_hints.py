@@ -242,7 +242,7 @@ def says(text: str) -> bool:
     return text.lstrip()[:1] not in {"", "#"}
 
 
-# The path of a slip is found from the lines alone, because the parser has failed there.
+# The path of a slip is found only from the lines, because the parser has failed there.
 
 
 def path_at(lines: Sequence[str], line: int) -> str:
