@@ -22,7 +22,7 @@ class Interval:
     coverage: float
 
     def __str__(self) -> str:
-        if self.coverage <= 0:  # of a single value
+        if self.coverage <= 0:  # the interval of a single value
             return f"{self.median:.2f}"
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 

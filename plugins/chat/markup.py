@@ -13,9 +13,9 @@ BREAK = "\u200b"  # ZERO WIDTH SPACE: invisible, but it separates words for ever
 LINK = r"(https?://(?:(?!&(?:lt|gt|quot|commat|#))[^\s<>\[\]()*`|\\\"])+)"
 MARKDOWN = (
     r"[\\`*|~]"
-    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # within a word it is an ordinary letter
-    r"|\](?=[(\[:]|\Z)"  # a link, and the definition of one
-    r"|!(?=\[)|&(?=#?\w{1,31};)"  # an image, an entity
+    r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # within a word, Markdown shows `_` as written
+    r"|\](?=[(\[:]|\Z)"  # the end of a link's text, or of a link definition's label
+    r"|!(?=\[)|&(?=#?\w{1,31};)"  # the beginning of an image or an entity
 )
 # Mattermost reads U+2424 as a line break and U+00A0 as a space, so both are in these classes.
 LINE = r"(?m)(?:^|(?<=[\r\u2424]))"
@@ -23,7 +23,7 @@ MARKDOWN_LINE = (
     rf"{LINE}([ \t\u00a0]*(?:"
     r"\d{1,9}(?=[.)](?:[\s\u2424]|\Z))|"  # a numbered list: the backslash goes before the point or bracket
     r"(?=\#{1,6}(?:[\s\u2424]|\Z)|>|[-+](?:[\s\u2424\#]|\Z)|"
-    r"(?:=++[ \t\u00a0]*+|:?-[-: \t\u00a0]*+)(?=[\r\n\u2424]|\Z))))"  # below a heading, a rule, the head of a table
+    r"(?:=++[ \t\u00a0]*+|:?-[-: \t\u00a0]*+)(?=[\r\n\u2424]|\Z))))"  # a line below a heading, a rule, or the line below a table's head
 )
 INDENTED = rf"{LINE}(?=[ \u00a0]{{0,3}}\t|[ \u00a0]{{4}}|[ \t\u00a0]+\Z)"
 # Mattermost's webhooks accept Slack's mentions too.
@@ -59,10 +59,8 @@ def apart(escape: Change) -> Change:
     Invisible breaks separate the value from the text. Without them, `[ALERT]{{ payload.a }}` with the value
     `(https://evil.example)` would be a link, and a backslash in the text would cancel the value's first backslash.
     """
-    start = (
-        r"\A(?=[ \t\u00a0(\[:\\]|[.)](?:[\s\u2424]|\Z)|#?\w{0,31};)"  # of a link, an entity, a list, an indented line
-    )
-    end = r"(?:!|&#?\w{0,31})\Z"  # of an image, an entity
+    start = r"\A(?=[ \t\u00a0(\[:\\]|[.)](?:[\s\u2424]|\Z)|#?\w{0,31};)"  # continues a link, entity or list, or indents
+    end = r"(?:!|&#?\w{0,31})\Z"  # may begin an image or an entity
     return lambda text: re.sub(end, rf"\g<0>{BREAK}", re.sub(start, BREAK, escape(text)))
 
 

@@ -35,7 +35,7 @@ class Client(aiosmtplib.SMTP):
     async def execute_command(self, *args: bytes, **kwargs: Any) -> aiosmtplib.SMTPResponse:
         """Send a command of aiosmtplib, which expects one success code; every 2xx is a success (RFC 5321 section 4.2.1)."""
         answer = await super().execute_command(*args, **kwargs)
-        expected = {b"EHLO": 250, b"HELO": 250}.get(args[0], 235)  # those of AUTH are 235
+        expected = {b"EHLO": 250, b"HELO": 250}.get(args[0], 235)  # AUTH succeeds with 235
         return answer._replace(code=expected) if 200 <= answer.code < 300 else answer
 
     def own_address(self) -> str:

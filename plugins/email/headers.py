@@ -27,7 +27,7 @@ OF_TOKENS = frozenset(
     + "dkim-signature authentication-results disposition-notification-options".split()  # noqa: SIM905
 )
 STRUCTURED = OF_ADDRESSES | OF_TOKENS
-REMEMBERED = 500  # characters of a header that may be written once for many mails
+REMEMBERED = 500  # the maximum number of characters of a header that is cached
 
 
 def header(name: str, value: str) -> bytes:

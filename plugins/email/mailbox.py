@@ -8,7 +8,7 @@ from typing import NamedTuple
 from router.api import mailboxes
 
 ADDRESS = 254  # octets (RFC 5321 section 4.5.3.1.3, without the angle brackets)
-ADDRESS_TEXT = 1000  # characters of an address with its name
+ADDRESS_TEXT = 1000  # the maximum number of characters of an address with its name
 
 
 class Mailbox(NamedTuple):

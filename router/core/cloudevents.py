@@ -19,7 +19,7 @@ from router.events import JSON, TEXT, decode
 VERSION = "1.0"
 REQUIRED = ("specversion", "id", "source", "type")
 _CONTENT = frozenset({"data", "data_base64"})
-_SHOWN = 80  # bytes of an attribute's name that a message shows
+_SHOWN = 80  # the maximum number of bytes of an attribute's name in a message
 
 _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -32,7 +32,7 @@ DRAFTS = (
 )
 """The permitted values of `$schema`. The last one is the default."""
 
-_LONGEST = 500  # characters of the message about an invalid schema
+_LONGEST = 500  # the maximum number of characters of the message about an invalid schema
 
 POINTER_BYTES = 256
 """The largest pointer of a violation in bytes. It is bounded, because the payload's field names are part of it."""

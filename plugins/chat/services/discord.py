@@ -16,7 +16,7 @@ from ..web_api import NobodyError, NoPageError, Seen, bounded, judge_status, jud
 OF_THE_SINK = frozenset({40001, 40002, 50014})
 PASSING = frozenset({40003, 40062, 130000})
 NOBODY = frozenset({10003, 10013, 50033})
-# Unknown message; too many edits of a message that is older than an hour, which Discord says with 429 too.
+# The codes for an unknown message, and for too many edits of a message that is older than an hour (also sent with 429).
 NO_LONGER = frozenset({10008, 30046})
 
 
@@ -80,7 +80,7 @@ class DiscordBot(ChannelBot):
         """Send one message. Discord ignores another message with the same nonce within a few minutes."""
         more: dict[str, Any] = {"nonce": message.nonce, "enforce_nonce": True}
         if message.answers is not None:
-            more["message_reference"] = {"message_id": message.answers.id}  # Discord refuses unknown ones
+            more["message_reference"] = {"message_id": message.answers.id}  # Discord refuses an unknown message
         return await self.api.call(f"/channels/{channel}/messages", {**body(message), **more})
 
     async def edit(self, place: Place, message: Message) -> Seen:

@@ -27,7 +27,7 @@ COLUMNS = (
 )
 """The columns of the table."""
 
-_DETAIL = 60  # characters of the detail in the table
+_DETAIL = 60  # the maximum number of characters of the detail in the table
 _UNREADABLE = "unreadable"  # in place of a reason
 _FIELDS = (
     "id",

@@ -102,7 +102,7 @@ def _show_drop_in(name: str, folder: Path) -> None:
 
 
 def _config_in(folder: Path) -> Path | None:
-    """Return the configuration that reads the drop-ins of a folder; None if the folder has no configuration, or only another one.
+    """Return the configuration that reads the drop-ins of a folder; None if there is none, or if another configuration is in use.
 
     A current folder without a configuration counts as having one, if `plugins` finds none elsewhere.
     """

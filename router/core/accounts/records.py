@@ -70,7 +70,7 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     fallback: bool = False
 
 
-_SHOWN = 200  # bytes of the error that are shown for an invalid record
+_SHOWN = 200  # the maximum number of bytes of the error that are shown for an invalid record
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode

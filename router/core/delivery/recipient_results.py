@@ -81,7 +81,7 @@ class Recipients:
         results: RecipientResults = self._cut_off.pop(event.key, None) or RecipientResults()
         try:
             yield results
-        except BaseException:  # also of a cancellation
+        except BaseException:  # also if the block was cancelled
             if len(results):
                 self._cut_off[event.key] = results
             raise

@@ -18,7 +18,7 @@ PASSING = frozenset({408, 425, 429})
 
 _REFUSED = frozenset({401, 407})
 _GONE = frozenset({404, 410})
-_QUOTED = 200  # characters of the response that an error quotes
+_QUOTED = 200  # the maximum number of characters of the response in an error
 
 DEFAULT_RETRY_AFTER = 5.0
 """Seconds to wait after a 429 without a Retry-After."""

@@ -63,7 +63,7 @@ def requested_delay(error: Exception | None) -> float | None:
     after: object = error.retry_after if isinstance(error, TransientError | SinkError) else None
     if isinstance(after, bool) or not isinstance(after, int | float):
         return None
-    return min(float(after), LONGEST_ASKED) if after > SHORTEST_ASKED else SHORTEST_ASKED  # also for NaN
+    return min(float(after), LONGEST_ASKED) if after > SHORTEST_ASKED else SHORTEST_ASKED  # also true for NaN
 
 
 def age(history: History | None, now: float) -> float:

@@ -89,7 +89,7 @@ def within(left: Any, right: Any) -> bool:
         return False
     _count(len(right) // _ITEMS)
     if isinstance(left, str) or (isinstance(right, range) and isinstance(left, int)):
-        return left in right and not isinstance(left, bool)  # in C
+        return left in right and not isinstance(left, bool)  # this search is fast, because it runs in C
     return _among(left, right)
 
 

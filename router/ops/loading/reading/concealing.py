@@ -22,7 +22,7 @@ from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
 _PART = 12  # the least length of values that are hidden everywhere, even in part: messages cut and split values
-_SEARCHED = 65_536  # characters of a value that are searched for parts
+_SEARCHED = 65_536  # the maximum number of characters of a value that are searched for parts
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
     r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api[-_]?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
@@ -36,7 +36,7 @@ _CREDENTIAL_ENTRIES = {
 }
 _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # values that only name a secret
 _FRAME = 72  # the maximum number of characters of a faulty line that are shown
-_LEFT = 40  # of these, the characters before the fault
+_LEFT = 40  # the maximum number of these characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
 # The match ends at the last `@`, because a password may contain any character by mistake, and a quoted Redis URL may
 # even contain a space.

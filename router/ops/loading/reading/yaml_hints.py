@@ -117,7 +117,7 @@ def values(line: str, flow: str = "") -> Iterator[Value]:
 
 def _flow(line: str, at: int, stack: str) -> Iterator[Value]:
     """Yield the values inside brackets. `stack` has the open brackets."""
-    value = not stack.endswith("{")  # in a mapping a key comes first
+    value = not stack.endswith("{")  # in a mapping, a key comes first
     while at < len(line) and stack:
         sign = line[at]
         if sign in " \t":
