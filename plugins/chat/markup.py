@@ -31,13 +31,10 @@ SLACK_MENTION = r"(?i)<(?=@|!(?:here|channel|everyone|all|group|subteam))"
 EVERYBODY = r"(?i)(?<![A-Za-z0-9])@(?=(?:everyone|here|channel|all)\b)"
 ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # also at the end of a part, because the name may follow in the next tag
 
-MENTION_SIGNS = "<@&:"
-"""The characters that mark mentions: every mention of every service has at least one of them."""
-
 
 def spare(text: str, tokens: str | None, change: Change) -> str:
     """Return the text with `change` applied to all of it except the tokens, which are the pattern's only group."""
-    if tokens is None or (tokens is LINK and "://" not in text):
+    if tokens is None:
         return change(text)
     return "".join(part if place % 2 else change(part) for place, part in enumerate(re.split(tokens, text)))
 
@@ -75,14 +72,9 @@ def apart_from_ampersand(escape: Change) -> Change:
 
 
 def muted(*changes: tuple[str, str], names: str = EVERYBODY) -> Change:
-    """Return a function that disables the mentions in a text: those in `changes`, and `@name` outside of URLs.
-
-    The pattern of every mention needs one of `MENTION_SIGNS`, so a text without them is not searched.
-    """
+    """Return a function that disables the mentions in a text: those in `changes`, and `@name` outside of URLs."""
 
     def mute(text: str) -> str:
-        if not any(sign in text for sign in MENTION_SIGNS):
-            return text
         for pattern, harmless in changes:
             text = re.sub(pattern, harmless, text)
         return spare(text, LINK, lambda part: re.sub(names, f"@{BREAK}", part))

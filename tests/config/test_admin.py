@@ -65,7 +65,7 @@ def test_addresses(listen, expected, local):
     ],
 )
 def test_what_is_no_address(listen):
-    with pytest.raises(ValueError, match=r"write HOST:PORT|whole path"):
+    with pytest.raises(ValueError, match=r"write HOST:PORT|full path"):
         address(listen)
 
 
