@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.chat import bot, chat, posted, webhook
 from tests.support.http import stand_in
-from tests.support.sinks import make_event, plugin_module, validate
+from tests.support.sinks import make_event, validate
 
 SERVICES = ["slack", "discord", "teams", "mattermost", "telegram", "google-chat"]
 LIMITS = {"slack": 40_000, "discord": 2_000, "mattermost": 16_383, "telegram": 4_096, "google-chat": 4_096}
