@@ -38,6 +38,15 @@ def follow(options: Any, path: Path) -> Any:
     return options
 
 
+def default_in(options: Any, path: Path) -> Path | None:
+    """Return the path of the option whose default has the value at `path`; None if the configuration has that value."""
+    for place, step in enumerate(path, 1):
+        if isinstance(options, BaseModel) and _field(options, step) not in options.model_fields_set:
+            return path[:place]
+        options = follow(options, (step,))
+    return None
+
+
 def _field(model: BaseModel, key: str | int) -> str:
     """Return the name of the field for a `key` of the configuration, which is the field's alias or name."""
     return next((name for name, info in type(model).model_fields.items() if info.alias == key), str(key))

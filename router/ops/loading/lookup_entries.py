@@ -74,7 +74,7 @@ def _of_plugin(lookup: CheckedLookup, kind: LookupType, problems: Problems) -> L
     unknown_names = typed.unknown_keys(keys, (*host, *own), problems)
     checked = typed.check(PluginLookupConfig, _part(keys, host), problems, at=lookup.entry)
     part = _part(keys, own)
-    options = typed.check(kind.options, part, problems, at=Entry(lookup.entry.mark, part))
+    options = typed.check(kind.options, part, problems, at=Entry(lookup.entry.mark, part), plugin=kind.origin)
     literal_secrets(part, kind.options, problems)
     if checked is None or options is None or unknown_names:
         return None

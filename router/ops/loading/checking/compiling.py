@@ -12,9 +12,10 @@ from router.core.lookups.dependencies import cycle, in_order
 from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
 from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
+from router.core.rendering.walk import Path, default_in
 from router.ops.loading.draft import Draft
-from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequence, find, items, word
-from router.ops.loading.reading.problems import Problems
+from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequence, child_path, find, items, word
+from router.ops.loading.reading.problems import Problems, faulty_default
 
 Key = tuple[str, str | None]
 """A sink and the route that overrides some of its options; the route is None for the sink's own options."""
@@ -25,7 +26,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
     found: dict[Key, OptionsTemplate] = {}
     for name, sink in draft.sinks.items():
         if sink.config is not None:
-            template = _compile(sink.config.options, environment, sink.keys, draft.problems)
+            template = _compile(sink.config.options, environment, sink.keys, sink.type.origin, draft.problems)
             if template is not None:
                 found[name, None] = template
     for route in draft.routes:
@@ -34,7 +35,9 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
             own = (
                 found.get((target.sink, None))
                 if target.options is None
-                else _compile(target.options, environment, draft.places[key], draft.problems)
+                else _compile(
+                    target.options, environment, draft.places[key], draft.sinks[target.sink].type.origin, draft.problems
+                )
             )
             if own is not None:
                 found[key] = own
@@ -144,14 +147,25 @@ def of_target(draft: Draft, route: str, sink: str, key: str) -> Node | None:
 
 
 def _compile(
-    options: Any, environment: TemplateEnvironment, node: Mapping, problems: Problems
+    options: Any, environment: TemplateEnvironment, node: Mapping, plugin: str, problems: Problems
 ) -> OptionsTemplate | None:
     try:
         return compile_options(options, environment)
     except TemplateFaults as faults:
         for fault in faults.faults:
-            _report(fault, node, problems)
+            default = default_in(options, fault.path)
+            if default is None:
+                _report(fault, node, problems)
+            else:
+                _report_default(fault, default, node, plugin, problems)
         return None
+
+
+def _report_default(fault: TemplateFault, option: Path, options: Mapping, plugin: str, problems: Problems) -> None:
+    """Report a fault in the default of an option that is not written."""
+    node = node_at(option[:-1], options)
+    key = str(option[-1])
+    problems.add(faulty_default(key, plugin, fault.message), node.mark, path=child_path(node.path, key))
 
 
 def _report(fault: TemplateFault, options: Mapping, problems: Problems) -> None:

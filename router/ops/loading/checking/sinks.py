@@ -248,6 +248,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
         allowed=allowed,
         context=reader.context(host),
         concerns=concerns,
+        plugin=sink.type.origin,
     )
     literal_secrets(part, model, problems)
     empty_addresses(part, model, problems)

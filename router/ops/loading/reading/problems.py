@@ -120,6 +120,11 @@ def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
     return sentence
 
 
+def faulty_default(option: str, plugin: str | None, fault: str) -> str:
+    """Return the message for the default of an option that nobody wrote in the configuration; `plugin` has the option."""
+    return f"the default of the option `{option}`{f' of the plugin {plugin}' if plugin else ''} is faulty: {fault}"
+
+
 def _brief(kind: str, word: str, known: list[str]) -> str:
     by_lower = {each.lower(): each for each in known}
     near = [f"`{by_lower[each]}`" for each in difflib.get_close_matches(word.lower(), by_lower, n=_NEAR, cutoff=0.6)]

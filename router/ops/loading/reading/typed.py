@@ -28,7 +28,7 @@ from router.ops.loading.reading.nodes import (
     resolve,
     walk,
 )
-from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
+from router.ops.loading.reading.problems import Problems, did_you_mean, faulty_default, unknown
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -92,6 +92,8 @@ class _Fault(msgspec.Struct, frozen=True):
     """The entry whose value is the node."""
     key: str | None
     branch: tuple[int, str] | None
+    default: bool = False
+    """True if the fault is in the default of the option `key`, which is not written."""
 
 
 def check(
@@ -103,32 +105,36 @@ def check(
     allowed: SequenceType[str] | None = None,
     context: MappingType[str, Any] | None = None,
     concerns: Callable[[Node, str | None], bool] = lambda _node, _key: True,
+    plugin: str | None = None,
 ) -> M | None:
     """Validate a mapping by a model; report the faults and return None if there are any.
 
     `at` is the entry whose value is the mapping: faults of the whole are reported at its key. `allowed` are the keys
     to name when one is unknown (default: the model's), `context` is pydantic's. Only faults for which
-    `concerns(node, key below it)` holds are reported.
+    `concerns(node, key below it)` holds are reported. `plugin` has the model, and is named if a default is faulty.
     """
     values = data(node)
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
+        errors = error.errors(include_url=False)
     except RecursionError:
         problems.add("nested too deep", node)
         return None
     if _retype(node, errors):
-        return check(model, node, problems, at=at, allowed=allowed, context=context, concerns=concerns)
-    faults = [_locate(node, error, at) for error in errors]
+        return check(model, node, problems, at=at, allowed=allowed, context=context, concerns=concerns, plugin=plugin)
+    faults = [_in_default(model, node, error, at, context) or _locate(node, error, at) for error in errors]
     faults = [fault for fault in faults if concerns(fault.node, fault.key)]
     for group in _grouped(faults):
-        _report(group, model, problems, allowed, [fault.key for fault in faults if _is_unknown(fault)])
+        if group[0].default:
+            _report_default(group, problems, plugin)
+        else:
+            _report(group, model, problems, allowed, [fault.key for fault in faults if _is_unknown(fault)])
     return None
 
 
 def _is_unknown(fault: _Fault) -> bool:
-    return fault.error["type"] == "extra_forbidden"
+    return fault.error["type"] == "extra_forbidden" and not fault.default
 
 
 def _retype(node: Node, errors: list[ErrorDetails]) -> bool:
@@ -161,6 +167,44 @@ def _locate(root: Node, error: ErrorDetails, at: Entry | None) -> _Fault:
     return _Fault(error, node, entry, key, branch)
 
 
+def _in_default(
+    model: type[BaseModel], root: Node, error: ErrorDetails, at: Entry | None, context: MappingType[str, Any] | None
+) -> _Fault | None:
+    """Return the fault if it is in the default of an option that is not written, else None."""
+    node, entry, shape = root, at, model
+    for part in error["loc"]:
+        if isinstance(node, Mapping) and isinstance(part, str) and part in node.entries:
+            entry = node.entries[part]
+            node = entry.node
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node, entry = node.items[part], None
+        elif (
+            isinstance(node, Mapping)
+            and isinstance(part, str)
+            and any(_has_faulty_default(found, part, context) for found in shapes.models(shape))
+        ):
+            return _Fault(error, node, entry, part, None, default=True)
+        shape = shapes.at(shape, [part])
+    return None
+
+
+def _has_faulty_default(model: type[BaseModel], key: str, context: MappingType[str, Any] | None) -> bool:
+    """Return whether the default of an option is refused also if nothing is written.
+
+    If it is accepted then, a validator of the plugin refused it because of another option, which is written.
+    """
+    field = shapes.fields(model).get(key)
+    if field is None or field.is_required():
+        return False
+    try:
+        model.model_validate({}, context=context)
+    except ValidationError as error:
+        return any(each["loc"][:1] == (key,) for each in error.errors(include_url=False))
+    except Exception:  # noqa: BLE001  # a validator of the plugin may need the other options
+        return False
+    return False
+
+
 def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
     """Return groups of faults with one message each: the faults of a union's branches at one value.
 
@@ -168,8 +212,11 @@ def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
     """
     single: list[list[_Fault]] = []
     unions: dict[int, list[_Fault]] = defaultdict(list)
+    defaults: dict[tuple[int, str | None], list[_Fault]] = defaultdict(list)
     for fault in faults:
-        if fault.branch:
+        if fault.default:
+            defaults[id(fault.node), fault.key].append(fault)
+        elif fault.branch:
             unions[fault.branch[0]].append(fault)
         else:
             single.append([fault])
@@ -180,7 +227,7 @@ def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
             single.extend([fault] for fault in deeper if fault.branch == best)
         else:
             single.append(group)
-    return single
+    return [*single, *defaults.values()]
 
 
 def _report(
@@ -211,6 +258,23 @@ def _report(
         if isinstance(node, Mapping) and set(node.entries) == {"file"} and kind == "value_error":
             node = node.entries["file"].node
         problems.add(_wrong(group, node), node)
+
+
+def _report_default(group: list[_Fault], problems: Problems, plugin: str | None) -> None:
+    """Report the faulty default of an option at the key of the mapping that lacks the option."""
+    fault = group[0]
+    key, value = fault.key or "", fault.error["input"]
+    place = fault.entry.mark if fault.entry else fault.node.mark
+    shown: Node
+    if isinstance(value, dict):
+        shown = Mapping(place)
+    elif isinstance(value, list | tuple):
+        shown = Sequence(place)
+    else:  # as if from `${NAME:-default}`, because advice about YAML would not help the author of the plugin
+        shown = Scalar(place, value=value, text=str(value), expanded=True, default=True)
+    if not fault.node.faulty:
+        message = faulty_default(key, plugin, _wrong(group, shown))
+        problems.add(message, place, path=child_path(fault.node.path, key))
 
 
 def unknown_key(key: str, entry: Entry, allowed: SequenceType[str], problems: Problems) -> None:
