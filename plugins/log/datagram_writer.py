@@ -6,7 +6,9 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 from router.api import Event, PermanentError, Recent, Result, SinkContext, SinkError, TransientError, escape
 
@@ -154,12 +156,22 @@ class DatagramWriter:
         reason = os.strerror(error.errno) if error.errno else str(error)
         if error.errno == errno.ENOENT:
             reason = "there is no such socket"
+        elif error.errno == errno.ECONNREFUSED and _is_another_file(self._path):
+            return SinkError(f"can't write {self._path}: it is not a socket")  # no retry makes it one
         elif error.errno == errno.ECONNREFUSED:
             reason = "nothing listens to it"
         elif error.errno == errno.EPROTOTYPE:
             reason = "it is not a socket for datagrams"
         message = f"can't write {self._path}: {reason}"
         return SinkError(message) if error.errno in _NOT_A_SERVICE else TransientError(message)
+
+
+def _is_another_file(path: str) -> bool:
+    """Return whether a path exists and is no socket. The kernel refuses a connection to it as if nobody listened."""
+    try:
+        return not stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 async def _writable(connected: socket.socket) -> None:

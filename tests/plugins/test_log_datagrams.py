@@ -228,6 +228,15 @@ async def test_a_socket_that_nobody_reads_any_more_is_transient(service):
             pass
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+async def test_a_path_that_is_no_socket_is_told_as_such(service, target, make):
+    make(Path(service.path))
+    with pytest.raises(SinkError, match=f"can't write {service.path}: it is not a socket"):
+        async with open_sink("log", options(service, target)):
+            pass
+
+
 async def test_a_restarted_service_gets_the_next_event_at_once(service):
     with service:
         async with open_sink("log", options(service, "syslog")) as sink:
