@@ -262,6 +262,12 @@ class AddressError(EventError, ValueError):
     """A rendered address that is invalid (CR, LF, NUL, group syntax, no mailbox)."""
 
 
+def class_and_text(error: BaseException) -> str:
+    """Return the class of an error and its text: `ValueError: not a number`; only the class if it has no text."""
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def text_of(error: BaseException) -> str:
     """Return the text of an error; empty if its `__str__`, which may be a plugin's, raises.
 

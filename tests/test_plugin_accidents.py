@@ -36,6 +36,10 @@ def leaves(event, options):
     raise SystemExit(3)
 
 
+async def interrupts(event, options):
+    raise KeyboardInterrupt
+
+
 def finds(event, options):
     next(line for line in [] if line)
 
@@ -64,7 +68,7 @@ async def tells(event, options):
 
 @hookimpl
 def register_sinks(register):
-    for sink in (coroutine, function, leaves, finds, Batch, library, tells):
+    for sink in (coroutine, function, leaves, interrupts, finds, Batch, library, tells):
         register(sink.__name__, sink, options=Options)
     register("process", function, options=Options, execution="process")
 """
@@ -76,6 +80,7 @@ FAULTS = {
     "process": DEEPER,
     "Batch": DEEPER,
     "leaves": ("RuntimeError: SystemExit: 3", LINES["raise SystemExit(3)"]),
+    "interrupts": ("RuntimeError: KeyboardInterrupt (", LINES["raise KeyboardInterrupt"]),
     "finds": ("RuntimeError: StopIteration (", LINES["next(line for line in [] if line)"]),
     "library": ("JSONDecodeError: Expecting property name", LINES['json.loads("{")']),
     "tells": (

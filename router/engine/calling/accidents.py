@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from router.core.accounts.records import LONGEST_ERROR
-from router.errors import RouterError, text_of
+from router.errors import RouterError, class_and_text, text_of
 from router.escaping import cut
 
 _LONGEST_NAME = 300  # bytes
@@ -31,9 +31,7 @@ class RemoteError(Exception):
 
 def described(error: BaseException) -> tuple[str, str]:
     """Return the class and text of an unexpected error, and its place as ` (file, line)`, or nothing if unknown."""
-    text = text_of(error)
-    if not isinstance(error, RemoteError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = text_of(error) if isinstance(error, RemoteError) else class_and_text(error)
     place = place_of(error)
     return text, f" ({place})" if place else ""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from router.core.plugin_signatures import takes_context
 from router.engine.calling.threads import DaemonThreads
-from router.errors import PluginError, text_of
+from router.errors import PluginError, class_and_text
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Result, SinkContext, SinkType
@@ -128,8 +128,7 @@ def answer_of(returned: Any) -> str | None:
         returned.close()
         raise PluginError("it returned a coroutine that did not run: write `await` before the call")
     if isinstance(returned, BaseException):
-        text = text_of(returned)
-        raise PluginError(f"it returned an exception instead of raising it: {type(returned).__name__}: {text}")
+        raise PluginError(f"it returned an exception instead of raising it: {class_and_text(returned)}")
     return None
 
 

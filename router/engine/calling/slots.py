@@ -17,7 +17,7 @@ import structlog
 from router.contracts import Clock, Sign
 from router.core.accounts.beats import until_beat
 from router.core.delivery.breaker import Ticket
-from router.errors import TransientError, text_of
+from router.errors import TransientError, class_and_text
 from router.events import Event
 
 log = structlog.stdlib.get_logger(__name__)
@@ -86,7 +86,7 @@ async def contained(call: Awaitable[R]) -> R:
 
 
 def _contained(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"{type(error).__name__}: {text_of(error)}")
+    return RuntimeError(class_and_text(error))
 
 
 class Slots:

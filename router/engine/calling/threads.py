@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from router.errors import text_of
+from router.errors import class_and_text
 
 
 class DaemonThreads:
@@ -84,8 +84,7 @@ class _Job:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):  # a future refuses `StopIteration`
             self.future.set_exception(error)
         elif error is not None:
-            text = text_of(error)
-            told = RuntimeError(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+            told = RuntimeError(class_and_text(error))
             told.__cause__ = error
             self.future.set_exception(told)
         else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from router.config.models import PubSubConfig, StreamConfig
 from router.config.redis_url import database
 from router.core.matching import any_of, is_glob
-from router.errors import text_of
+from router.errors import class_and_text
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.conditions import without_fields
 from router.ops.loading.checking.merging import note_double_deliveries, note_fallbacks_beside_sinks
@@ -118,7 +118,7 @@ def _warnings_of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> list[
         found = [each for each in options.check_warnings if isinstance(each, OptionWarning)]
         return [each for each in found if isinstance(each.option, str) and isinstance(each.message, str)]
     except Exception as error:  # noqa: BLE001  # any error of a plugin
-        why = f"{type(error).__name__}: {text_of(error)}"
+        why = class_and_text(error)
         message = f"its plugin ({sink.type.origin}) fails in `check_warnings`: {why}"
         draft.remark(message, sink.entry)
         return []

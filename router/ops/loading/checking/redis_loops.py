@@ -11,7 +11,7 @@ from router.core.matching import exactly
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.possible_texts import glob_of
 from router.core.wiring.channel_sets import meet
-from router.errors import text_of
+from router.errors import class_and_text
 from router.ops.loading.checking.sinks import CheckedSink
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mapping, Node, quoted
@@ -60,7 +60,7 @@ def _of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> Sequence[Redis
     try:
         return [each for each in options.redis_targets if isinstance(each, RedisTarget) and isinstance(each.name, str)]
     except Exception as error:  # noqa: BLE001  # any error of a plugin is a fault of its sink
-        message = f"its plugin ({sink.type.origin}) fails in `redis_targets`: {type(error).__name__}: {text_of(error)}"
+        message = f"its plugin ({sink.type.origin}) fails in `redis_targets`: {class_and_text(error)}"
         draft.problems.add(message, sink.entry.mark, path=sink.entry.node.path)
         return []
 
