@@ -144,7 +144,7 @@ def test_a_package_needs_this_version_and_names_its_module(here):
 
 def test_where_pip_and_pytest_are_missing_the_commands_install_with_uv(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    monkeypatch.setattr(new_plugin_module, "_refuse_taken", lambda *_: None)
+    monkeypatch.setattr(new_plugin_module, "_refuse_taken", lambda *_, **__: None)
     uv = ["uv", "pip", "install", "--python", sys.executable]
     printed = commands(new_plugin("fax", "--package").stdout)
     assert printed[:3] == [
@@ -203,6 +203,16 @@ def test_a_type_that_another_drop_in_has_is_refused(here):
     (here / "plugins" / "pager.py").rename(here / "plugins" / "calls.py")
     (here / "test_pager.py").unlink()
     assert "is taken: plugins/calls.py registered it" in said("pager")
+
+
+def test_a_package_is_refused_for_a_type_that_a_drop_in_has(here, monkeypatch):
+    new_plugin("pager")
+    assert "is taken: plugins/pager.py registered it" in said("pager", "--package")
+    assert not (here / "event-router-pager").exists()
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    monkeypatch.setenv("EVENT_ROUTER_CONFIG", str(here / "config.yaml"))
+    assert f"is taken: {here}/plugins/pager.py registered it" in said("pager", "--package")
 
 
 def test_it_goes_beside_the_configuration(here, monkeypatch):

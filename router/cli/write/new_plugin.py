@@ -53,14 +53,15 @@ def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
     from router.cli.write import plugin_files
     from router.version import __version__
 
+    beside = Path(os.environ.get("EVENT_ROUTER_CONFIG") or CONFIG).parent
     if as_package:
         folder = folder or Path(f"event-router-{name}")
         files = plugin_files.package(name, __version__)
     else:
-        folder = folder or Path(os.environ.get("EVENT_ROUTER_CONFIG") or CONFIG).parent
+        beside = folder = folder or beside
         files = plugin_files.drop_in(name)
     refuse_existing(folder, files, _ELSEWHERE)
-    _refuse_taken(name, None if as_package else folder / "plugins")
+    _refuse_taken(name, beside / "plugins", as_package=as_package)
     write_new(folder, files, _ELSEWHERE)
     say("\n".join(f"wrote {folder / path}" for path in files))
     if as_package:
@@ -70,16 +71,16 @@ def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
     return Exit.OK
 
 
-def _refuse_taken(name: str, drop_ins: Path | None) -> None:
-    """Raise `click.UsageError` if another plugin has this type of sink, or if a folder in `drop_ins` has the name of the file."""
+def _refuse_taken(name: str, drop_ins: Path, *, as_package: bool) -> None:
+    """Raise `click.UsageError` if another plugin has this type of sink, or a folder of `drop_ins` the name of the file."""
     from router.cli.write import plugin_files
     from router.plugin_loading.plugin_manager import load_plugins
 
-    taken = load_plugins([drop_ins] if drop_ins and drop_ins.is_dir() else []).sinks.get(name)
+    taken = load_plugins([drop_ins] if drop_ins.is_dir() else []).sinks.get(name)
     if taken is not None:
         raise click.UsageError(f"the type of sink {name!r} is taken: {taken.origin} registered it; choose another name")
-    twin = drop_ins and drop_ins / plugin_files.module(name)
-    if twin and os.path.lexists(twin):
+    twin = drop_ins / plugin_files.module(name)
+    if not as_package and os.path.lexists(twin):
         raise click.UsageError(f"{twin} would be a plugin of the same name: choose another name, or move it away")
 
 
