@@ -64,6 +64,11 @@ def config(tmp_path, options):
             "class X(LookupOptions):\n    base: 'Unknown'",
             "an option of class X has the type `Unknown`, which is unknown: define or import it",
         ),
+        (
+            '"crm", crm, option=X',
+            "class X(LookupOptions): ...",
+            "TypeError: register() has no argument 'option'; did you mean 'options'?",
+        ),
         ('"crm", x', "def x(key): pass", "`x(key)` (plugins/crm.py, line 11) takes (key, options)"),
         ('"crm", X', "class X:\n    def fetch_many(self): pass", "takes (self, keys): give it these parameters"),
     ],

@@ -18,12 +18,14 @@ from router.api import SinkOptions, hookimpl
 class PagerOptions(SinkOptions):
     number: str
 
-async def pager(event, options):
-    pass
+class Pager:
+    def __init__(self, options): ...
+
+    async def deliver_batch(self, batch): ...
 
 @hookimpl
 def register_sinks(register):
-    register("pager", pager, options=PagerOptions, queue="memory", concurrency=2, batch=7)
+    register("pager", Pager, options=PagerOptions, queue="memory", concurrency=2, batch=7)
 """
 
 SINK = "from router.api import hookimpl\n\nasync def sink(event, options): ...\n\n@hookimpl\ndef register_sinks(register):\n"
@@ -112,7 +114,23 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
             "def helper(): ...\n",
             "no function is marked with `@hookimpl`; the hooks are register_lookups, register_sinks",
         ),
-        (SINK + "    register('a')\n", "TypeError"),
+        (SINK + "    register('a')\n", "TypeError: register() missing 1 required positional argument: 'sink' (line 7)"),
+        (
+            SINK + "    register('a', sink, option=dict)\n",
+            "TypeError: register() has no argument 'option'; did you mean 'options'? (line 7)",
+        ),
+        (
+            SINK + "    register('a', sink, colour='red')\n",
+            "register() has no argument 'colour'; its arguments are name, sink, options, queue, concurrency, batch, execution",
+        ),
+        (
+            SINK + "    register('a', sink, batch=10)\n",
+            "sink type 'a': `batch` is for classes with the method `deliver_batch`: remove `batch`, or register such a class",
+        ),
+        (
+            SINK + "    register('a', type('A', (), {'deliver': lambda self, event, options: None}), batch=10)\n",
+            "`batch` is for classes with the method `deliver_batch`",
+        ),
         (SINK + "    register('a', 42)\n", "neither a function nor a class"),
         (SINK + "    register('a', sink, queue='disk')\n", "'memory' or 'redis'"),
         (SINK + "    register('a', sink, concurrency=0)\n", "above 0"),

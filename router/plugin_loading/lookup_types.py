@@ -13,6 +13,7 @@ from router.core.plugin_signatures import wrong_lookup_parameters
 from router.hookspecs import RegisterLookup
 from router.plugin_contracts import LookupCallable, LookupOptions, LookupType
 from router.plugin_loading.option_models import undefined_type
+from router.plugin_loading.registering import refuse_unknown
 
 
 class NoLookupOptions(LookupOptions):
@@ -22,7 +23,10 @@ class NoLookupOptions(LookupOptions):
 def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupType], origin: str) -> RegisterLookup:
     """Return the function with which a plugin registers its lookup types. The types are added to `found`."""
 
-    def register(name: str, fetch: LookupCallable, *, options: type[LookupOptions] | None = None) -> None:
+    def register(
+        name: str, fetch: LookupCallable, *, options: type[LookupOptions] | None = None, **unknown: object
+    ) -> None:
+        refuse_unknown(register, unknown)
         other = known.get(name) or found.get(name)
         if other or name in LOOKUPS:
             raise ValueError(f"lookup type {name!r} is taken: {other.origin if other else 'the router'} registered it")
@@ -32,6 +36,7 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
             raise ValueError(f"lookup type {name!r}: {fault}")
         found[name] = kind
 
+    register.__qualname__ = "register"  # for the messages of Python about missing arguments
     return register
 
 

@@ -17,6 +17,7 @@ from router.options import SinkOptions
 from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
 from router.plugin_loading.drop_ins import Sources
 from router.plugin_loading.option_models import undefined_type
+from router.plugin_loading.registering import refuse_unknown
 
 ALL = "all"
 """The key of `defaults` for all types of sinks. No type can have this name."""
@@ -41,7 +42,9 @@ def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin:
         concurrency: int = 4,
         batch: int | None = None,
         execution: Execution | None = None,
+        **unknown: object,
     ) -> None:
+        refuse_unknown(register, unknown)
         other = origin if name in found else known.get(name)
         if other:
             raise ValueError(f"sink type {name!r} is taken: {other} registered it")
@@ -51,6 +54,7 @@ def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin:
             raise ValueError(f"sink type {name!r}: {fault}")
         found[name] = kind
 
+    register.__qualname__ = "register"  # for the messages of Python about missing arguments
     return register
 
 
@@ -76,6 +80,8 @@ def _fault(kind: SinkType) -> str | None:
         return f"`concurrency` must be a whole number above 0, not {kind.concurrency!r}"
     if kind.batch is not None and not _is_count(kind.batch):
         return f"`batch` must be None or a whole number above 0, not {kind.batch!r}"
+    if kind.batch is not None and not (is_class and hasattr(sink, "deliver_batch")):
+        return "`batch` is for classes with the method `deliver_batch`: remove `batch`, or register such a class"
     if kind.execution not in {None, "process"}:
         return f"`execution` must be None or 'process', not {kind.execution!r}"
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):

@@ -1,0 +1,19 @@
+"""Calls of `register` with arguments that it does not have; floor 3."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def refuse_unknown(register: Callable[..., Any], given: Mapping[str, object]) -> None:
+    """Raise `TypeError` if a plugin gave `register` a keyword that it does not have; the message has the likely one."""
+    for name in given:
+        known = [
+            each.name for each in inspect.signature(register).parameters.values() if each.kind is not each.VAR_KEYWORD
+        ]
+        close = difflib.get_close_matches(name, known, n=1)
+        cure = f"did you mean {close[0]!r}?" if close else f"its arguments are {', '.join(known)}"
+        raise TypeError(f"register() has no argument {name!r}; {cure}")
