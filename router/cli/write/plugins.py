@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ COLUMNS = (
 )
 """The columns of the table."""
 
+
+_LONGEST = 60
+"""The most characters that the table lists of the types of a plugin, unless its first type alone has more."""
 
 OPTIONS = (
     Column("option"),
@@ -137,11 +141,23 @@ def _document(plugin: LoadedPlugin) -> dict[str, Any]:
     }
 
 
+def _listed(types: Sequence[str]) -> str:
+    """Return the types of a plugin for the table: as many as fit into `_LONGEST` characters, and how many more there are."""
+    listed = ", ".join(types)
+    if len(listed) <= _LONGEST:
+        return listed or "-"
+    shown = len(types)
+    while shown > 1 and len(listed) > _LONGEST:
+        shown -= 1
+        listed = f"{', '.join(types[:shown])} and {len(types) - shown} more"
+    return listed
+
+
 def _row(plugin: LoadedPlugin) -> tuple[str, ...]:
     status = "disabled" if plugin.disabled else "failed" if plugin.error else "ok"
     return (
         plugin.name,
-        ", ".join((*plugin.sinks, *(f"{name} (lookup)" for name in plugin.lookups))) or "-",
+        _listed((*plugin.sinks, *(f"{name} (lookup)" for name in plugin.lookups))),
         plugin.origin,
         plugin.version or "-",
         status,
