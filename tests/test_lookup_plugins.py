@@ -69,6 +69,11 @@ def config(tmp_path, options):
             "class X(LookupOptions): ...",
             "TypeError: register() has no argument 'option'; did you mean 'options'?",
         ),
+        (
+            '"crm", crm, options=X',
+            "class X(LookupOptions):\n    json: str",
+            "its option `json` has the name of an attribute of LookupOptions: rename it, or write `json_: …",
+        ),
         ('"crm", x', "def x(key): pass", "`x(key)` (plugins/crm.py, line 11) takes (key, options)"),
         ('"crm", X', "class X:\n    def fetch_many(self): pass", "takes (self, keys): give it these parameters"),
     ],

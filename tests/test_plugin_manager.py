@@ -150,6 +150,13 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
             GOOD.replace("str", "'Unknown'").replace('"pager"', '"a"'),
             "sink type 'a': an option of class PagerOptions has the type `Unknown`, which is unknown: define or import it",
         ),
+        *(
+            (
+                GOOD.replace("number", name).replace('"pager"', '"a"'),
+                f"sink type 'a': its option `{name}` has the name of an attribute of SinkOptions: rename it, or write `{name}_: …",
+            )
+            for name in ("json", "copy")
+        ),
         (SINK + "    register('log', sink)\n", "built-in log"),
         (SINK + "    register('a', sink)\n    register('a', sink)\n", "taken"),
         (SINK + "    register('a', sink)\n    raise OSError('half way')\n", "half way"),

@@ -12,7 +12,7 @@ from router.config.scalars import NAME
 from router.core.plugin_signatures import wrong_lookup_parameters
 from router.hookspecs import RegisterLookup
 from router.plugin_contracts import LookupCallable, LookupOptions, LookupType
-from router.plugin_loading.option_models import undefined_type
+from router.plugin_loading.option_models import hidden_attribute, undefined_type
 from router.plugin_loading.registering import refuse_unknown
 
 
@@ -55,7 +55,7 @@ def _fault(kind: LookupType) -> str | None:
     taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
     if taken:
         return f"its option `{taken[0]}` has the same name as a key of the router, so it would never be set"
-    return undefined_type(options) or wrong_lookup_parameters(fetch)
+    return hidden_attribute(options, LookupOptions) or undefined_type(options) or wrong_lookup_parameters(fetch)
 
 
 _HOST_KEYS = set(PluginLookupConfig.model_fields)

@@ -5,6 +5,27 @@ from __future__ import annotations
 from pydantic import BaseModel
 from pydantic.errors import PydanticUndefinedAnnotation
 
+SHADOWED = r'Field name ".*" in ".*" shadows an attribute in parent'
+"""The beginning of pydantic's warning about a field with the name of an attribute, as a regular expression.
+
+The warning comes when the class is made. For the options of a type, `hidden_attribute` says it better. In any other model,
+such a field does no harm.
+"""
+
+
+def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | None:
+    """Return the fault of a model with an option that has the name of an attribute of its base class; None if it has none.
+
+    The router, or a plugin that treats the options as any model, would find the option's value in place of the method.
+    """
+    for name in options.model_fields:
+        if hasattr(base, name):
+            return (
+                f"its option `{name}` has the name of an attribute of {base.__name__}: rename it, or write "
+                f'`{name}_: … = Field(alias="{name}")`'
+            )
+    return None
+
 
 def undefined_type(options: type[BaseModel]) -> str | None:
     """Return the fault of a model whose annotations name an unknown type, with its correction; None if it is complete.

@@ -14,6 +14,7 @@ import inspect
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from router.plugin_loading.drop_ins import (
     refusal,
 )
 from router.plugin_loading.lookup_types import lookup_registrar
+from router.plugin_loading.option_models import SHADOWED
 from router.plugin_loading.sink_types import sink_registrar
 
 _BUILT_IN = "built-in"
@@ -274,9 +276,12 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
 def _guard() -> Iterator[None]:
     """Guard code of a plugin: redirect its prints to stderr, and interrupt it after `PATIENCE` seconds.
 
+    Pydantic's warning about the name of an option is not shown, because such an option is refused.
+
     Only the main thread can be interrupted (by SIGALRM). In other threads the time is not limited.
     """
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", SHADOWED, UserWarning)
         if threading.current_thread() is not threading.main_thread():
             yield
             return

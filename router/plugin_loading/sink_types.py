@@ -16,7 +16,7 @@ from router.hookspecs import RegisterSink
 from router.options import SinkOptions
 from router.plugin_contracts import Execution, QueueType, SinkCallable, SinkType
 from router.plugin_loading.drop_ins import Sources
-from router.plugin_loading.option_models import undefined_type
+from router.plugin_loading.option_models import hidden_attribute, undefined_type
 from router.plugin_loading.registering import refuse_unknown
 
 ALL = "all"
@@ -86,7 +86,11 @@ def _fault(kind: SinkType) -> str | None:
         return f"`execution` must be None or 'process', not {kind.execution!r}"
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
         return "`execution='process'` is for plain functions"
-    return undefined_type(options) or wrong_parameters(sink, in_process=kind.execution == "process")
+    return (
+        hidden_attribute(options, SinkOptions)
+        or undefined_type(options)
+        or wrong_parameters(sink, in_process=kind.execution == "process")
+    )
 
 
 def _keys(model: type[BaseModel]) -> set[str]:

@@ -52,6 +52,25 @@ def test_plugins_shows_drop_ins_with_their_place(drop_in):
     assert line.split() == ["pager", "pager", str(drop_in / "plugins"), "-", "ok"]
 
 
+def test_plugins_lists_only_some_types_of_a_plugin_with_many(drop_in):
+    types = [f"pager-{number:02}" for number in range(25)]
+    many = PAGER.replace('    register("pager"', f"    for name in {types!r}:\n        register(name")
+    (drop_in / "plugins" / "pager.py").write_text(many)
+    done = run("plugins", cwd=drop_in)
+    (line,) = [line for line in done.out.splitlines() if line.startswith("pager")]
+    assert "  pager-00, pager-01, pager-02, pager-03, pager-04 and 20 more  " in line
+    listed = json.loads(run("plugins", "--json", cwd=drop_in).out)
+    assert [plugin["sinks"] for plugin in listed if plugin["name"] == "pager"] == [types]
+
+
+def test_an_option_named_json_is_refused_without_a_warning_of_pydantic(drop_in):
+    (drop_in / "plugins" / "pager.py").write_text(PAGER.replace("number: str", "json: str"))
+    done = run("plugins", cwd=drop_in)
+    assert done.code == 1
+    assert "its option `json` has the name of an attribute of SinkOptions" in " ".join(done.err.split())
+    assert "UserWarning" not in done.err
+
+
 def test_plugins_json(drop_in):
     done = run("plugins", "--json", "-c", "config.yaml", cwd=drop_in)
     by_name = {plugin["name"]: plugin for plugin in json.loads(done.out)}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping as MappingType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from router.config.scalars import REDIS_URLS
@@ -142,3 +143,20 @@ def anywhere(shape: Shape, test: Callable[[Shape], bool], depth: int = 8) -> boo
         else:
             inner.extend(part for part in get_args(leaf) if part is not Ellipsis)
     return any(anywhere(part, test, depth - 1) for part in inner)
+
+
+def has_faulty_default(model: type[BaseModel], key: str, context: MappingType[str, Any] | None) -> bool:
+    """Return whether the default of an option is refused also if nothing is written.
+
+    If it is accepted then, a validator of the plugin refused it because of another option, which is written.
+    """
+    field = fields(model).get(key)
+    if field is None or field.is_required():
+        return False
+    try:
+        model.model_validate({}, context=context)
+    except ValidationError as error:
+        return any(each["loc"][:1] == (key,) for each in error.errors(include_url=False))
+    except Exception:  # noqa: BLE001  # a validator of the plugin may need the other options
+        return False
+    return False

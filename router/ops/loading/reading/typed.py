@@ -181,28 +181,11 @@ def _in_default(
         elif (
             isinstance(node, Mapping)
             and isinstance(part, str)
-            and any(_has_faulty_default(found, part, context) for found in shapes.models(shape))
+            and any(shapes.has_faulty_default(found, part, context) for found in shapes.models(shape))
         ):
             return _Fault(error, node, entry, part, None, default=True)
         shape = shapes.at(shape, [part])
     return None
-
-
-def _has_faulty_default(model: type[BaseModel], key: str, context: MappingType[str, Any] | None) -> bool:
-    """Return whether the default of an option is refused also if nothing is written.
-
-    If it is accepted then, a validator of the plugin refused it because of another option, which is written.
-    """
-    field = shapes.fields(model).get(key)
-    if field is None or field.is_required():
-        return False
-    try:
-        model.model_validate({}, context=context)
-    except ValidationError as error:
-        return any(each["loc"][:1] == (key,) for each in error.errors(include_url=False))
-    except Exception:  # noqa: BLE001  # a validator of the plugin may need the other options
-        return False
-    return False
 
 
 def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
