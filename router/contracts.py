@@ -167,7 +167,7 @@ class WorkQueue(Protocol):
         """Return the seconds until the next delayed delivery is due, 0 or less if it is overdue; None if none is delayed."""
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a shutdown must wait for deliveries without an attempt under way.
+        """Return whether a shutdown must also wait for deliveries that are not being attempted.
 
         `taken` are the deliveries that workers have taken and not attempted yet.
         """

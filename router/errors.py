@@ -251,7 +251,7 @@ class PartialError(DeliveryError):
 
 
 class PluginError(DeliveryError):
-    """A plugin that broke its contract, for example by a wrong result: the delivery becomes a dead letter, `plugin`."""
+    """A plugin that broke its contract, for example by a wrong result: the delivery becomes a dead letter with the reason `plugin`."""
 
 
 class TemplateError(EventError):

@@ -53,7 +53,7 @@ class Ended(NamedTuple):
 
 
 class Run:
-    """One run of a program. `run` is called in a thread; meanwhile, `send` may be called in another thread.
+    """A run of a program. `run` is called in a thread; meanwhile, `send` may be called in another thread.
 
     The program gets its own session and process group. When the first process of the group has ended, its number stays
     in use until the process is waited for. So a signal to the group can't reach unrelated processes.

@@ -59,7 +59,8 @@ class MailConnection(asyncio.Protocol):
 
     async def send(self, content: bytes) -> SMTPResponse | None:
         """Send a mail, whose lines must all end with CRLF, after the reply to DATA; return the server's reply, None if there is none."""
-        stuffed = content.replace(b"\r\n.", b"\r\n..")  # RFC 5321 section 4.5.2; a mail begins with a header
+        # RFC 5321 section 4.5.2. The first line is a header, so it never begins with a dot.
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
         return next(iter(await self._exchange(stuffed + b".\r\n", 1)), None)
 
     def drop(self) -> None:

@@ -25,7 +25,9 @@ class Threads:
         return {address: first for address, first in zip(addresses, found, strict=True) if first}
 
     async def keep(self, key: str, mail: Mail, reached: AbstractSet[str], *, separate: bool) -> None:
-        """Store the first mail for the recipients that a mail `reached`. These are given as written in the options.
+        """Store for each recipient that this mail `reached` which mail is the first of the thread.
+
+        The recipients are given as written in the options.
 
         Without `separate`, a recipient who is new to the thread joins the thread of the others.
         """

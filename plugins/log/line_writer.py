@@ -141,7 +141,7 @@ class LineWriter:
     # --- writing -------------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Sequence[tuple[Event, LogOptions]]) -> tuple[bytes, int]:
-        """Return the bytes of a batch, and how many of them end a torn line before it."""
+        """Return the bytes to write for a batch, and how many of the first bytes (0 or 1) end a torn line in the file."""
         data = encode(batch)
         return (b"\n" + data, 1) if self._torn else (data, 0)
 

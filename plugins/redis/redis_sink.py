@@ -51,7 +51,7 @@ class RedisSink(Sink):
 
 
 def _pipelines(batch: Sequence[Pair], results: list[Result]) -> Iterator[dict[int, Words]]:
-    """Yield pipelines of commands by the index of their delivery. For a command that can't be sent, set its result."""
+    """Yield pipelines. Each maps the index of a delivery in the batch to its command. For a command that can't be sent, set its result."""
     commands: dict[int, Words] = {}
     size = 0
     for place, (event, options) in enumerate(batch):

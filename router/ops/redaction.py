@@ -113,7 +113,7 @@ def _in_base64(secret: bytes) -> set[str]:
 
 
 def plain_options(value: Any, *, whole: bool = False) -> Any:
-    """Return the options that were set, and those that are messages, as plain values with credentials hidden.
+    """Return the options that were set, and options with the text of a message, as plain values with credentials hidden.
 
     Recipients that are mappings or URLs with credentials are replaced by their addresses, unless `whole`.
     """

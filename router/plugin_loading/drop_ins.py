@@ -98,7 +98,7 @@ def _distrusted(path: Path) -> str | None:
 
 
 def read_sources(code: Iterable[Path]) -> Sources:
-    """Return the content of the files among `code`. Raises `UnreadableError`."""
+    """Return the content of each file in `code`, which also lists folders. Raises `UnreadableError`."""
     return {path.absolute(): read_file(path) for path in code if path.suffix == ".py"}
 
 

@@ -16,7 +16,7 @@ such a field does no harm.
 def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | None:
     """Return the fault of a model with an option that has the name of an attribute of its base class; None if it has none.
 
-    The router, or a plugin that treats the options as any model, would find the option's value in place of the method.
+    Code that uses the attribute of the base class would find the option's value in its place.
     """
     for name in options.model_fields:
         if hasattr(base, name):

@@ -233,7 +233,7 @@ class _RecordedSink:
         return results
 
     async def close(self) -> None:
-        """Close the sink if it is called."""
+        """Close the sink if it is one of those in `call`, because no other is opened."""
         if self._called:
             await self._caller.close()
 

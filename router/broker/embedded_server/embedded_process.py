@@ -1,8 +1,8 @@
 """The process of the embedded server: finding it, its command line, its state file; floor 4.
 
-Every user of the machine may publish and read, so that `redis.Redis()` works without options. Only the router's user
-may administer the server (`_FORBIDDEN`). The router logs in as this user. The password is in `embedded.json` (mode
-0600); the server gets only its hash.
+Every user of the machine may publish and read, so that `redis.Redis()` works without options. The server has one
+user that may administer it (`_FORBIDDEN`), and the router logs in as this user. The password is in `embedded.json`
+(mode 0600); the server gets only its hash.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Commands:
     def switch(self, subscriptions: Subscriptions) -> None:
         """Put other subscriptions into force, and unsubscribe from those that they do not contain.
 
-        The server must have confirmed added subscriptions before. The switch happens at the answer to a PING. All
+        Call this only after the server has confirmed the added subscriptions. The switch happens at the answer to a PING. All
         copies of a published event arrive either before or after that answer, so the event is neither missed nor
         received twice.
         """

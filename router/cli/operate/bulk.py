@@ -15,7 +15,9 @@ ASK_ABOVE = 100
 
 
 yes_option = click.option(
-    "--yes", is_flag=True, help=f"Do not ask for confirmation, as the command does on a terminal above {ASK_ABOVE}."
+    "--yes",
+    is_flag=True,
+    help=f"Do not ask for confirmation. Otherwise the command asks on a terminal if there are more than {ASK_ABOVE}.",
 )
 """`--yes`: do not ask for confirmation."""
 

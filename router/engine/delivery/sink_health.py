@@ -25,7 +25,7 @@ class SinkHealth:
         self.active = False
         """True while the sink fails."""
         self.last_failure: Failure | None = None
-        """The last failure after which a delivery waits for the next attempt, whether or not the sink has worked since."""
+        """The last failure that led to a retry. It is kept even if the sink has worked since."""
         self._kind = ""  # of the last logged error; empty if none was logged since the failures began
         self._quiet_until = 0.0
         self._lines = 0  # logged in the current minute

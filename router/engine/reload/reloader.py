@@ -270,7 +270,8 @@ class Reloader:
         parts.shared.current.pipeline = pipeline
         for name, part in parts.sources.items():
             if name in old_names and part in old_sources:
-                part.intake.open(pipeline)  # its last events use the new pipeline (a removed source's: the old one)
+                # Its last events use the new pipeline; those of a removed source use the old one.
+                part.intake.open(pipeline)
         for part in plan.sources.values():
             part.intake.open(pipeline)
         for source in plan.prepared:

@@ -89,7 +89,7 @@ class Concealment(msgspec.Struct):
         )
 
     def _excerpt(self, mark: Mark, near: Iterable[_Value]) -> str | None:
-        """Return the line of a mark without secrets, and below it a line with a caret; None if there is no such line."""
+        """Return the line at a mark, with its secrets hidden, and below it a line with a caret; None if there is no such line."""
         line, caret = mark.file.line(mark.line), mark.column - 1
         if not line.strip() or caret > len(line):
             return None
