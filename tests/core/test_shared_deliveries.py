@@ -42,7 +42,7 @@ def first_deliveries(number, route="r", sink="a", times=None):
 
 
 def shared(events, cache=None, route="r", sink="a"):
-    events = SharedEvents(events, len(SINKS), cache or LineCache())
+    events = SharedEvents(events, {route: len(SINKS)}, cache or LineCache())
     return Deliveries(sink, [Part(events, route, 0, len(events.events))])
 
 
@@ -95,11 +95,19 @@ def test_lines_are_encoded_once_for_all_sinks_of_a_route_and_then_forgotten(monk
     encoded = []
     monkeypatch.setattr(shared_deliveries, "json_lines", lambda events: encoded.append(events) or json_lines(events))
     events, cache = first_deliveries(9), LineCache()
-    run = SharedEvents(events, len(SINKS), cache)
+    run = SharedEvents(events, {"r": len(SINKS)}, cache)
     for sink in SINKS:
         deliveries = Deliveries(sink, [Part(run, "r", 0, len(events))])
         assert batch_json_lines(UniformBatch(deliveries, None)) == json_lines(events)
     assert (len(encoded), cache.size) == (1, 0)
+
+
+def test_lines_are_not_kept_for_the_sinks_of_other_routes():
+    cache = LineCache()
+    run = SharedEvents(first_deliveries(9), {"r": 1, "other": 1}, cache)
+    for route in ("r", "other"):
+        Deliveries("a", [Part(run, route, 0, 9)]).json_lines()
+        assert cache.size == 0
 
 
 def test_lines_name_the_route():
@@ -112,7 +120,7 @@ def test_the_lines_that_a_slow_sink_has_not_asked_for_are_bounded():
     cache = LineCache(3 * len(lines))
     late = []
     for _ in range(10):
-        run = SharedEvents(first_deliveries(9), len(SINKS), cache)
+        run = SharedEvents(first_deliveries(9), {"r": len(SINKS)}, cache)
         for sink in SINKS[:-1]:
             Deliveries(sink, [Part(run, "r", 0, 9)]).json_lines()
         late.append(Deliveries(SINKS[-1], [Part(run, "r", 0, 9)]))

@@ -8,7 +8,7 @@ lines.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, groupby
 from operator import attrgetter
@@ -75,10 +75,10 @@ class SharedEvents:
 
     __slots__ = ("_sizes", "cache", "events", "received_at", "sinks")
 
-    def __init__(self, events: list[Event], sinks: int, cache: LineCache) -> None:
+    def __init__(self, events: list[Event], sinks: Mapping[str, int], cache: LineCache) -> None:
         self.events = events
         self.sinks = sinks
-        """The number of deliveries of each event."""
+        """The number of sinks of each route. The lines name the route, so only its sinks share them."""
         self.cache = cache
         times = list(map(_received_at, events))
         self.received_at: datetime | None = times[0] if times.count(times[0]) == len(times) else None
@@ -125,7 +125,7 @@ class Part(NamedTuple):
         if lines is None:
             first = shared.events[0]
             lines = json_lines(self.events if first.route == self.route else self.deliveries(first.sink))
-            shared.cache.keep(self, lines, shared.sinks - 1)
+            shared.cache.keep(self, lines, shared.sinks[self.route] - 1)
         return lines
 
 

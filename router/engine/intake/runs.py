@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
@@ -70,7 +71,7 @@ def fan_out(run: Run, cache: LineCache) -> Iterator[tuple[str, Sequence[Event]]]
     """Yield each sink of a run with its deliveries. `cache` keeps the lines that several sinks share."""
     accepted, targets = run.accepted, run.ending.targets
     if len(targets) > 1 and len(accepted) >= FEWEST:
-        shared = SharedEvents(accepted, len(targets), cache)
+        shared = SharedEvents(accepted, Counter(target.route for target in targets), cache)
         for target in targets:
             yield target.sink, Deliveries(target.sink, [Part(shared, target.route, 0, len(accepted))])
         return
