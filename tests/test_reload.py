@@ -324,14 +324,14 @@ async def test_another_read_ahead_keeps_the_connection_and_needs_no_server(serve
     async with daemon(server, tmp_path, CONFIG) as router:
         before = subscriber(server)
         assert "1 of 1 sources up" in await reload(router, limited("1MiB"))
-        assert [line["sources"] for line in said(router, TAKEN)] == ["changed web"]
+        assert [line["sources"] for line in await told(router, TAKEN)] == ["changed web"]
         assert subscriber(server) == before
         router.publish("a", *range(2_000))
         await router.until(lambda: router.count() == 2_000)
         assert [line["payload"] for line in router.lines()] == list(range(2_000))
         server.pause()
         await reload(router, limited("1GiB"))
-        assert len(said(router, TAKEN)) == 2
+        await router.until(lambda: len(said(router, TAKEN)) == 2)
         server.resume()
 
 

@@ -121,7 +121,8 @@ async def test_what_is_taken_ahead_is_read_several_at_a_time(redis_server, line)
     for _ in range(200):
         one.deliver(await one.take(1))
         await moment(0.001)  # the reader may read now
-    assert redis_server.do("INFO", "commandstats")["cmdstat_xreadgroup"]["calls"] <= 25
+    reads = redis_server.do("INFO", "commandstats")["cmdstat_xreadgroup"]["calls"]
+    assert reads <= 50  # about 20, where every read brings ten; 200, where every read brings one
 
 
 @pytest.mark.parametrize("when_full", ["block", "drop-newest"])
