@@ -46,6 +46,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Where no log is configured, structlog draws each traceback with all local variables, which takes seconds. Nobody looks at it.
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
+
+
 class SystemClock:
     """The machine's own time, and `ahead` seconds more: a test that adds to them need not wait for them."""
 

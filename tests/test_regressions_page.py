@@ -1,6 +1,7 @@
 """`docs/regressions.md` names a test for each fault that was found: each of them exists."""
 
 import ast
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +18,7 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row != ["fault", "behaviour now", "test"]]
 
 
+@functools.cache
 def functions(path: Path) -> set[str]:
     """The names of all functions in a file of tests."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
