@@ -47,7 +47,7 @@ format: $(DEV) ## Format the code and apply the corrections of ruff
 bench: $(DEV) ## Measure the CPU time of an event; ARGS=NAME runs another benchmark, ARGS=--help lists all
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
-bench-quick: $(DEV) ## Check in a minute whether an event has become dearer; ARGS=--store stores the new figures
+bench-quick: $(DEV) ## Check in a minute whether an event has become more expensive; ARGS=--store stores the new figures
 	@$(BIN)/python -m benchmarks.bench quick $(ARGS)
 
 lock: $(DEV) ## Write the newest versions that pyproject.toml allows into the two lock files, with hashes

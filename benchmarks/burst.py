@@ -37,7 +37,9 @@ from benchmarks.harness import (
 )
 from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
-ROUTER, LOOP = "event-router", "asyncio"
+ROUTER, LOOP = "event-router", "hand-written loop"
+PROGRAM = "asyncio"
+"""The name of the loop in `contenders.py`."""
 LOST, CUT, AHEAD, PEAK, AFTERWARDS = "lost", "disconnected", "peak read-ahead", "peak memory", "memory afterwards"
 WARM_UP = 1_000
 MIB = 1024**2
@@ -109,7 +111,7 @@ def measure_router(events: int, publishers: int, command: Path) -> Turns:
 def _loop(at: Server, folder: Path) -> Iterator[int]:
     """Start the loop and yield its process id once it has subscribed."""
     (folder / "schema.json").write_text(json.dumps(SCHEMA))
-    program = [sys.executable, str(HERE / "contenders.py"), LOOP, str(at.port)]
+    program = [sys.executable, str(HERE / "contenders.py"), PROGRAM, str(at.port)]
     with running([*program, str(folder / "schema.json"), str(folder / "out")]) as process:
         wait_for(lambda: at.client.pubsub_numsub(CHANNEL)[0][1] or process.poll() is not None)
         if process.poll() is not None:

@@ -3,7 +3,7 @@
 `floor` only reads the published messages in a bare loop of sockets and hiredis: this is the minimum cost of any Python
 program. `redis-py` is a simple program: `get_message`, `json`, `jsonschema`, and a line in a file. `asyncio` is the
 same program with `listen()`. `list` is the minimum work of a list consumer that loses nothing: move an item, write it,
-remove it. `fan-out` is a straight-line program that writes each event to several files; their number is a further
+remove it. `fan-out` is a simple program that writes each event to several files; their number is a further
 argument.
 """
 

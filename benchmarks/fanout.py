@@ -1,6 +1,6 @@
 """The cost of fan-out: pub/sub → schema → one route → ten log files, 90-byte payloads.
 
-The base is a straight-line program that does the same without configuration, queues and books: it reads the published
+The base is a simple program that does the same without configuration, queues and books: it reads the published
 messages, decodes and validates each payload once, and encodes and writes a line for each of the ten files. A missing
 line, or a file that differs from the first one, ends the benchmark.
 """
@@ -36,11 +36,11 @@ from benchmarks.harness import (
 from benchmarks.peers import program
 from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
-STRAIGHT, ROUTER = "straight-line program", "event-router"
+SIMPLE, ROUTER = "simple program", "event-router"
 TURNS = 10
 WARM_UP = 1_000
 MOST = 1.0
-"""The goal: the maximum CPU time of the router, as a multiple of that of the straight-line program."""
+"""The goal: the maximum CPU time of the router, as a multiple of that of the simple program."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +50,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return the straight-line program and the router."""
+    """Return the simple program and the router."""
     return [
         Case(
             name,
             [Figure(name, "µs CPU/event", base=base, goal=MOST if base else None)],
             partial(measure, name, options.events, options.sinks, begin),
         )
-        for name, base, begin in ((STRAIGHT, None, _straight), (ROUTER, STRAIGHT, _router))
+        for name, base, begin in ((SIMPLE, None, _simple), (ROUTER, SIMPLE, _router))
     ]
 
 
@@ -66,7 +66,7 @@ Begin = Callable[[Path, Server, list[Path]], AbstractContextManager[int]]
 
 
 @contextlib.contextmanager
-def _straight(_command: Path, at: Server, files: list[Path]) -> Iterator[int]:
+def _simple(_command: Path, at: Server, files: list[Path]) -> Iterator[int]:
     folder = files[0].parent
     (folder / "schema.json").write_text(json.dumps(SCHEMA))
     with running([*program("fan-out", at, folder), str(len(files))]) as process:
@@ -115,6 +115,6 @@ def _compare(files: list[Path]) -> None:
 
 
 BENCHMARK = Benchmark(
-    str(__doc__), "pub/sub → schema → route → ten log files", 5, arguments, cases, base="straight-line program"
+    str(__doc__), "pub/sub → schema → route → ten log files", 5, arguments, cases, base="simple program"
 )
 """The figures of this benchmark."""

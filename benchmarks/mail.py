@@ -1,7 +1,7 @@
 """The cost of a mail: pub/sub → schema → route → Redis queue → one mail for each event, over SMTP without TLS.
 
-The mail server accepts everything and offers PIPELINING, unless `--no-pipelining` is given. The base is a straight-line
-program without a queue: it subscribes, builds each mail with `email.mime`, and sends it with smtplib on one connection.
+The mail server accepts everything and offers PIPELINING, unless `--no-pipelining` is given. The base is a simple program
+without a queue: it subscribes, builds each mail with `email.mime`, and sends it with smtplib on one connection.
 Every mail must arrive once, with its recipient, its subject and its texts.
 """
 
@@ -58,7 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """Return the straight-line program and the router, each with text mails and with mails of text and HTML."""
+    """Return the simple program and the router, each with text mails and with mails of text and HTML."""
     chosen = []
     for kind, goal in KINDS.items():
         base, ours = f"smtplib, {NAMES[kind]}", f"router, {NAMES[kind]}"

@@ -31,7 +31,7 @@ BASELINE = HERE / "baseline.json"
 TOLERANCE = 0.15
 """The fraction by which a ratio may exceed the stored one. Two runs of one checkout differ by a tenth on a busy
 machine."""
-OK, DEARER, CHEAPER, NEW = "ok", "dearer", "cheaper", "not stored"
+OK, DEARER, CHEAPER, NEW = "ok", "more expensive", "cheaper", "not stored"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", type=int, default=60_000, help="events of one run")
     parser.add_argument("--rounds", type=int, default=3, help="how often each job is measured")
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help="how much dearer a job may be: 0.15 is 15 %%"
+        "--tolerance", type=float, default=TOLERANCE, help="how much more expensive a job may be: 0.15 is 15 %%"
     )
     parser.add_argument("--store", action="store_true", help="store the ratios of this run, to compare later runs with")
     parser.add_argument("--baseline", type=Path, default=BASELINE, help="the file of the stored ratios")

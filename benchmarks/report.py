@@ -93,7 +93,7 @@ def table(stored: Mapping[str, Any]) -> str:
             cells = (
                 f"`{name}`",
                 figure["figure"],
-                f"{_number(figure['value'])} {figure['unit']}",
+                _amount(figure),
                 "" if ratio is None else str(Interval(ratio[0], ratio[1], ratio[2], float(figure["rounds"] > 1))),
                 figure.get("base", ""),
                 _goal(figure),
@@ -104,8 +104,15 @@ def table(stored: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:g}"
+_ONE = {"events": "event", "times": "time"}
+"""The singular of each unit that is a plural."""
+
+
+def _amount(figure: Mapping[str, Any]) -> str:
+    """Return the value of a figure with its unit."""
+    value, unit = figure["value"], figure["unit"]
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:g}"
+    return f"{number} {_ONE.get(unit, unit) if value == 1 else unit}"
 
 
 def _goal(figure: Mapping[str, Any]) -> str:
@@ -135,11 +142,7 @@ def bars(stored: Mapping[str, Any]) -> list[Bar]:
             share = share_of_goal(figure)
             if share is not None:
                 of_base = figure["goal"]["of"] == "base"
-                value = (
-                    f"{figure['ratio'][0]:.2f} times its base"
-                    if of_base
-                    else f"{_number(figure['value'])} {figure['unit']}"
-                )
+                value = f"{figure['ratio'][0]:.2f} times its base" if of_base else _amount(figure)
                 found.append(Bar(f"{name}: {figure['figure']}", share, f"{value}, goal {figure['goal']['most']:g}"))
     return found
 

@@ -1,7 +1,7 @@
 """The cost of an event if events come one at a time, so that the router wakes up for each: pub/sub → schema → route → log.
 
 Three jobs: 1,000 and 10,000 events a second with the queue in memory, and 1,000 a second through a Redis queue. The
-base is a minimal straight-line program that does the same. Both run at the same time, each with its own server, and get
+base is a simple program that does the same. Both run at the same time, each with its own server, and get
 their events in turn (A B A B …). A line that is missing, out of order or wrong ends the benchmark.
 """
 
@@ -38,7 +38,7 @@ from benchmarks.harness import (
 )
 from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
-BASE = "straight-line"
+BASE = "simple program"
 PARTS = str(HERE / "trickle_parts.py")
 TURNS = 10
 WARM_UP = 500
@@ -143,7 +143,7 @@ def measure(job: Job, events: int, command: Path) -> Turns:
     """Measure both programs in turns of a tenth of the events."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        both = [stack.enter_context(begin(job, command, folder)) for begin in (_straight_line, _router)]
+        both = [stack.enter_context(begin(job, command, folder)) for begin in (_simple_program, _router)]
         part = events // TURNS
         messages = publishes([CHANNEL], WARM_UP + TURNS * part + COUNTED)
         for contender in both:
@@ -164,7 +164,7 @@ def measure(job: Job, events: int, command: Path) -> Turns:
 
 
 @contextmanager
-def _straight_line(job: Job, _command: Path, folder: Path) -> Iterator[Contender]:
+def _simple_program(job: Job, _command: Path, folder: Path) -> Iterator[Contender]:
     out, schema = folder / "base-out", folder / "base-schema.json"
     schema.write_text(json.dumps(SCHEMA))
     with server() as at, running([sys.executable, PARTS, job.part, str(at.port), str(schema), str(out)]) as process:

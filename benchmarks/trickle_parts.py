@@ -1,4 +1,4 @@
-"""The straight-line programs of the trickle benchmark: `python trickle_parts.py log|durable REDIS_PORT SCHEMA OUT`.
+"""The simple programs of the trickle benchmark: `python trickle_parts.py log|durable REDIS_PORT SCHEMA OUT`.
 
 They do the jobs of the router without configuration, retries, metrics or shutdown. `log` validates each published
 message and writes a line for it. `durable` does the same with a Redis stream in between, which stores the events that

@@ -280,7 +280,7 @@ def test_the_guard_compares_with_what_is_stored(tmp_path):
     baseline.write_text(json.dumps({"ratios": ratios | {"pubsub": ratios["pubsub"] / 1000}}))
     done = bench(tmp_path, *few, "--tolerance", "100")
     assert done.returncode == 1, done.stderr
-    assert "dearer" in done.stdout
+    assert "more expensive" in done.stdout
 
 
 def test_only_benchmarks_with_figures_are_reported(tmp_path):

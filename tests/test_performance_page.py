@@ -86,13 +86,13 @@ def test_the_plot_is_well_formed_and_cuts_long_bars_off():
     [
         ([1.0, 1.1, 1.2], 1.0, quick.OK),
         ([1.2, 1.3, 1.4], 1.0, quick.DEARER),
-        ([1.1, 1.3, 1.4], 1.0, quick.OK),  # one round was not dearer: the machine may have been busy
+        ([1.1, 1.3, 1.4], 1.0, quick.OK),  # one round was not more expensive: the machine may have been busy
         ([0.7, 0.8, 0.86], 1.0, quick.CHEAPER),
         ([0.7, 0.8, 0.9], 1.0, quick.OK),
         ([5.0], None, quick.NEW),
     ],
 )
-def test_a_job_is_dearer_if_every_round_is(ratios, stored, expected):
+def test_a_job_is_more_expensive_if_every_round_is(ratios, stored, expected):
     known = {} if stored is None else {"job": stored}
     (verdict,) = quick.judge({"job": median_interval(ratios)}, known, 0.15)
     assert verdict.result == expected
