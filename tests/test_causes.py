@@ -36,7 +36,7 @@ EVENTS = {
 OTHERS = {
     "the sink fails, its breaker is open",
     "the delivery waits for a retry",
-    "the same, also without a router",
+    "the delivery waits for a retry, and no router needs to run",
     "the queue was full",
     "the delivery was too late",
     "the service refused the message",
@@ -196,7 +196,7 @@ def carried(cause, facts):
             return all(each["next_attempt"] > each["last_failure"]["at"] for each in sinks) and all(
                 (each["delayed"], "451" in each["last_failure"]["why"]) == (1, True) for each in sinks
             )
-        case "the same, also without a router":
+        case "the delivery waits for a retry, and no router needs to run":
             (queue,) = [each for each in facts if each["sink"] == "user-mail"]
             return (
                 queue["next_due"]["attempts"] >= 1 and "451" in queue["next_due"]["error"] and queue["next_due"]["at"]
