@@ -59,7 +59,7 @@ def redis_killed(stage: Stage) -> None:
 
 
 @scenario(
-    "Redis without persistence is restarted under load, and is empty afterwards",
+    "Redis without persistence is restarted under load, so that it is empty afterwards",
     "every event that is added afterwards is delivered; the router reads again within 5 s, and logs each loss once",
 )
 def emptied(stage: Stage) -> None:
@@ -141,7 +141,8 @@ def destroyed(stage: Stage) -> None:
 
 
 @scenario(
-    "The same with queues in memory, where an entry is acknowledged when all its deliveries are settled",
+    "XGROUP DESTROY ten times under load, with queues in memory, where an entry is acknowledged when all its "
+    "deliveries are settled",
     "the group is created again; lost 0, repeated 0",
 )
 def destroyed_in_memory(stage: Stage) -> None:

@@ -125,8 +125,8 @@ def killed_in_memory(stage: Stage) -> None:
 
 
 @scenario(
-    "A stream at 2,000/s goes to one sink. The router is killed with -9 four times (as in the comparison below)",
-    "lost 0, repeated almost nothing",
+    "A stream at 2,000/s goes to one sink. The router is killed with -9 four times (see also the comparison below)",
+    "lost 0, and almost no event is repeated",
 )
 def killed_at_a_rate(stage: Stage) -> None:
     events, kills = stage.of((3_000, 2), (20_000, 4))
@@ -205,14 +205,17 @@ def poisoned(stage: Stage) -> None:
 
 
 @scenario(
-    "The same with queues in Redis", "that event becomes a dead letter (poison) for each sink, all others are delivered"
+    "One event of a stream crashes the process whenever it is delivered, and the process is also killed with -9 "
+    "at random moments. Queues in Redis",
+    "that event becomes a dead letter (poison) for each sink, all others are delivered",
 )
 def poisoned_in_a_queue(stage: Stage) -> None:
     _poisoned(stage, "redis", STREAM)
 
 
 @scenario(
-    "The same with an item of a list. Queues in memory",
+    "One item of a list crashes the process whenever it is delivered, and the process is also killed with -9 at "
+    "random moments. Queues in memory",
     "that item becomes a dead letter (poison), all others are delivered",
     small=False,
 )

@@ -125,7 +125,7 @@ def out_of_memory(stage: Stage) -> None:
 
 
 @scenario(
-    "A burst of 100,000 events on one pub/sub channel, as fast as they can be published, goes to a log (as in the "
+    "A burst of 100,000 events on one pub/sub channel, as fast as they can be published, goes to a log file (see also the "
     "comparison below)",
     "lost 0, repeated 0, in order",
 )
@@ -207,7 +207,7 @@ def _received_of(stage: Stage, name: str) -> int:
 
 
 @scenario(
-    "A queue in Redis is full, so its stream is not read (900 entries, room for 150, the sink down for 22 s, "
+    "A queue in Redis is full, so its stream is not read (900 entries, a queue for 150 deliveries, the sink down for 22 s, "
     "`claim.idle: 12s`). Meanwhile the stream is trimmed to 60 entries",
     "lost 0, repeated 0: entries that were read are delivered, although Redis does not have them any more",
 )
@@ -217,7 +217,7 @@ def trimmed(stage: Stage) -> None:
 
 
 @scenario(
-    "The same, with room for 100 entries in flight",
+    "The queue is full and the stream is trimmed as in the previous row, but at most 100 entries may be in flight",
     "entries that were read are delivered once; entries that were trimmed before they were read are counted exactly",
 )
 def trimmed_unread(stage: Stage) -> None:

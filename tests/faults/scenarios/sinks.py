@@ -13,7 +13,7 @@ from tests.faults.stage import Stage, stream
 
 @scenario(
     "One of three sinks is down for 60 s. During that time the router is killed with -9",
-    "lost 0; the other two sinks get under 0.1 % repeated",
+    "lost 0; under 0.1 % of the events are repeated to the other two sinks",
 )
 def sink_down(stage: Stage) -> None:
     events, seconds = stage.of((2_000, 0.0), (60_000, 60.0))

@@ -39,7 +39,7 @@ def _both_work(stage: Stage) -> bool:
 
 
 @scenario(
-    "Two routers read a stream, with queues in memory. One is killed with -9 and not restarted",
+    "Two routers read a stream, with queues in memory. One router is killed with -9 and not restarted",
     "the other router has delivered its entries within `claim.idle` + 10 s (15 s + 10 s); lost 0",
 )
 def taken_over(stage: Stage) -> None:
@@ -48,7 +48,7 @@ def taken_over(stage: Stage) -> None:
 
 
 @scenario(
-    "Two routers read a list, with queues in memory. One is killed with -9 and not restarted",
+    "Two routers read a list, with queues in memory. One router is killed with -9 and not restarted",
     "the other router has delivered its items within `lease` + 10 s (15 s + 10 s); lost 0",
     small=False,
 )
@@ -58,7 +58,7 @@ def taken_over_on_a_list(stage: Stage) -> None:
 
 
 @scenario(
-    "Two routers share queues in Redis. One is killed with -9 and not restarted",
+    "Two routers share queues in Redis. One router is killed with -9 and not restarted",
     "the other router has delivered its work within 60 s + 10 s; lost 0",
     small=False,
 )
