@@ -168,6 +168,7 @@ def router(command: Path, config: Mapping[str, Any], folder: Path) -> Iterator[i
             if process.poll() is not None:
                 said = (folder / "router.log").read_text().splitlines()[-1:]
                 raise SystemExit(f"{command} ended with {process.returncode}: {' '.join(said)}")
+            manager.close()  # nobody reads further notifications, and a full socket may hold the router up
             yield process.pid
 
 

@@ -11,7 +11,7 @@ import socket
 import time
 
 SOCKET = "NOTIFY_SOCKET"
-_PATIENCE = 1.0  # seconds to wait for a manager that is too busy to read
+_PATIENCE = 1.0  # seconds to wait for a manager that is too busy to read, because nothing else is sent in its place
 
 
 def managed() -> bool:
@@ -19,8 +19,11 @@ def managed() -> bool:
     return bool(os.environ.get(SOCKET))
 
 
-def notify(*assignments: str) -> bool:
-    """Send assignments (`READY=1`, `STATUS=…`) in one datagram; return whether it was sent."""
+def notify(*assignments: str, patience: float | None = None) -> bool:
+    """Send assignments (`READY=1`, `STATUS=…`) in one datagram; return whether it was sent.
+
+    If the manager does not read, the call blocks for up to `patience` seconds (None: one second).
+    """
     address = os.environ.get(SOCKET, "")
     if not address.startswith(("/", "@")):
         return False
@@ -29,7 +32,7 @@ def notify(*assignments: str) -> bool:
     message = "\n".join(" ".join(each.splitlines()) for each in assignments)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_PATIENCE if patience is None else patience)
             connection.sendto(message.encode("utf-8", "backslashreplace"), address)
     except (OSError, ValueError):
         return False
@@ -56,8 +59,8 @@ def stopping(status: str) -> bool:
 
 
 def status(text: str) -> bool:
-    """Set the status line of `systemctl status`."""
-    return notify(f"STATUS={text}")
+    """Set the status line of `systemctl status`. Never blocks, because the next status replaces one that is lost."""
+    return notify(f"STATUS={text}", patience=0.0)
 
 
 def watchdog() -> float | None:
@@ -70,8 +73,11 @@ def watchdog() -> float | None:
 
 
 def alive() -> bool:
-    """Send a heartbeat to the watchdog of the service manager. Call this only while every component makes progress."""
-    return notify("WATCHDOG=1")
+    """Send a heartbeat to the watchdog of the service manager. Call this only while every component makes progress.
+
+    Never blocks: a manager that reads nothing has unread heartbeats, and blocking would delay all deliveries.
+    """
+    return notify("WATCHDOG=1", patience=0.0)
 
 
 def extend_timeout(seconds: float, text: str | None = None) -> bool:
