@@ -178,22 +178,103 @@ class Batches:
     async def deliver_batch(self, batch):
         self.batches.append([event.id for event, _ in batch])
         answer = self.answers.pop(0) if self.answers else None
+        if callable(answer):
+            answer = await answer()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-async def test_a_batch_at_fault_stays_together_what_was_delivered_of_it_does_not():
+async def test_what_is_at_fault_in_a_batch_stays_what_was_delivered_of_it_does_not():
     async with bench(Batches, batch=3, start=False) as at:
         fault = SinkError("401")
-        Batches.made.answers = [fault, [None, fault, PermanentError("no")]]
+        Batches.made.answers = [[None, fault, PermanentError("no")], fault]
         events = [make_event() for _ in range(5)]
         at.put(*events)
         at.worker.start()
         await at.settled()
         ids = [event.id for event in events]
-        assert Batches.made.batches == [ids[:3], ids[:3], [ids[1]], ids[3:]]
+        assert Batches.made.batches == [ids[:3], [ids[1]], [ids[1]], ids[3:]]
     assert (at.book.delivered, at.book.dead_lettered) == (4, {Reason.PERMANENT: 1})
+
+
+async def test_the_probe_is_one_delivery_and_the_others_of_its_batch_follow_in_order():
+    async with bench(Batches, batch=3, start=False) as at:
+        Batches.made.answers = [SinkError("401")] * 3
+        events = [make_event() for _ in range(5)]
+        at.put(*events)
+        at.worker.start()
+        await at.settled()
+        ids = [event.id for event in events]
+        assert Batches.made.batches == [ids[:3], ids[:1], ids[:1], ids[:1], ids[1:3], ids[3:]]
+    assert at.book.delivered == 5
+
+
+async def test_while_a_sink_is_down_only_its_probes_count_attempts():
+    async with bench(Batches, batch=10, start=False, breaker={"failures": 1, "reset": "5ms"}) as at:
+        Batches.made.answers = [TransientError("refused")] * 8
+        at.put(*[make_event() for _ in range(100)])
+        at.worker.start()
+        await until(lambda: not Batches.made.answers)
+        calls = Batches.made.batches[:8]
+        assert [len(batch) for batch in calls] == [10, *[1] * 7]
+        await at.settled()
+    failed = Counter(id_ for batch in calls for id_ in batch)
+    reached = Counter(id_ for batch in Batches.made.batches[8:] for id_ in batch)
+    assert failed.total() == 17
+    assert len(reached) == reached.total() == at.book.delivered == 100
+
+
+@pytest.mark.parametrize("end", ["retire", "close"])
+async def test_what_waits_beside_a_probe_is_not_forgotten_when_the_worker_ends(end):
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        asked.set()
+        await answers.wait()
+        return SinkError("401")
+
+    async with bench(Batches, batch=4, start=False) as at:
+        Batches.made.answers = [SinkError("401"), slow]
+        given = [make_event() for _ in range(6)]
+        at.put(*given)
+        at.worker.start()
+        await asked.wait()
+        assert at.worker.in_flight == 4
+        if end == "close":
+            assert await at.worker.close() == 6
+        else:
+            retiring = asyncio.create_task(at.worker.retire())
+            answers.set()
+            await retiring
+            events, _ = await at.worker.queue.take(10)
+            assert [event.id for event in events] == [event.id for event in given]
+            assert at.worker.queue.events == 6
+    assert at.book.delivered == 0
+
+
+async def test_what_waits_beside_a_probe_that_never_ends_is_delivered_by_another_slot():
+    released = asyncio.Event()
+
+    async def stubborn():
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with bench(Batches, batch=4, start=False, timeout="50ms") as at:
+        Batches.made.answers = [SinkError("401"), stubborn]
+        events = [make_event() for _ in range(6)]
+        at.put(*events)
+        at.worker.start()
+        await at.settled()
+        ids = [event.id for event in events]
+        assert Batches.made.batches[:2] == [ids[:4], ids[:1]]
+        assert at.book.delivered == 6
+        released.set()
+        await asyncio.sleep(0)
+    assert at.book.delivered == 6
 
 
 async def test_a_source_hears_that_a_held_attempt_came_back():

@@ -46,11 +46,24 @@ class Slot:
     `waiting` means that the deliveries wait for their turn: no attempt is being made or prepared.
     """
 
-    __slots__ = ("abandoned", "deadline", "ended_at", "events", "expired", "spared", "task", "ticket", "waiting")
+    __slots__ = (
+        "abandoned",
+        "deadline",
+        "ended_at",
+        "events",
+        "expired",
+        "kept",
+        "spared",
+        "task",
+        "ticket",
+        "waiting",
+    )
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, kept: Sequence[Event] = ()) -> None:
         self.task: asyncio.Task[None] | None = None
         self.events: Sequence[Event] = []
+        self.kept = kept
+        """Deliveries that the slot has taken too, and that take no part in its current attempt."""
         self.ticket = ticket
         self.deadline: float | None = None
         self.expired = False
@@ -59,6 +72,17 @@ class Slot:
         self.ended_at: float | None = None
         """The monotonic time at which the task ended by a fault of the router, else None."""
         self.waiting = False
+
+    def keep_all_but_one(self) -> Sequence[Event]:
+        """Leave only the first delivery in `events`, and return it in a sequence; keep the others for the next attempt."""
+        self.events, self.kept = self.events[:1], self.events[1:]
+        return self.events
+
+    def take_up(self) -> Sequence[Event]:
+        """Add the kept deliveries to `events` again, and return all of them."""
+        if self.kept:
+            self.events, self.kept = [*self.events, *self.kept], ()
+        return self.events
 
     async def wait(self, turn: Awaitable[R]) -> R:
         """Wait until it is the turn of the deliveries in `events`."""
@@ -128,8 +152,8 @@ class Slots:
         """Start the tasks."""
         self._slots = [self._start_one() for _ in range(self._number)]
 
-    def _start_one(self) -> Slot:
-        slot = Slot(Ticket(0, probe=False))
+    def _start_one(self, kept: Sequence[Event] = ()) -> Slot:
+        slot = Slot(Ticket(0, probe=False), kept)
         slot.task = asyncio.create_task(self._run(slot), name=f"sink {self._name}")
         return slot
 
@@ -156,7 +180,7 @@ class Slots:
     @property
     def in_flight(self) -> list[Event]:
         """All deliveries that the slots have in flight."""
-        return [*self._stuck, *(event for slot in self._slots for event in slot.events)]
+        return [*self._stuck, *(event for slot in self._slots for event in (*slot.events, *slot.kept))]
 
     @property
     def attempting(self) -> bool:
@@ -191,7 +215,7 @@ class Slots:
             self._check_soon(now)
         for slot in list(self._slots):
             if slot.ended_at is not None and now - slot.ended_at >= REPLACED_AFTER and not self.retiring:
-                self._slots[self._slots.index(slot)] = self._start_one()
+                self._slots[self._slots.index(slot)] = self._start_one(slot.kept)
             if slot.deadline is None or now < slot.deadline or slot.task is None:
                 continue
             if blocked and not slot.spared and not slot.expired:
@@ -212,7 +236,7 @@ class Slots:
             self._lost.add(slot.task)
             slot.task.add_done_callback(self._lost.discard)
         self._left_behind(slot, None)
-        self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one()
+        self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one(slot.kept)
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
         """Await a call of the plugin for at most `timeout`. Raises its errors, and `TransientError` if it is late."""

@@ -193,14 +193,23 @@ class SinkWorker:
             if self._clock.monotonic() - turn_began > TURN:
                 await asyncio.sleep(0)  # else a plugin that never awaits blocks the event loop until its queue is empty
                 turn_began = self._clock.monotonic()
-            if self._gate.ticket is None:
-                await self._gate.passable()
-            slot.events, size = await self.line.take(self._most)
-            if self._max_wait and len(slot.events) < self._most:
-                size += await slot.wait(self._wait_for_more(slot))
+            if slot.events or slot.kept:  # the sink is at fault, or these took no part in the probe
+                size = size_of(slot.take_up())
+            else:
+                size = await self._take(slot)
             slot.events = await self._attempt(slot, slot.events, size)
-            while slot.events and not self._slots.retiring:  # the sink is at fault: attempt the same deliveries again
-                slot.events = await self._attempt(slot, slot.events, size_of(slot.events))
+
+    async def _take(self, slot: Slot) -> int:
+        """Fill the slot when attempts may begin; return the bytes of its deliveries. A probe needs only one delivery."""
+        most = self._most
+        if self._gate.ticket is None:
+            await self._gate.passable()
+            if self._gate.ticket is None:
+                most = 1
+        slot.events, size = await self.line.take(most)
+        if self._max_wait and len(slot.events) < most:
+            size += await slot.wait(self._wait_for_more(slot))
+        return size
 
     async def _wait_for_more(self, slot: Slot) -> int:
         """Fill the slot's batch for at most `batch.max_wait` seconds; return the bytes that were added."""
@@ -236,6 +245,9 @@ class SinkWorker:
                 size = size_of(events)
                 ticket = await slot.wait(self._gate.enter())
                 paid = 0
+                if ticket.probe and len(events) > 1:
+                    events = slot.keep_all_but_one()
+                    size = size_of(events)
             slot.ticket = ticket
             pairs = await self._pairs(slot, events)
             if self._gate.spares_addresses:
