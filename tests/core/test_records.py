@@ -32,6 +32,16 @@ def test_a_delivery_comes_back_as_it_was(fields):
     assert not orphan
 
 
+def test_the_record_of_a_delivery_that_has_not_failed_ends_before_the_fields_of_failures():
+    event = make_event()
+    (record,) = pack([event])
+    assert len(msgspec.msgpack.decode(record)) == 10
+    longer = msgspec.msgpack.encode(
+        [*msgspec.msgpack.decode(record), None, 1, None, 0.0, 0, "", 0.0, 0.0, False]  # as older routers wrote it
+    )
+    assert Reader("s").read(longer, None)[0] == msgspec.structs.replace(event, _position=len(longer))
+
+
 def test_a_delivery_that_an_older_router_failed_with_begins_to_age_anew():
     (record,) = pack([make_event(_history=History(1000.0, 2, "no answer", 5000.0, 3.0))])
     older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-3])
@@ -84,7 +94,7 @@ def test_a_newer_record_that_looks_like_ours_is_not_read():
 
 
 def test_fields_that_a_later_router_of_the_same_version_added_do_no_harm():
-    (record,) = pack([make_event()])
+    (record,) = pack([make_event(attempt=2)])
     longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(record), None, 1, None, 0.0, 0, "", "later"])
     assert Reader("s").read(longer, None)[0].route == "r"
 
@@ -139,7 +149,7 @@ def written(**changes):
 
 
 def good():
-    (record,) = pack([make_event()])
+    (record,) = pack([make_event(attempt=2)])  # the record of a delivery that has not failed holds fewer fields
     return msgspec.msgpack.decode(record)
 
 

@@ -45,8 +45,8 @@ class UnknownRecordError(Exception):
     """
 
 
-class _Record(msgspec.Struct, array_like=True, gc=False):
-    """The fields of a record in the order in which they are written. Add new fields at the end."""
+class _First(msgspec.Struct, array_like=True, gc=False):
+    """The fields of the record of a delivery that has not failed yet, in the order in which they are written."""
 
     version: Annotated[int, msgspec.Meta(ge=1)]
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
@@ -59,6 +59,11 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     channel: str
     pattern: str | None
     format: Format
+
+
+class _Record(_First, array_like=True, gc=False):
+    """All fields of a record. A record may end before a field with a default. Add new fields at the end."""
+
     headers: Mapping[str, str] | None = None
     attempt: Annotated[int, msgspec.Meta(ge=1, le=MOST_CALLS)] = 1
     address: str | None = None
@@ -82,13 +87,15 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
     at: datetime | None = None
     received_at = 0.0
     packed: list[bytes] = []
-    append, record, encode = packed.append, _Record, _encode
+    append, encode = packed.append, _encode
     for e in events:
         if e.received_at is not at:
             at = e.received_at
             received_at = at.timestamp()
-        route, history = e.route, e._history
-        made = record(
+        route = e.route
+        # The defaults of the other fields would be a sixth of a typical record.
+        short = e._history is None and not e.headers and e.attempt == 1 and e.address is None and not e._fallback
+        made = (_First if short else _Record)(
             VERSION,
             e.id,
             received_at,
@@ -100,13 +107,14 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             e.pattern,
             e.format,  # type: ignore[arg-type]  # a delivery's format is one of these two
         )
-        if history is not None or e.headers or e.attempt != 1 or e.address is not None or e._fallback:
-            _add_optional_fields(made, e, history)
+        if isinstance(made, _Record):
+            _add_optional_fields(made, e)
         append(encode(made))
     return packed
 
 
-def _add_optional_fields(record: _Record, event: Event, history: History | None) -> None:
+def _add_optional_fields(record: _Record, event: Event) -> None:
+    history = event._history
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
     record.fallback = event._fallback
     if history is not None:
