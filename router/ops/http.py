@@ -24,8 +24,7 @@ import msgspec
 from router.core.egress import private_address, private_host
 from router.core.recent import Recent
 from router.errors import DeliveryError, PermanentError, SinkError, TransientError
-from router.ops.http_request import checked, encoded, parsed, through
-from router.version import __version__
+from router.ops.http_request import checked, encoded, parsed, through, with_defaults
 
 if TYPE_CHECKING:
     import ssl
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import aiohttp
     import yarl
     from aiohttp.abc import AbstractResolver, ResolveResult
+    from multidict import CIMultiDict
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for resolving, connecting and the TLS handshake. The router limits the attempt as a whole."""
@@ -99,6 +99,7 @@ class GuardedClient:
         # a guarded request.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._targets = Recent(REMEMBERED_URLS)
+        self._last_headers: tuple[Mapping[str, str], bool, CIMultiDict[str] | None] = {}, False, None
 
     async def request(
         self,
@@ -120,22 +121,27 @@ class GuardedClient:
         header). No error contains the URL.
         """
         failure: DeliveryError
-        try:
-            await import_aiohttp()
-        except Exception as error:
-            raise TransientError(f"the HTTP client can't be loaded ({type(error).__name__})") from error
+        if not self._sessions:
+            await self._load()
         allow_private = allow_private or self._allow_private
         try:
-            fields = checked(headers, json is not None)
+            fields = self._fields(headers, is_json=json is not None)
             body = data if json is None else encoded(json)
             target, authorization, private = self._target(url)
-            if authorization:
-                fields = authorization | fields
             if private and not allow_private:
                 raise _private(target.raw_host or "", self._owner)
             session = self._session(guarded=not (allow_private or self._proxy))
-            proxy = through(self._proxy, target, fields)
-            return await _exchange(session, method, target, data=body, headers=fields, **proxy)
+            more: dict[str, Any] = {}
+            if authorization or self._proxy:
+                fields = with_defaults(fields, authorization)
+                more = through(self._proxy, target, fields)
+            # Without `async with`, which would add two coroutines to each step of the request.
+            response = await session.request(method, target, data=body, headers=fields, allow_redirects=False, **more)
+            try:
+                return Answer(response.status, response.headers, await _read(response))
+            finally:
+                if not response.closed:
+                    response.close()  # the rest of the response was not read
         except DeliveryError:
             raise
         except Exception as error:  # noqa: BLE001  # any error of aiohttp is replaced by one without the URL
@@ -147,6 +153,20 @@ class GuardedClient:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
+
+    async def _load(self) -> None:
+        try:
+            await import_aiohttp()
+        except Exception as error:
+            raise TransientError(f"the HTTP client can't be loaded ({type(error).__name__})") from error
+
+    def _fields(self, headers: Mapping[str, str] | None, *, is_json: bool) -> CIMultiDict[str]:
+        """Return the headers to send. The last ones are remembered, because many sinks send the same with each request."""
+        last, last_is_json, fields = self._last_headers
+        if fields is None or last_is_json is not is_json or last != (headers or {}):
+            fields = checked(headers, is_json=is_json)
+            self._last_headers = dict(headers or {}), is_json, fields
+        return fields
 
     def _target(self, text: str) -> tuple[yarl.URL, dict[str, str], bool]:
         """Return a URL without its credentials, the credentials as a header, and whether the host as written is private.
@@ -179,7 +199,6 @@ class GuardedClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
             auto_decompress=False,  # a small compressed body could exceed any limit when decompressed
-            headers={"User-Agent": f"event-router/{__version__}", "Accept-Encoding": "identity"},
         )
 
 
@@ -268,22 +287,19 @@ def _private(address: str, owner: str) -> PermanentError:
     return PermanentError(f"{address} is a private address; set `allow_private: true` on the {owner}")
 
 
-async def _exchange(session: aiohttp.ClientSession, method: str, url: yarl.URL, **more: Any) -> Answer:
-    async with session.request(method, url, allow_redirects=False, **more) as response:
-        return Answer(response.status, response.headers, await _read(response))
-
-
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body up to `MAX_BODY` bytes; close the connection of a longer one instead of reading the rest."""
-    body = bytearray()
-    while len(body) < MAX_BODY:
-        chunk = await response.content.read(MAX_BODY - len(body))
+    """Return the body up to `MAX_BODY` bytes. The rest of a longer one is not read."""
+    content = response.content
+    body = content.read_nowait(MAX_BODY) if content.is_eof() else await content.read(MAX_BODY)
+    if content.at_eof() or not body:
+        return body  # a small body, which arrives in one piece
+    whole = bytearray(body)
+    while len(whole) < MAX_BODY:
+        chunk = await content.read(MAX_BODY - len(whole))
         if not chunk:
-            return bytes(body)
-        body += chunk
-    if not response.content.at_eof():
-        response.close()
-    return bytes(body)
+            break
+        whole += chunk
+    return bytes(whole)
 
 
 def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryError:

@@ -16,21 +16,31 @@ import msgspec
 
 from router.core.egress import is_header_name
 from router.errors import PermanentError
+from router.version import __version__
 
 if TYPE_CHECKING:
     import yarl
+    from multidict import CIMultiDict
 
 MAX_HEADER = 8 * 1024
 """The largest number of bytes in the value of a header. Common servers refuse more."""
 
+_DEFAULTS = {"User-Agent": f"event-router/{__version__}", "Accept-Encoding": "identity"}
 _WRITTEN = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _is_header_name = lru_cache(1000)(is_header_name)
 
 
-def checked(headers: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
-    """Return the headers to send. Raises `PermanentError` for a name or a value that is not allowed."""
-    fields = {"Content-Type": "application/json"} if is_json else {}
+def checked(headers: Mapping[str, str] | None, *, is_json: bool) -> CIMultiDict[str]:
+    """Return the headers to send. Raises `PermanentError` for a name or a value that is not allowed.
+
+    These headers replace those that every request has: the program's name, and a demand for uncompressed answers.
+    """
+    from multidict import CIMultiDict  # noqa: PLC0415  # comes with aiohttp, whose import takes long
+
+    fields = CIMultiDict(_DEFAULTS)
+    if is_json:
+        fields["Content-Type"] = "application/json"
     for name, value in (headers or {}).items():
         if not _is_header_name(name):
             raise PermanentError(f"{name[:50]!r} is not a valid name of a header")
@@ -86,7 +96,15 @@ def parsed(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
     return url.with_user(None), {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
 
-def through(proxy: str | None, target: yarl.URL, fields: dict[str, str]) -> dict[str, Any]:
+def with_defaults(fields: CIMultiDict[str], defaults: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return a copy of headers, with those of `defaults` that are missing."""
+    whole = fields.copy()
+    for name, value in defaults.items():
+        whole.setdefault(name, value)
+    return whole
+
+
+def through(proxy: str | None, target: yarl.URL, fields: CIMultiDict[str]) -> dict[str, Any]:
     """Return aiohttp's arguments for the proxy.
 
     For `http://` targets, which need no CONNECT, credentials go into `fields`.

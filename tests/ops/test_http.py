@@ -85,6 +85,40 @@ async def test_bytes_are_sent_as_they_are_with_own_headers(client, server):
     assert server.last.headers["Authorization"] == "Bearer x"
 
 
+async def test_headers_of_one_request_are_not_sent_with_the_next(client, server):
+    headers = {"X-Number": "1"}
+    for number in ("1", "1", "2"):
+        headers["X-Number"] = number
+        await client.request("POST", server.url, json={}, headers=headers, allow_private=True)
+        assert (server.last.headers["X-Number"], server.last.headers["Content-Type"]) == (number, "application/json")
+    await client.request("POST", server.url, data=b"x", headers=headers, allow_private=True)
+    assert server.last.headers["Content-Type"] != "application/json"
+    await client.request("POST", server.url.replace("//", "//jo:secret@"), headers=headers, allow_private=True)
+    assert "Authorization" in server.last.headers
+    await client.request("POST", server.url, headers=headers, allow_private=True)
+    assert "Authorization" not in server.last.headers
+    await client.request("GET", server.url, allow_private=True)
+    assert "X-Number" not in server.last.headers
+
+
+async def test_a_header_replaces_that_of_the_client_in_any_case(client, server):
+    await client.request("GET", server.url, headers={"user-agent": "mine"}, allow_private=True)
+    assert [value for name, value in server.last.headers.items() if name.lower() == "user-agent"] == ["mine"]
+
+
+async def test_an_answer_in_several_pieces_is_read_whole(client):
+    async def slowly(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", b"ab", b"cd", b"ef"):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with raw_server(slowly) as url:
+        answer = await client.request("GET", url, allow_private=True)
+    assert answer.body == b"abcdef"
+
+
 @pytest.mark.parametrize("status", [204, 301, 400, 401, 404, 429, 500])
 async def test_every_status_is_an_answer(client, server, status):
     server.script(Reply(status, headers={"Retry-After": "3"}))
