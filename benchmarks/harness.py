@@ -113,7 +113,7 @@ def _alive(client: redis.Redis) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0, what: str = "a contender") -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "a contender") -> None:
     """Wait until the condition holds. Raises `SystemExit` if that takes too long."""
     end = time.monotonic() + seconds
     while not condition():
