@@ -49,6 +49,14 @@ async def test_pages_list_what_is_not_in_hand_with_its_owner_and_count(redis_ser
     assert await group.first(lambda: {*ids, *theirs}) == []
 
 
+async def test_pages_end_at_the_last_id_asked_for(redis_server, group, delivered):
+    ids = [one.encode() for one in delivered(20)]
+    assert await group.last() == ids[19]
+    assert [page async for page in group.pages(set, last=ids[4])] == [[Pending(one, 1, b"me") for one in ids[:5]]]
+    redis_server.do("XACK", "billing", "g", *ids)
+    assert await group.last() is None
+
+
 @pytest.mark.parametrize(
     "change",
     [

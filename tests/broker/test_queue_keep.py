@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from router.broker.groups import pending
+from router.broker.groups.pending import PendingEntries
 from router.engine.queues.ordered_queue import Ordered
 from router.errors import Reason
 from router.events import Outcome
@@ -42,6 +44,27 @@ async def test_what_is_taken_over_and_kept_does_not_stop_new_deliveries(redis_se
     again.deliver([new, *old])
     book = await again.refreshed()
     assert (book.delivered, book.pending) == (4, 0)
+
+
+async def test_a_renewal_ends_although_more_is_read_meanwhile(redis_server, line, monkeypatch):
+    one = line(redis_server.url)
+    one.put(*numbered(0, 1, 2))
+    await one.take_all(3)
+    renewed = []
+    claim = PendingEntries.claim
+
+    async def slow(entries, ids, **how):
+        if ids:
+            renewed.extend(ids)
+            if len(renewed) < 30:
+                one.put(*numbered(3, 4, 5))
+                await one.take_all(3)
+        return await claim(entries, ids, **how)
+
+    monkeypatch.setattr(pending, "PAGE", 3)
+    monkeypatch.setattr(PendingEntries, "claim", slow)
+    await one.queue.renewal.catch_up()
+    assert len(renewed) == 3
 
 
 async def test_one_that_must_be_alone_may_not_stay(redis_server, line):

@@ -21,6 +21,10 @@ PAGE = 500
 CHUNK = 1000
 """The maximum number of ids in one command."""
 
+CLAIMED = 100
+"""The maximum number of ids in one call of the script `CLAIM`. The server executes no other command during the script, which
+needs several commands for each id."""
+
 # Acknowledges and deletes entries. KEYS: the stream. ARGV: the group, then ids.
 # Answer: how many of them were pending.
 REMOVE = Script("""
@@ -37,10 +41,18 @@ class PendingEntries:
         self._link = link
         self._names = names
 
+    async def last(self) -> bytes | None:
+        """Return the greatest id of the pending entries of all routers; None if none is pending."""
+        last: bytes | None = (await self._link.call("XPENDING", *self._names[:2]))[2]
+        return last
+
     async def pages(
-        self, in_flight: Callable[[], AbstractSet[bytes]], idle: float | None = None
+        self,
+        in_flight: Callable[[], AbstractSet[bytes]],
+        idle: float | None = None,
+        last: bytes = b"+",
     ) -> AsyncGenerator[list[Pending], None]:
-        """List pending entries that `in_flight` does not name, a page at a time.
+        """List pending entries up to the id `last` that `in_flight` does not name, a page at a time.
 
         Without `idle` these are the entries of this router. With it, the entries of all routers that were neither delivered
         nor renewed for `idle` seconds.
@@ -51,7 +63,7 @@ class PendingEntries:
         start = "-"
         while True:
             before = {*in_flight()}  # the answer may still list an entry that is acknowledged before it arrives
-            rows = await self._link.call("XPENDING", key, group, *which, start, "+", PAGE, *whose)
+            rows = await self._link.call("XPENDING", key, group, *which, start, last, PAGE, *whose)
             after = in_flight()
             found = [Pending(row[0], row[3], row[1]) for row in rows if row[0] not in before and row[0] not in after]
             if found:
@@ -88,8 +100,8 @@ class PendingEntries:
         """
         key, group, consumer = self._names[:3]
         states = b""
-        for first in range(0, len(ids), CHUNK):
-            words: list[Word] = [group, consumer, count, int(force), round(idle * 1000), *ids[first : first + CHUNK]]
+        for first in range(0, len(ids), CLAIMED):
+            words: list[Word] = [group, consumer, count, int(force), round(idle * 1000), *ids[first : first + CLAIMED]]
             states += await self._link.script(CLAIM, [key], words)
         return states
 

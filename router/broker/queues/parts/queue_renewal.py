@@ -134,13 +134,17 @@ class QueueRenewal:
         changed). In that case this router still delivers the missing entry.
         """
         began, losses, in_flight = self._context.clock.monotonic(), self._books.losses, self._in_flight
+        before = {*in_flight.held}
         states: dict[bytes, int] = {}
-        async for page in self._pending.pages(
-            lambda: in_flight.unreadable
-        ):  # entries not recovered yet are renewed too
-            listed = [entry.id for entry in page]
-            states.update(zip(listed, await self._pending.claim(listed), strict=True))
-        ready = in_flight.ready.entries
+        # Entries that are read from now on need no renewal. Without a last id, a renewal of a long queue would list page
+        # after page of new entries, because the reader is as fast, and end only when the queue is empty.
+        last = await self._pending.last()
+        if last is not None:
+            # Entries that are not recovered yet are renewed too.
+            async for page in self._pending.pages(lambda: in_flight.unreadable, last=last):
+                listed = [entry.id for entry in page]
+                states.update(zip(listed, await self._pending.claim(listed), strict=True))
+        ready = before & in_flight.ready.entries
         unlisted = [entry for entry in ready if entry not in states]
         states.update(zip(unlisted, await self._pending.claim(unlisted), strict=True))
         gone = {entry for entry in ready if states.get(entry) == OF_ANOTHER}
