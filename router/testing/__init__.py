@@ -1,7 +1,7 @@
 """The test kit for plugin authors; floor 7, beside the command line.
 
 `check_sink` and `check_lookup` test a sink or a lookup and return a report; `str(report)` is a table. `RecordingRouter`
-takes events and records what each sink gets. Nothing here needs pytest or a Redis.
+takes events and records what each sink gets. Nothing here needs pytest or a Redis server.
 """
 
 from router.testing.lookup_conformance import check_lookup

@@ -50,13 +50,13 @@ def _ignore(_text: str) -> None:
     """Ignore a text that is meant for an operator."""
 
 
-def shared_of(loaded: Loaded, around: Runtime, letters: KeptLetters) -> Shared:
+def shared_of(loaded: Loaded, runtime: Runtime, letters: KeptLetters) -> Shared:
     """Return the objects that the parts of a router share.
 
     Without a writer of dead letters, every queue is in memory.
     """
     current, ids = CurrentPipeline(), Ids("test")
     summaries = DeadLetterSummaries(
-        letters, current.hand_over, clock=around.clock, ids=ids, notify=None, config_file=loaded.path
+        letters, current.hand_over, clock=runtime.clock, ids=ids, notify=None, config_file=loaded.path
     )
-    return Shared(around, Books({}, {}), {}, {}, ids, current, summaries, None, None, None, CrashIsolation())
+    return Shared(runtime, Books({}, {}), {}, {}, ids, current, summaries, None, None, None, CrashIsolation())

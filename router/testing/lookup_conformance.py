@@ -25,13 +25,13 @@ from router.testing.sample_events import HOSTILE, make_event
 from router.testing.stand_ins import Service, made_to_fail
 
 RULES = {
-    "finds": "the record of a key is what the store has",
+    "finds": "a key gives the record that the store has for this key",
     "missing": "a key without a record gives None",
     "mapping": "a record is a mapping",
-    "length": "several keys give one result for each",
+    "length": "a request for several keys gives one result for each key",
     "order": "the results are in the order of the keys",
-    "unicode": "a key may hold any character",
-    "away": "an unavailable store raises TransientError",
+    "unicode": "a key may contain any character",
+    "away": "the lookup raises TransientError if the store is not available",
     "cancellation": "a fetch that takes too long can be cancelled",
     **RULES_OF_ALL_PLUGINS,
 }
@@ -182,13 +182,15 @@ class _LookupCheck:
 
     async def _records(self) -> None:
         if not self._known:
-            self._findings.skip("give `records`: keys that the store has, with their records", "finds", "mapping")
+            self._findings.skip("pass `records`: keys that the store has, and their records", "finds", "mapping")
         for key, record in self._known.items():
             [found] = await self._fetch(key) or [_NOTHING]
             if found is _NOTHING:
-                self._findings.skip("what it gives can't be judged", "finds")
+                self._findings.skip(
+                    "the result has the wrong type or length (see the checks `mapping` and `length`)", "finds"
+                )
             elif isinstance(found, Exception):
-                self._fail("finds", f"the key {key!r}: {''.join(described(found))}", found)
+                self._fail("finds", f"the key {key!r} gave {''.join(described(found))}", found)
             elif found is None or Record(found) != Record(record):
                 shown = "nothing" if found is None else f"{dict(found)}"
                 self._findings.fail("finds", f"the key {key!r} gave {shown}, not {dict(record)}")
@@ -196,11 +198,15 @@ class _LookupCheck:
     async def _missing(self) -> None:
         [found] = await self._fetch(UNKNOWN) or [_NOTHING]
         if found is _NOTHING:
-            self._findings.skip("what it gives can't be judged", "missing")
+            self._findings.skip(
+                "the result has the wrong type or length (see the checks `mapping` and `length`)", "missing"
+            )
         elif isinstance(found, Exception):
-            self._fail("missing", f"it gave {''.join(described(found))}", found)
+            self._fail("missing", f"the lookup gave {''.join(described(found))}", found)
         elif found is not None and not found:
-            self._findings.fail("missing", "it gave an empty mapping, which is a record without fields")
+            self._findings.fail(
+                "missing", "the lookup gave an empty mapping, which is a record without fields; it must give None"
+            )
 
     async def _several(self) -> None:
         keys = list(self._known) or ["1", "2", "3"]
@@ -211,7 +217,8 @@ class _LookupCheck:
             for key, each in zip(asked, found or [], strict=False):
                 if not _alike(each, alone[key]):
                     self._findings.fail(
-                        "order", f"asked for {', '.join(asked)}, it gave a different record for {key!r}"
+                        "order",
+                        f"the request for {', '.join(asked)} gave a different record for {key!r} than for this key alone",
                     )
                     return
 
@@ -219,31 +226,32 @@ class _LookupCheck:
         for text in HOSTILE:
             [found] = await self._fetch(text) or [_NOTHING]
             if isinstance(found, Exception) and not isinstance(found, DeliveryError):
-                self._fail("unicode", f"the key {text!a}: {''.join(described(found))}", found)
+                self._fail("unicode", f"the key {text!a} gave {''.join(described(found))}", found)
 
     async def _away(self) -> None:
         key = next(iter(self._known), UNKNOWN)
         if self._service is None or not made_to_fail(self._service, "unavailable"):
-            self._findings.skip("give a `service` that can be out of order", "away")
+            self._findings.skip("pass a `service` that can simulate the failure 'unavailable'", "away")
             return
         answered = self._service.received
         [found] = await self._fetch(key) or [_NOTHING]
         self._service.recover()
         if isinstance(found, Exception):
             if not isinstance(found, TransientError):
-                self._fail("away", f"it gave {''.join(described(found))}", found)
+                self._fail("away", f"the lookup gave {''.join(described(found))}", found)
         elif found is None:
             self._findings.fail(
                 "away",
-                "it returned None, so the router treats the record as missing and the delivery becomes a dead letter; raise TransientError",
+                "the lookup returned None, so the router treats the record as missing and the delivery becomes a dead letter; raise "
+                "TransientError instead",
             )
         elif found is not _NOTHING and self._service.received > answered:
-            self._findings.fail("away", f"it gave {dict(found)}")
+            self._findings.fail("away", f"the store was not available, and the lookup gave {dict(found)}")
         elif found is not _NOTHING:
-            self._findings.skip("it gave a record without asking the service", "away")
+            self._findings.skip("the lookup gave a record without a request to the service", "away")
         [again] = await self._fetch(key) or [_NOTHING]
         if isinstance(again, Exception) and not self._findings.has_failed("finds", "missing"):
-            self._fail("away", f"when the store was available again: {''.join(described(again))}", again)
+            self._fail("away", f"the store was available again, and the lookup gave {''.join(described(again))}", again)
 
     async def _cancelled(self) -> None:
         """Cancel a fetch that waits for a silent store. Without a stand-in, cancel it as soon as it waits."""
@@ -260,10 +268,10 @@ class _LookupCheck:
             await asyncio.sleep(0)
             await asyncio.sleep(0)  # a function is called in a task of its own
         if task.done():
-            self._findings.skip("it answered at once, so there was nothing to cancel", "cancellation")
+            self._findings.skip("the fetch ended before it could be cancelled", "cancellation")
         task.cancel()
         if not await until(lambda: not asyncio.all_tasks() - before, GRACE):
-            self._findings.fail("cancellation", f"the fetch went on for {GRACE:g} s after it was cancelled")
+            self._findings.fail("cancellation", f"the fetch did not end within {GRACE:g} s after it was cancelled")
         if self._service is not None:
             self._service.recover()
         if not self._findings.has_failed("cancellation"):

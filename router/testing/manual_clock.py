@@ -16,7 +16,7 @@ class ManualClock:
 
     def __init__(self, start: datetime = START) -> None:
         if start.tzinfo is None:
-            raise ValueError("`start` needs a time zone: datetime(2026, 1, 2, tzinfo=UTC)")
+            raise ValueError("`start` has no time zone: write, for example, datetime(2026, 1, 2, tzinfo=UTC)")
         self._start = start.timestamp()
         self._elapsed = 0.0
 
@@ -31,5 +31,5 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Advance the clock. Raises `ValueError` for a negative number: time never goes back."""
         if seconds < 0:
-            raise ValueError(f"a clock can't be advanced by {seconds:g} s")
+            raise ValueError(f"a clock can't be advanced by {seconds:g} s: the number must not be negative")
         self._elapsed += seconds

@@ -85,11 +85,11 @@ class Observation:
         if of_plugin:
             self.stalls.append(place)
 
-    def told_secrets(self, errors: Iterable[BaseException]) -> list[str]:
+    def revealed_secrets(self, errors: Iterable[BaseException]) -> list[str]:
         """Return the log lines and error texts that contain a secret, with the secret hidden."""
         lines = [", ".join(f"{key}={value}" for key, value in entry.items()) for entry in self._entries]
-        told = [*self._lines, *lines, *("".join(described(error)) for error in errors)]
-        return list(dict.fromkeys(hidden for text in told if (hidden := self._redactor.text(text)) != text))
+        texts = [*self._lines, *lines, *("".join(described(error)) for error in errors)]
+        return list(dict.fromkeys(hidden for text in texts if (hidden := self._redactor.text(text)) != text))
 
     async def left_tasks(self) -> list[str]:
         """Return the coroutines of the tasks that still run after `GRACE` seconds."""
@@ -102,7 +102,7 @@ class Observation:
         The connections that a server in this process has accepted do not count: they are the stand-in's.
         """
         await until(lambda: not _sockets().keys() - self._sockets, GRACE)
-        return [told for known, told in _sockets().items() if known not in self._sockets]
+        return [description for known, description in _sockets().items() if known not in self._sockets]
 
     def _new_tasks(self) -> list[asyncio.Task[Any]]:
         known = self._tasks | {asyncio.current_task()}
@@ -118,22 +118,24 @@ async def observed(
 ) -> AsyncIterator[Observation]:
     """Observe the plugin that registered `made`; record where it blocks the event loop, and which secrets it reveals.
 
-    `errors` are the errors that it raised until the end.
+    `errors` has, at the end of the block, the errors that the plugin has raised.
     """
     async with Observation(code=code_of(loaded, made), secrets=loaded.secrets) as seen:
         yield seen
     for place in seen.stalls:
-        findings.fail("blocking", f"blocked at {place}: write a plain `def`, or await")
-    for line in seen.told_secrets(errors):
-        findings.fail("secrets", f"told with the secret in it: {line}")
+        findings.fail(
+            "blocking", f"the event loop was blocked at {place}: write `def` instead of `async def`, or use `await`"
+        )
+    for line in seen.revealed_secrets(errors):
+        findings.fail("secrets", f"this line contained the secret (shown as ***): {line}")
 
 
 async def judge_left(seen: Observation, findings: Findings) -> None:
     """Record a fault for the tasks and sockets that a closed plugin has left open."""
     for task in await seen.left_tasks():
-        findings.fail("tasks", f"left after close: {task}")
+        findings.fail("tasks", f"this task was left after close: {task}")
     for each in await seen.left_sockets():
-        findings.fail("sockets", f"left after close: {each}")
+        findings.fail("sockets", f"this socket was left after close: {each}")
 
 
 class _Lines(logging.Handler):
@@ -201,7 +203,7 @@ def _sockets() -> dict[tuple[int, int], str]:
         listening = {_own(each) for each in known.values() if _listens(each)}
         accepted = {key for key, each in known.items() if not _listens(each) and _own(each) in listening}
         pairs = {key for key, each in known.items() if _is_pair(each)}
-        return {key: _told(each) for key, each in known.items() if key not in accepted | pairs}
+        return {key: _description(each) for key, each in known.items() if key not in accepted | pairs}
 
 
 def _listens(each: socket.socket) -> bool:
@@ -227,7 +229,7 @@ def _is_pair(each: socket.socket) -> bool:
         return False
 
 
-def _told(each: socket.socket) -> str:
+def _description(each: socket.socket) -> str:
     try:
         peer = each.getpeername()
     except OSError:

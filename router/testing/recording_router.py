@@ -62,7 +62,7 @@ class RecordingRouter:
 
     `config` is the file of a configuration, or its content as a mapping. The sinks in `call` are called; for all other
     sinks, deliveries are only recorded. `lookups` holds records by lookup and rendered key: `{"user": {"42": {…}}}`. A
-    lookup that is not in `lookups` uses its real store, except that a `redis-hash` must be there. `clock` gives the
+    lookup that is not in `lookups` uses its real store; a `redis-hash` lookup must be in `lookups`. `clock` gives the
     time of events, templates and `expires`, but not of retries. All queues are in memory, and secrets need not be set.
     With a mapping, `plugins` are the folders of drop-ins, by default `plugins/` in the current folder.
 
@@ -83,7 +83,7 @@ class RecordingRouter:
         self._plugins = plugin_paths(plugins)
         self._call = frozenset(call)
         self._given = dict(lookups or {})
-        self._around = runtime(SystemClock() if clock is None else _EventClock(clock))
+        self._runtime = runtime(SystemClock() if clock is None else _EventClock(clock))
         self._attempts: dict[str, list[Attempt]] = {}
         self._letters = KeptLetters()
         self._exit = contextlib.AsyncExitStack()
@@ -113,7 +113,7 @@ class RecordingRouter:
 
     def _start(self) -> None:
         loaded = self._loaded
-        shared = shared_of(loaded, self._around, self._letters)
+        shared = shared_of(loaded, self._runtime, self._letters)
         lookups = self._lookups()
         self._exit.push_async_callback(lookups.close)
         for name in loaded.config.sinks:
@@ -133,10 +133,13 @@ class RecordingRouter:
         definitions = self._loaded.lookups
         for name, definition in definitions.items():
             if name not in self._given and isinstance(definition.config.keys, RedisHashConfig):
-                raise ValueError(f"the lookup {name} needs a Redis: give its records, lookups={{{name!r}: {{…}}}}")
+                raise ValueError(
+                    f"the lookup {name} reads from a Redis server, which a test does not have: "
+                    f"pass its records with the argument lookups={{{name!r}: {{…}}}}"
+                )
         others = {name: definition for name, definition in definitions.items() if name not in self._given}
-        real = lookups_of(replace(self._loaded, lookups=others), self._around).lookups
-        clock = self._around.clock
+        real = lookups_of(replace(self._loaded, lookups=others), self._runtime).lookups
+        clock = self._runtime.clock
         given = {
             name: Lookup(name, definitions[name].config.keys, store, store, clock=clock)
             for name, store in ((name, _GivenRecords(records)) for name, records in self._given.items())
@@ -151,18 +154,18 @@ class RecordingRouter:
     ) -> None:
         """Publish one message. Call `settled` to wait until its deliveries are settled.
 
-        `payload` is any JSON value, or the text for a source with `format: text`; bytes are published as they are. `source`
-        is the name of the source that reads the message, by default the first that reads the channel. Raises `ValueError`
-        if no source reads it.
+        `payload` is any JSON value, or the text for a source with `format: text`; bytes are published as they are.
+        `source` is the name of the source that reads the message, by default the first that reads the channel. Raises
+        `ValueError` if no source reads the channel, or if `source` does not read it.
         """
         name, sources = channel.encode(), self._loaded.config.sources
         reader = source or reader_of(sources, name)
         if reader is None or reader not in sources or not reads(sources[reader], name):
-            raise ValueError(
-                f"{'no source' if source is None else f'no source {source}'} reads the channel {channel!r}"
-            )
+            if source is None:
+                raise ValueError(f"no source reads the channel {channel!r}")
+            raise ValueError(f"the source {source!r} does not exist or does not read the channel {channel!r}")
         pattern = pattern_of(sources[reader], name)
-        came = datetime.fromtimestamp(self._around.clock.now(), UTC)
+        came = datetime.fromtimestamp(self._runtime.clock.now(), UTC)
         raw = payload if isinstance(payload, bytes) else encoded(payload, sources[reader].format)
         glob = None if pattern is None else pattern.encode()
         batch = RawBatch(name, glob, [raw], headers=None if headers is None else [dict(headers)], received_at=came)
@@ -171,10 +174,11 @@ class RecordingRouter:
     async def settled(self, within: float = PATIENCE) -> None:
         """Wait until all deliveries are settled. Raises `TimeoutError`, with their number, after `within` seconds."""
         if not await until(lambda: not self._waiting(), within):
-            told = ", ".join(
-                f"{counted(number, 'delivery', 'deliveries')} of {name}" for name, number in self._waiting().items()
+            waiting = ", ".join(
+                f"{counted(number, 'delivery', 'deliveries')} of the sink {name}"
+                for name, number in self._waiting().items()
             )
-            raise TimeoutError(f"not settled within {within:g} s: {told}")
+            raise TimeoutError(f"these deliveries were not settled within {within:g} s: {waiting}")
 
     def _waiting(self) -> dict[str, int]:
         return {name: part.worker.queue.events for name, part in self._sinks.items() if part.worker.queue.events}
@@ -233,13 +237,13 @@ class _RecordedSink:
         return results
 
     async def close(self) -> None:
-        """Close the sink if it is one of those in `call`, because no other is opened."""
+        """Close the sink if it is in `call`; other sinks were never opened."""
         if self._called:
             await self._caller.close()
 
 
 class _GivenRecords:
-    """A store whose records are given."""
+    """A store with the records that the test has given."""
 
     def __init__(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         self._records = records
@@ -274,4 +278,4 @@ class _EventClock:
 def _known(what: str, names: Collection[str], known: Collection[str]) -> None:
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ValueError(f"the configuration has no {what} {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+        raise ValueError(f"the configuration has no {what} {unknown[0]!r}; it has {', '.join(known) or f'no {what}s'}")

@@ -32,7 +32,7 @@ def make_event(payload: Any = msgspec.UNSET, **fields: Any) -> Event:
     with `format="text"` the payload is a text. Each event has an id of its own. Raises `TypeError` for an unknown field.
     """
     if "raw" in fields and payload is not msgspec.UNSET:
-        raise TypeError("give either `payload` or `raw`")
+        raise TypeError("`payload` and `raw` can't be used together: pass one of them")
     if "raw" not in fields:
         fields["raw"] = encoded(SAMPLE if payload is msgspec.UNSET else payload, fields.get("format", JSON))
     values: dict[str, Any] = {

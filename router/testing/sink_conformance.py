@@ -23,13 +23,13 @@ from router.testing.stand_ins import RETRY_AFTER, Failure, Service, made_to_fail
 from router.testing.watched_sink import Call
 
 RULES = {
-    "opens": "open and close end in time and raise nothing",
+    "opens": "`open` and `close` return in time and raise nothing",
     "delivers": "an event is delivered",
-    "failures": "a delivery that the service does not accept raises",
-    "retry-after": "the time that the service asks for is passed on",
+    "failures": "the sink raises an exception if the service does not accept a delivery",
+    "retry-after": "the exception passes on the time for which the service asks the sink to wait",
     "batch": "a batch gives one result for each delivery",
-    "event": "event and options stay as they are",
-    "unicode": "a text may hold any character",
+    "event": "the sink does not change the event or the options",
+    "unicode": "a text may contain any character",
     "cancellation": "a delivery that takes too long can be cancelled",
     **RULES_OF_ALL_PLUGINS,
 }
@@ -91,10 +91,10 @@ class _SinkCheck:
                     await self._several(bench)
                     await self._failures(bench)
             if bench.watched.opened and not bench.watched.closed:
-                self._findings.fail("opens", f"close() {_how(bench.watched.errors)}")
+                self._findings.fail("opens", f"close() {_outcome(bench.watched.errors)}")
             await judge_left(seen, self._findings)
         if not well:
-            self._findings.skip("no event is delivered", *_NEED_DELIVERIES)
+            self._findings.skip("no delivery succeeded", *_NEED_DELIVERIES)
             return
         async with self._bench() as (bench, _), bench.running():
             await self._asks_for_time(bench)
@@ -118,7 +118,9 @@ class _SinkCheck:
         await bench.release()
         for call in bench.calls:
             for part in dict.fromkeys(call.changed):
-                self._findings.fail("event", f"it changed the {'options' if part == 'options' else f'event: {part}'}")
+                self._findings.fail(
+                    "event", f"the sink changed the {'options' if part == 'options' else f'event: {part}'}"
+                )
             if isinstance(call.error, PluginError):
                 self._findings.fail("batch" if bench.watched.takes_batches else "delivers", str(call.error))
 
@@ -127,8 +129,8 @@ class _SinkCheck:
         watched = bench.watched
         await until(lambda: watched.opened or watched.errors, bench.timeout + 2 * GRACE)
         if not watched.opened:
-            self._findings.fail("opens", f"open() {_how(watched.errors)}")
-            self._findings.skip("the sink does not open", "delivers", "event")
+            self._findings.fail("opens", f"open() {_outcome(watched.errors)}")
+            self._findings.skip("the sink could not be opened", "delivers", "event")
         return watched.opened
 
     async def _delivers(self, bench: SinkBench) -> bool:
@@ -138,28 +140,30 @@ class _SinkCheck:
         call = await bench.called(0)
         if call is None:
             self._findings.fail(
-                "delivers", f"the sink was not called: {_why(bench)}; give an `event` that fits the options"
+                "delivers", f"the sink was not called: {_why(bench)}; pass an `event` that fits the options"
             )
             return False
         if isinstance(call.error, PluginError):
-            self._findings.skip("what it returns can't be judged", "delivers")
+            self._findings.skip("the sink's result has the wrong type (see the check `batch`)", "delivers")
             return False
         if call.errors or call.cancelled:
-            told = f"it raised {_told(call.errors[0])}" if call.errors else f"it did not end within {bench.timeout:g} s"
-            self._findings.fail("delivers", told)
+            raised = f"the sink raised {_error_text(call.errors[0])}" if call.errors else ""
+            self._findings.fail("delivers", raised or f"the sink did not return within {bench.timeout:g} s")
             return False
         if self._service is not None and self._service.received <= before:
-            self._findings.fail("delivers", "it returned, and the service has received nothing")
+            self._findings.fail("delivers", "the sink returned without an error, but the service has received nothing")
             return False
         if not await bench.settled():
-            self._findings.fail("delivers", f"the delivery did not end within {PATIENCE:g} s after its call")
+            self._findings.fail(
+                "delivers", f"the delivery was not settled within {PATIENCE:g} s after the sink returned"
+            )
             return False
         return True
 
     async def _several(self, bench: SinkBench) -> None:
         """Deliver a batch, and a batch that the service does not accept. Faults of the calls are judged at the end."""
         if not bench.watched.takes_batches:
-            self._findings.skip("the sink takes one delivery at a time", "batch")
+            self._findings.skip("the sink has no `deliver_batch`", "batch")
             return
         bench.put(self._event, SEVERAL)
         await bench.settled()
@@ -183,21 +187,24 @@ class _SinkCheck:
                 self._judge_failure(failure, call)
             await bench.settled()
         if not possible:
-            self._findings.skip("give a `service` that can fail", "failures")
+            self._findings.skip(
+                "pass a `service` that can simulate the failures 'unavailable' or 'refused'", "failures"
+            )
 
     def _judge_failure(self, failure: Failure, call: Call) -> None:
         """Record what is wrong with the sink's reaction to a failure of the service."""
         if isinstance(call.error, PluginError):
             return
-        asked = f"the service was made to be {failure!r}"
+        simulated = f"the test simulated the failure {failure!r} of the service"
         if not call.errors:
-            self._findings.fail("failures", f"{asked}, and the delivery counts as delivered")
+            self._findings.fail("failures", f"{simulated}, and the delivery counts as delivered")
         for error in _each(call):
             if not isinstance(error, DeliveryError):
-                self._findings.fail("failures", f"{asked}, and it raised {_told(error)}")
+                self._findings.fail("failures", f"{simulated}, and the sink raised {_error_text(error)}")
             elif failure == "unavailable" and isinstance(error, PermanentError):
                 self._findings.fail(
-                    "failures", f"{asked}, and the sink raised PermanentError, so the event would be given up: {error}"
+                    "failures",
+                    f"{simulated}, and the sink raised PermanentError, so the router would not retry: {error}",
                 )
 
     async def _asks_for_time(self, bench: SinkBench) -> None:
@@ -206,18 +213,22 @@ class _SinkCheck:
         The sink is paused afterwards, so this bench can't deliver anything more.
         """
         if not self._fails("busy"):
-            self._findings.skip("give a `service` that can be busy", "retry-after")
+            self._findings.skip("pass a `service` that can simulate the failure 'busy'", "retry-after")
             return
         bench.put(self._event)
         call = await bench.called(0)
         failures = [] if call is None else [error for error in _each(call) if isinstance(error, DeliveryError)]
         if not failures or isinstance(failures[0], PluginError):
-            self._findings.skip("no failure is raised as a DeliveryError", "retry-after")
+            self._findings.skip(
+                "the sink did not raise a DeliveryError when the service asked it to wait", "retry-after"
+            )
             return
         asked = [error.retry_after for error in failures if isinstance(error, TransientError | SinkError)]
         if not any(seconds is not None and abs(seconds - RETRY_AFTER) <= 1 for seconds in asked):
-            told = f"the service asked for {RETRY_AFTER} s, and it raised {_told(failures[0])}"
-            self._findings.fail("retry-after", f"{told} with retry_after={asked[0] if asked else None}")
+            fault = (
+                f"the service asked the sink to wait {RETRY_AFTER} s, and the sink raised {_error_text(failures[0])}"
+            )
+            self._findings.fail("retry-after", f"{fault} with retry_after={asked[0] if asked else None}")
 
     async def _hostile(self, bench: SinkBench) -> None:
         for field, event in _variants(self._event):
@@ -227,7 +238,10 @@ class _SinkCheck:
             for error in [] if call is None or isinstance(call.error, PluginError) else _each(call):
                 if not isinstance(error, PermanentError):
                     shown = msgspec.json.encode(event.payload).decode()
-                    self._findings.fail("unicode", f"{field} of {shown!a}: it raised {_told(error)}")
+                    self._findings.fail(
+                        "unicode",
+                        f"the sink raised {_error_text(error)} for the text in {field}; the payload was {shown!a}",
+                    )
                     return
             if not await bench.settled():
                 return
@@ -240,18 +254,25 @@ class _SinkCheck:
             bench.put(self._event)
             call = await bench.called(0, GRACE)
             if call is None:
-                self._findings.fail("cancellation", f"the delivery went on for {GRACE:g} s after it was cancelled")
+                self._findings.fail("cancellation", f"`deliver` did not end within {GRACE:g} s after it was cancelled")
             elif not call.cancelled:
-                why = "" if silent else "; give a `service` that can be silent"
-                self._findings.skip(f"the delivery was over before{why}", "cancellation")
+                why = "" if silent else "; pass a `service` that can simulate the failure 'silent'"
+                self._findings.skip(f"`deliver` returned before it could be cancelled{why}", "cancellation")
             elif not call.obeyed:
-                ended = f"raised {_told(call.errors[0])}" if call.errors else "returned, which counts as delivered"
-                self._findings.fail("cancellation", f"it was cancelled, and {ended}: let CancelledError pass")
+                ended = (
+                    f"raised {_error_text(call.errors[0])}"
+                    if call.errors
+                    else "returned, so the delivery counts as delivered"
+                )
+                self._findings.fail(
+                    "cancellation",
+                    f"`deliver` was cancelled, and {ended}: do not catch CancelledError, or raise it again",
+                )
             elif silent:
                 self._recover()
                 if not await bench.settled():
-                    told = f"after a cancelled delivery it delivers no more: {_how(bench.calls[-1].errors)}"
-                    self._findings.fail("cancellation", told)
+                    fault = f"the sink failed to deliver after a delivery was cancelled: it {_outcome(bench.calls[-1].errors)}"
+                    self._findings.fail("cancellation", fault)
 
     def _fails(self, failure: Failure, times: int | None = None) -> bool:
         return made_to_fail(self._service, failure, times)
@@ -291,18 +312,18 @@ def _each(call: Call) -> list[Exception]:
     return found
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return "".join(described(error))
 
 
-def _how(errors: list[Exception]) -> str:
-    return f"raised {_told(errors[-1])}" if errors else "did not return in time"
+def _outcome(errors: list[Exception]) -> str:
+    return f"raised {_error_text(errors[-1])}" if errors else "did not return in time"
 
 
 def _why(bench: SinkBench) -> str:
     """Return the reason why a delivery caused no call of the sink."""
     if bench.letters:
-        return f"dead letter {bench.letters[-1].reason}: {bench.letters[-1].detail}"
+        return f"the delivery became a dead letter ({bench.letters[-1].reason}: {bench.letters[-1].detail})"
     if bench.suppressed:
-        return f"suppressed ({', '.join(bench.suppressed)})"
-    return "no delivery came to it"
+        return f"the delivery was suppressed ({', '.join(bench.suppressed)})"
+    return "it has not received a delivery"

@@ -35,16 +35,16 @@ async def test_a_sound_lookup_passes_every_check(kind, store):
     ("kind", "found_by", "said"),
     [
         ("WrongLength", "length", "fetch_many returned 0 results for 1 key"),
-        ("WrongOrder", "order", "it gave a different record for"),
+        ("WrongOrder", "order", "gave a different record for"),
         ("accident", "away", "KeyError: 'name' (faulty_lookups/people.py, line "),
-        ("swallow", "away", "it returned None"),
+        ("swallow", "away", "the lookup returned None"),
         ("text", "mapping", "the record is a str, not a mapping"),
-        ("raises_for_missing", "missing", "it gave KeyError"),
+        ("raises_for_missing", "missing", "the lookup gave KeyError"),
         ("Blocks", "blocking", "people.py:"),
-        ("stays", "cancellation", "the fetch went on for 1 s after it was cancelled"),
+        ("stays", "cancellation", "the fetch did not end within 1 s after it was cancelled"),
         ("tells", "secrets", "token=***, event=asking"),
         ("ascii_only", "unicode", "UnicodeEncodeError"),
-        ("LeavesTask", "tasks", "left after close: sleep"),
+        ("LeavesTask", "tasks", "task was left after close: sleep"),
     ],
 )
 async def test_a_fault_is_found_by_exactly_its_check(kind, found_by, said, store):

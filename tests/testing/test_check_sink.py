@@ -46,24 +46,28 @@ async def test_a_sound_sink_passes_every_check(kind, skipped, service):
 @pytest.mark.parametrize(
     ("kind", "found_by", "said"),
     [
-        ("swallows_cancellation", "cancellation", "returned, which counts as delivered: let CancelledError pass"),
-        ("goes_on", "cancellation", "went on for 1 s after it was cancelled"),
-        ("wraps_cancellation", "cancellation", "it was cancelled, and raised TransientError: too slow"),
+        (
+            "swallows_cancellation",
+            "cancellation",
+            "returned, so the delivery counts as delivered: do not catch CancelledError",
+        ),
+        ("goes_on", "cancellation", "did not end within 1 s after it was cancelled"),
+        ("wraps_cancellation", "cancellation", "`deliver` was cancelled, and raised TransientError: too slow"),
         ("Blocks", "blocking", "pagers.py:"),
-        ("swallows_failures", "failures", "'unavailable', and the delivery counts as delivered"),
+        ("swallows_failures", "failures", "'unavailable' of the service, and the delivery counts as delivered"),
         ("WrongLength", "batch", "deliver_batch returned"),
-        ("LeaksTask", "tasks", "left after close: sleep"),
-        ("LeaksSocket", "sockets", "left after close: a connection to 127.0.0.1:"),
+        ("LeaksTask", "tasks", "task was left after close: sleep"),
+        ("LeaksSocket", "sockets", "socket was left after close: a connection to 127.0.0.1:"),
         ("logs_secret", "secrets", "***"),
         ("raises_secret", "secrets", "for ***"),
-        ("ignores_retry_after", "retry-after", "asked for 7 s, and it raised TransientError: HTTP 429"),
-        ("changes_event", "event", "it changed the event: payload"),
+        ("ignores_retry_after", "retry-after", "to wait 7 s, and the sink raised TransientError: HTTP 429"),
+        ("changes_event", "event", "the sink changed the event: payload"),
         ("fails_on_unicode", "unicode", "UnicodeEncodeError"),
         ("accident", "failures", "KeyError: 'answer' (faulty_sinks/pagers.py, line "),
         ("sends_nothing", "delivers", "the service has received nothing"),
-        ("exits", "delivers", "it raised RuntimeError: SystemExit: 2"),
-        ("cancels_itself", "delivers", "it raised TransientError: the plugin cancelled itself"),
-        ("hangs", "delivers", "it did not end within 0.5 s"),
+        ("exits", "delivers", "the sink raised RuntimeError: SystemExit: 2"),
+        ("cancels_itself", "delivers", "the sink raised TransientError: the plugin cancelled itself"),
+        ("hangs", "delivers", "the sink did not return within 0.5 s"),
         ("DoesNotOpen", "opens", "open() raised TransientError: no connection"),
         ("DoesNotClose", "opens", "close() raised ValueError: not open (faulty_sinks/pagers.py, line "),
     ],
@@ -82,7 +86,7 @@ async def test_options_that_do_not_fit_the_event_are_said(service):
     report = await check("good", service, text="{{ payload.number }}", only_if="payload.number")
     [failed] = report.failed
     assert failed.name == "delivers"
-    assert "suppressed (only_if); give an `event` that fits the options" in failed.detail
+    assert "suppressed (only_if); pass an `event` that fits the options" in failed.detail
     options = {"url": service.url, "text": "{{ payload.number }}"}
     event = make_event({"number": "7"})
     report = await check_sink("good", options, service=service, event=event, plugins=FAULTY)

@@ -97,7 +97,7 @@ async def test_a_sink_that_is_called_delivers_and_its_answers_and_errors_are_rec
             assert len(router.attempts("other")) == 1
             service.fail("unavailable")
             router.publish("notification", {"message": "hi"})
-            with pytest.raises(TimeoutError, match=r"not settled within 0\.1 s: 1 delivery of chat"):
+            with pytest.raises(TimeoutError, match=r"not settled within 0\.1 s: 1 delivery of the sink chat"):
                 await router.settled(0.1)
 
 
@@ -145,7 +145,7 @@ async def test_the_example_configuration_can_be_played():
     [
         ({"call": ["mial"]}, "the configuration has no sink 'mial'; it has audit, lines, mail"),
         ({"lookups": {"users": {}}}, "the configuration has no lookup 'users'; it has user"),
-        ({}, "the lookup user needs a Redis: give its records"),
+        ({}, "the lookup user reads from a Redis server, which a test does not have: pass its records"),
     ],
 )
 async def test_names_that_do_not_exist_are_refused(more, said):
@@ -158,7 +158,9 @@ async def test_a_message_that_no_source_reads_is_refused():
     async with RecordingRouter(CONFIG, lookups={"user": USERS}) as router:
         with pytest.raises(ValueError, match=r"no source reads the channel 'order\.paid'"):
             router.publish("order.paid", {})
-        with pytest.raises(ValueError, match="no source shell reads the channel 'notification'"):
+        with pytest.raises(
+            ValueError, match="the source 'shell' does not exist or does not read the channel 'notification'"
+        ):
             router.publish("notification", {}, source="shell")
 
 
