@@ -42,7 +42,7 @@ ALWAYS_MANY = {
     "bytes are over max_bytes",
     "bytes, more than a datagram",
     "bytes, the limit for",
-    "bytes, the server takes",
+    "bytes, but the server accepts at most",
     "sources up, ",
 }
 

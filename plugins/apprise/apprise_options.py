@@ -18,7 +18,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
     """The options of an apprise sink: the targets, each a URL of Apprise, and the message."""
 
     urls: Annotated[list[str], Addresses(known_by=address_of)] = Field(
-        description="The targets: URLs of Apprise, which are credentials, or a template of them."
+        description="The targets: Apprise URLs (each is a credential), or a template that gives such URLs."
     )
     body: Text | None = Field(
         default=None, description="The message; default if no URL is a template: the JSON line of the event."
@@ -38,7 +38,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
         if not self.urls:
             raise ValueError("`urls` must not be empty")
         if self.body is None and any(map(is_template, self.urls)):
-            raise ValueError("`urls` has a template, so `body` is needed: one user should not get JSON")
+            raise ValueError("`urls` has a template, so `body` is required: without it, users would get JSON")
         literal = [url for url in self.urls if not is_template(url) and not is_placeholder(url)]
         if literal:
             faults = [f"`urls`: {fault}" for url in literal if (fault := _fault_of(url))]

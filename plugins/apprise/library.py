@@ -11,13 +11,13 @@ make_quiet()
 
 import apprise  # noqa: E402  # it logs already while it is imported
 
-LONGEST_TOLD = 500
+LONGEST_ERROR = 500
 """The largest number of characters of Apprise's own text in an error."""
 
 LOG_BYTES = 64 * 1024
 """The largest number of bytes of Apprise's log that are kept for one call."""
 
-_UNKNOWN = "Apprise knows no such service, or its URL lacks a part"
+_UNKNOWN = "Apprise does not know this service, or a part of the URL is missing"
 
 
 def load() -> None:
@@ -43,12 +43,12 @@ def send(url: str, title: str, body: str) -> None:
         result = targets.notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT)
         if result:
             return
-        told = "; ".join(dict.fromkeys(entry.message for entry in result.logs()))
-        failure = TransientError(_told(told, url) or "the message was not accepted")
+        logged = "; ".join(dict.fromkeys(entry.message for entry in result.logs()))
+        failure = TransientError(_error_text(logged, url) or "the message was not accepted")
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
-        failure = PermanentError(_told(f"{type(error).__name__}: {error}", url))
+        failure = PermanentError(_error_text(f"{type(error).__name__}: {error}", url))
     except Exception as error:  # noqa: BLE001  # a service of Apprise may raise anything
-        failure = TransientError(_told(f"{type(error).__name__}: {error}", url))
+        failure = TransientError(_error_text(f"{type(error).__name__}: {error}", url))
     raise failure  # outside the handler: else the error of Apprise, which may hold the URL, would be its context
 
 
@@ -56,11 +56,11 @@ def _service(url: str) -> apprise.NotifyBase:
     """Return the service of a URL. Raises `PermanentError`, whose text has no part of the URL."""
     try:
         service = apprise.Apprise.instantiate(url, asset=_asset(), suppress_exceptions=False)
-        told = _UNKNOWN
+        fault = _UNKNOWN
     except Exception as error:  # noqa: BLE001  # as above
-        service, told = None, _told(str(error), url) or _UNKNOWN
+        service, fault = None, _error_text(str(error), url) or _UNKNOWN
     if service is None:
-        raise PermanentError(told)
+        raise PermanentError(fault)
     return service
 
 
@@ -78,6 +78,6 @@ def _asset() -> apprise.AppriseAsset:
     )
 
 
-def _told(text: str, url: str) -> str:
-    told = hidden(text, url)
-    return told if len(told) <= LONGEST_TOLD else f"{told[:LONGEST_TOLD]}…"
+def _error_text(text: str, url: str) -> str:
+    shown = hidden(text, url)
+    return shown if len(shown) <= LONGEST_ERROR else f"{shown[:LONGEST_ERROR]}…"

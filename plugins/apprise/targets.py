@@ -20,7 +20,7 @@ def address_of(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if not rest or not _SCHEME.fullmatch(scheme):
         raise ValueError(
-            "no URL of Apprise: write the name of a service, `://` and the rest, such as tgram://TOKEN/CHAT"
+            "not an Apprise URL: write the name of a service, `://` and the rest, such as tgram://TOKEN/CHAT"
         )
     if is_placeholder(url):
         return url  # the digest of an unknown URL would have no use

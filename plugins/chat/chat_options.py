@@ -24,9 +24,9 @@ class ChatOptions(SinkOptions, defer_build=True):
     service: Literal["slack", "discord", "teams", "mattermost", "telegram", "google-chat"] = Field(
         description="The chat service."
     )
-    url: Secret | None = Field(default=None, description="A webhook, which is a credential.")
-    token: Secret | None = Field(default=None, description="A bot's token; goes with `to`.")
-    to: Addresses = Field(default=Addresses(), description="Channels or users that the bot writes to.")
+    url: Secret | None = Field(default=None, description="The URL of a webhook; it is a credential.")
+    token: Secret | None = Field(default=None, description="The token of a bot; requires `to`.")
+    to: Addresses = Field(default=Addresses(), description="The channels or users that the bot writes to.")
     api: str | None = Field(default=None, description="The base URL of the service, if it is not the public one.")
     text: Annotated[str, Text(escape="escape_value")] | None = Field(
         default=None, description="The message; default if no address is a template: the JSON line of the event."
@@ -38,8 +38,12 @@ class ChatOptions(SinkOptions, defer_build=True):
         default=False, description="Whether mentions such as `@everyone` take effect, including those in events."
     )
 
-    thread: Key | None = Field(default=None, description="A key: later messages with it answer the first one.")
-    update: Key | None = Field(default=None, description="A key: later messages with it replace the earlier one.")
+    thread: Key | None = Field(
+        default=None, description="A key: later messages with this key are replies in the thread of the first message."
+    )
+    update: Key | None = Field(
+        default=None, description="A key: a later message with this key replaces the earlier message."
+    )
 
     @field_validator("thread", "update")
     @classmethod
@@ -53,7 +57,7 @@ class ChatOptions(SinkOptions, defer_build=True):
         if key is None or webhook is None:
             return key
         if info.field_name == "thread" and not webhook.thread_flag:
-            raise ValueError(f"a webhook of {service} can't answer a message{_cure(service)}")
+            raise ValueError(f"a webhook of {service} can't reply to a message{_cure(service)}")
         if info.field_name == "update" and not webhook.edits:
             raise ValueError(f"a webhook of {service} can't change a message{_cure(service)}")
         return key
@@ -93,7 +97,7 @@ class ChatOptions(SinkOptions, defer_build=True):
 
     @property
     def mentions(self) -> str | None:
-        """The pattern of the mentions that no escaping may touch."""
+        """The pattern of the mentions that escaping must leave unchanged."""
         return self.rules.mentions if self.allow_mentions else None
 
     @property
@@ -123,9 +127,9 @@ class ChatOptions(SinkOptions, defer_build=True):
 
 
 def _cure(service: str) -> str:
-    """Return the end of a message about a key that a webhook can't honour."""
+    """Return the end of a message about a key that a webhook does not support."""
     can = "; a bot can: give `token` and `to` instead of `url`"
-    return can if SERVICES[service].bot else ", and event-router has no bot for it: leave this key out"
+    return can if SERVICES[service].bot else "; event-router has no bot for this service, so remove this option"
 
 
 def stripped(secret: Secret | None) -> str:
@@ -141,7 +145,8 @@ def _way_faults(options: ChatOptions) -> list[str]:
     faults = {
         "give `url` (a webhook) or `token` and `to` (a bot), not both": by_url and by_bot,
         f"{name} has no webhooks: give `token` and `to` instead of `url`": by_url and not rules.webhook,
-        f"{name} is reached by its webhook alone: give `url` instead of `token` and `to`": by_bot and not rules.bot,
+        f"event-router reaches {name} only by a webhook: give `url` instead of `token` and `to`": by_bot
+        and not rules.bot,
         f"{name} needs {' or '.join(way for way, has in ways.items() if has)}": not by_url and not by_bot,
         "`token` is missing: a bot needs `token` and `to`": by_bot and not options.token,
         "`to` is missing: a bot needs `token` and `to`": by_bot and not options.to,
@@ -156,9 +161,9 @@ def _value_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
     found = {key: None if text is None else url_fault(text, allow_private=allow_private) for key, text in urls.items()}
     faults = [f"`{key}` {fault}" for key, fault in found.items() if fault]
     if options.token is not None and not re.fullmatch(VISIBLE, stripped(options.token)):
-        faults.append("`token` is empty or has a character that no token has")
+        faults.append("`token` is empty or has a character that is not allowed in a token")
     if any(re.match("(?i)https?://", address.strip()) for address in options.to):
         faults.append("`to` is a URL: write the name or the id of the channel or user instead")
     if options.text is None and not options.one_place:
-        faults.append("`to` is a template, so `text` is needed: one user should not get JSON")
+        faults.append("`to` is a template, so `text` is required: without it, users would get JSON")
     return faults

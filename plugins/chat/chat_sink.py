@@ -110,4 +110,4 @@ def _hopeless(failures: Mapping[str, Exception]) -> OutOfReachError | None:
     found = next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
     if found is None or found.retry_after is None or found.scope == "sink":
         return found
-    return OutOfReachError(f"not sent yet, another address was refused: {found}", retry_after=0.0)
+    return OutOfReachError(f"not sent yet, because another address was refused: {found}", retry_after=0.0)

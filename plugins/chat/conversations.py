@@ -1,4 +1,4 @@
-"""Messages that answer or replace earlier ones, by the keys `thread` and `update`."""
+"""Messages that reply to earlier messages or replace them, by the keys `thread` and `update`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Conversations:
-    """Sends the messages of one sink, as answers to earlier ones or in their place.
+    """Sends the messages of one sink, as replies to earlier messages or in their place.
 
-    If an earlier message can't be changed or answered, a new message is sent and remembered in its place. If the
+    If an earlier message can't be changed or replied to, a new message is sent, and is remembered instead. If the
     message itself is at fault, the service refuses the new one too.
     """
 
@@ -91,7 +91,7 @@ class Conversations:
             try:
                 return await self._sender.edit(known[update], message), {update: known[update]}
             except PermanentError as error:
-                self._tell("a message can't be changed, so it is sent anew", error)
+                self._tell("a message can't be changed, so a new message is sent", error)
                 del known[update]
         first = known.get(thread)
         answer: Seen | None = None
@@ -99,7 +99,7 @@ class Conversations:
             try:
                 answer = await self._sender.send(address, message._replace(answers=first))
             except PermanentError as error:
-                self._tell("a message can't be answered, so its thread begins anew", error)
+                self._tell("a message can't be replied to, so a new thread begins", error)
                 first = None
         if answer is None:
             answer = await self._sender.send(address, message)
@@ -116,7 +116,7 @@ class Conversations:
         return message_memory(self._context, "thread", "update")
 
     def _read(self, text: str) -> Place | None:
-        """Return a remembered place; None for one of another service, or of a later version of the router."""
+        """Return a remembered place; None if another service or a later version of the router stored it."""
         try:
             kept = msgspec.json.decode(text, type=_Kept)
         except msgspec.DecodeError:

@@ -35,8 +35,8 @@ class Place(NamedTuple):
 class Message(NamedTuple):
     """A message: one text for one address. `key` is the same on every attempt.
 
-    `thread` is the key of messages that belong together; empty if there is none. `answers` is the first message with
-    this key, if it is known.
+    `thread` is the key of messages that belong together; empty if there is none. `answers` is the first message
+    with this key, to which this message replies; None if it is not known.
     """
 
     text: str
@@ -247,5 +247,5 @@ def channel_id(answer: Seen) -> str:
     """Return the `id` in an answer about a channel or user."""
     found = answer.data.get("id")
     if not isinstance(found, str | int) or not str(found):
-        raise TransientError("the service's answer has no id in it")
+        raise TransientError("the answer of the service contains no id")
     return str(found)

@@ -137,7 +137,7 @@ class WebApi:
         is over.
         """
         if (left := self._quiet_until - self._clock.monotonic()) > 0:
-            raise OutOfReachError("not sent: the service has asked for time", retry_after=left, scope="sink")
+            raise OutOfReachError("not sent: the service has asked the router to wait", retry_after=left, scope="sink")
         try:
             answer = await self._http.request(method, self._base + path, json=payload, headers=self.headers)
         except TransientError as error:

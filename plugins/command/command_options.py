@@ -19,7 +19,7 @@ from router.api import Event, OptionWarning, SinkOptions, Template, is_template
 MARK = "--"
 """The argument after which values of an event are allowed. By convention it ends the options of a program."""
 
-_CURE = 'values of an event stand after `--`, as in [PROGRAM, --, "{{ payload.user_id }}"], or are read from stdin'
+_CURE = 'write a template after `--`, as in [PROGRAM, --, "{{ payload.user_id }}"], or let the program read the event from stdin'
 
 # Programs that run their first operand as a program, and ssh, which passes all operands to a shell.
 _SHELLS = frozenset(
@@ -34,22 +34,22 @@ _CODE = re.compile(r"-[a-z]*c|-m")  # options before code or a module, of shells
 def _plain(text: str) -> str:
     """Refuse a template and NUL in a value that is the same for all events: the value of a variable or the name of a folder."""
     if is_template(text):
-        raise ValueError(f"no template can stand here: {_CURE}")
+        raise ValueError(f"a template can't be used here: {_CURE}")
     if "\0" in text:
-        raise ValueError("must not hold NUL")
+        raise ValueError("must not contain a NUL character")
     return text
 
 
 def _variable(name: str) -> str:
     """Refuse a name that an environment variable can't have."""
     if not name or "=" in name or "\0" in name:
-        raise ValueError("the name of a variable must not be empty, and holds neither `=` nor NUL")
+        raise ValueError("the name of a variable must not be empty, and must contain neither `=` nor a NUL character")
     return name
 
 
 def _absolute(folder: str) -> str:
     if not folder.startswith("/"):
-        raise ValueError("must be an absolute path: it begins with /")
+        raise ValueError("must be an absolute path, which begins with /")
     return folder
 
 
@@ -131,9 +131,9 @@ def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
         yield 0, "write the absolute path of the program, or its name alone to look for it in PATH"
     for place, text in enumerate(argv):
         if "\0" in text:
-            yield place, "must not hold NUL"
+            yield place, "must not contain a NUL character"
         elif place < mark and is_template(text):
-            yield place, f"an event's value here could be taken for an option or a program: {_CURE}"
+            yield place, f"the program could treat a value of an event here as an option or a program: {_CURE}"
     after = [place for place in range(mark + 1, len(argv)) if is_template(argv[place])]
     if not after:
         return
@@ -141,7 +141,10 @@ def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
     remote = next((name for name in called if name in _REMOTE_SHELLS), None)
     runners = [place for place, name in enumerate(called) if name in _SHELLS]
     if remote is not None:
-        yield after[0], f"{remote} gives this value to a shell, which would run it: let the program read it from stdin"
+        yield (
+            after[0],
+            f"{remote} gives this value to a shell, which would run it as a command: let the program read the value from stdin",
+        )
     elif runners and after[0] == mark + 1 and not _has_script(argv[runners[-1] + 1 : mark]):
         cure = "write the absolute path of the script or the program before `--`"
         yield after[0], f"{called[runners[-1]]} would run this value as a program: {cure}"

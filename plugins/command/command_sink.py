@@ -80,10 +80,10 @@ def _judge(ended: Ended, options: CommandOptions) -> str | None:
         return _quoted(ended.stdout, options, lines=1) or None
     how = f"exit code {ended.code}" if ended.code > 0 else f"killed by {_name(-ended.code)}"
     said = _quoted(ended.stderr, options)
-    told = f"{how}: {said}" if said else how
+    message = f"{how}: {said}" if said else how
     if ended.code > 0 and ended.code != TRY_AGAIN:
-        raise PermanentError(told)
-    raise TransientError(told)
+        raise PermanentError(message)
+    raise TransientError(message)
 
 
 def _quoted(output: bytes, options: CommandOptions, lines: int | None = None) -> str:
@@ -123,11 +123,15 @@ def _encoded(argv: Sequence[str]) -> list[bytes]:
     """Return arguments as bytes. Raises `PermanentError` for an argument that can't be passed to a program."""
     for place, text in enumerate(argv):
         if "\0" in text:
-            raise PermanentError(f"argv[{place}] has a NUL, which no argument of a program can hold")
+            raise PermanentError(
+                f"argv[{place}] contains a NUL character, which is not possible in an argument of a program"
+            )
     try:
         return [text.encode() for text in argv]
     except UnicodeEncodeError:
-        raise PermanentError("an argument has half a character (a lone surrogate), which UTF-8 can't hold") from None
+        raise PermanentError(
+            "an argument contains half of a character (a lone surrogate), which UTF-8 can't represent"
+        ) from None
 
 
 async def _stop(run: Run, ending: asyncio.Future[Ended]) -> None:

@@ -96,7 +96,7 @@ class Run:
         # does not answer.
         fault = program_fault(program, self._env["PATH"])
         if fault is None and not Path(self._cwd).is_dir():
-            fault = f"there is no folder {self._cwd} to run it in (`cwd`)"
+            fault = f"the folder of `cwd` does not exist: {self._cwd}"
         if fault is not None:
             raise SinkError(fault)
         if self._asked:
@@ -263,11 +263,13 @@ def _not_started(error: OSError) -> Exception:
     """Return the delivery error for a program that the system could not start."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno == errno.E2BIG:
-        return PermanentError("the arguments are longer than the system allows: let the program read them from stdin")
+        return PermanentError(
+            "the arguments are longer than the system allows: let the program read the values from stdin"
+        )
     if error.errno in _BUSY:
         return TransientError(f"the program could not be started: {reason}")
     hint = {
-        errno.ENOENT: "; the first line of a script names its interpreter (`#!/bin/sh`), and that is not there",
-        errno.ENOEXEC: "; the first line of a script names its interpreter: `#!/bin/sh`",
+        errno.ENOENT: "; perhaps the program is a script, and the interpreter in its first line (such as `#!/bin/sh`) does not exist",
+        errno.ENOEXEC: "; if the program is a script, its first line must name the interpreter, such as `#!/bin/sh`",
     }
     return SinkError(f"the program can't be started: {reason}{hint.get(error.errno or 0, '')}")

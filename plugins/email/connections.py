@@ -75,7 +75,8 @@ class Connections:
     async def take(self, *, fresh: bool = False) -> MailConnection:
         """Return a connection that is ready for mail; `fresh` asks for a new one.
 
-        Raises `TransientError` (no server, or a temporary refusal) or `SinkError` (its certificate, our credential, no TLS).
+        Raises `TransientError` (no server, or a temporary refusal) or
+        `SinkError` (an untrusted certificate, a refused credential, no TLS).
         """
         while self._idle and not fresh:
             smtp, timer = self._idle.pop()
@@ -118,14 +119,14 @@ class Connections:
         Postfix checks the name in our EHLO only after RCPT: "504 5.5.2 <name>: Helo command rejected: need
         fully-qualified hostname".
         """
-        code, told = answer.code, self._told(*answer)
+        code, text = answer.code, self._answered(*answer)
         if code in REFUSED_CREDENTIAL:
-            return SinkError(told)
+            return SinkError(text)
         if named and re.search(OUR_NAME, answer.message) and not any(re.search(OUR_NAME, box.address) for box in named):
-            return SinkError(f"{told} ({HELO_CURE})")
+            return SinkError(f"{text} ({HELO_CURE})")
         if 500 <= code < 600:
-            return PermanentError(told)
-        return TransientError(told, retry_after=announced(answer.message))
+            return PermanentError(text)
+        return TransientError(text, retry_after=announced(answer.message))
 
     def _expire(self, smtp: MailConnection) -> None:
         self._idle = [(other, timer) for other, timer in self._idle if other is not smtp]
@@ -177,9 +178,7 @@ class Connections:
 
     async def _secure(self, smtp: Client) -> None:
         if not smtp.supports_extension("starttls"):
-            raise SinkError(
-                f"{self.server} does not offer STARTTLS: set `tls: tls` or `tls: none`, or the right `port`"
-            )
+            raise SinkError(f"{self.server} does not offer STARTTLS: set `tls: tls` or `tls: none`, or correct `port`")
         await smtp.starttls()
         await _greet(smtp)
 
@@ -189,20 +188,24 @@ class Connections:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return SinkError(f"the certificate of {self.server} can't be trusted: {cause.verify_message}")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return SinkError(f"{self.server} does not speak TLS as we do ({cause.reason}): check `tls` and `port`")
+            return SinkError(
+                f"{self.server} does not answer with TLS, or supports no TLS version that the router supports "
+                f"({cause.reason}): check `tls` and `port`"
+            )
         if isinstance(error, aiosmtplib.SMTPResponseException):
-            told = self._told(error.code, error.message)
+            text = self._answered(error.code, error.message)
             if isinstance(error, aiosmtplib.SMTPHeloError):
-                told = f"{told} ({HELO_CURE})"
+                text = f"{text} ({HELO_CURE})"
             if 500 <= error.code < 600:
-                return SinkError(told)
-            return TransientError(told, retry_after=announced(error.message), scope="sink")
+                return SinkError(text)
+            return TransientError(text, retry_after=announced(error.message), scope="sink")
         if isinstance(error, OSError):  # SMTPConnectError, SMTPServerDisconnected and timeouts are OSErrors
             return TransientError(f"no connection to {self.server}: {self._clean(str(cause))}")
         return SinkError(f"{self.server}: {self._clean(str(error))}")  # no AUTH, or no supported mechanism
 
-    def _told(self, code: int, message: str) -> str:
-        return f"{self.server} answered: {self.quoted(code, message)}"
+    def _answered(self, code: int, message: str) -> str:
+        text = self.quoted(code, message)
+        return f"{self.server} answered: {text}" if code > 0 else f"{self.server} sent an invalid reply: {text}"
 
     def quoted(self, code: int, message: str) -> str:
         """Return a server's answer on one line."""

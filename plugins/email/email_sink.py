@@ -1,6 +1,6 @@
 """The mail sink: builds and sends the mail of each delivery, and reports the recipients that failed.
 
-Recipients fail one by one: all recipients that a `PartialError` does not name have received the mail.
+Each recipient fails on its own: all recipients that a `PartialError` does not name have received the mail.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .threads import Threads
 if TYPE_CHECKING:
     from .smtp_sender import SmtpSender
 
-REMEMBERED = 1000  # the most remembered deliveries that were interrupted between two mails
+REMEMBERED = 1000  # the maximum number of remembered deliveries that were interrupted between two mails
 
 
 class EmailSink(Sink):

@@ -45,18 +45,18 @@ def any_header(name: str, value: str) -> bytes:
     if kind not in STRUCTURED and not kind.startswith("list-"):
         return text_header(name, value)
     if len(value) > HEADER:
-        raise ValueError(f"it has over {HEADER} characters")
+        raise ValueError(f"it has more than {HEADER} characters")
     value = CONTROL.sub(" ", value).strip()
     if value.isascii() and not ("=?" in value and kind in OF_NAMES):
         return _folded(f"{name}: {value}")
     if kind in OF_ADDRESSES:
         boxes = [mailbox(value)] if kind == "sender" else listed(value)
         if any(box.international for box in boxes):
-            raise ValueError(f"{quoted(value)} has letters beyond ASCII before the @")
+            raise ValueError(f"{quoted(value)} has non-ASCII characters before the @")
         return address_header(name, boxes)
     display_name, bracket, rest = value.rpartition("<")
     if kind not in OF_NAMES or not bracket or not rest.isascii() or not rest.endswith(">"):
-        raise ValueError(f"{quoted(value)} has letters beyond ASCII, where {name} takes none")
+        raise ValueError(f"{quoted(value)} has non-ASCII characters, which {name} can't contain")
     shown = phrase(display_name.strip().strip('"'))
     return f"{name}: {shown} <{rest}\r\n".encode("ascii")
 
@@ -117,11 +117,11 @@ def encoded_words(text: str, before: int) -> str:
 
 
 def _folded(line: str) -> bytes:
-    """Return a line of a structured header, folded at its spaces if it is too long. Raises `ValueError` if it has none."""
+    """Return a line of a structured header, folded at its spaces if it is too long. Raises `ValueError` if there is no space to fold at."""
     lines = [""]
     for word in line.split(" ") if len(line) > LINE else [line]:
         if len(word) >= LINE:
-            raise ValueError(f"{quoted(word)} is longer than a line of a mail")
+            raise ValueError(f"{quoted(word)} is too long for a line of a mail")
         if len(lines[-1]) + len(word) >= LINE:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] or len(lines) > 1 else word

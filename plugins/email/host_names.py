@@ -17,11 +17,11 @@ def host_name(value: object) -> object:
         return value
     url = _URL.match(value)
     if url is not None:
-        raise ValueError(f"is a URL, and a host name belongs here{_write(url['host'])}")
+        raise ValueError(f"is a URL, but must be a host name{_write(url['host'])}")
     with_port = _WITH_PORT.fullmatch(value)
     if with_port is not None:
         raise ValueError(
-            f"has a port, which is an option of its own{_write(with_port['host'])} and port: {with_port['port']}"
+            f"has a port, which must be given as a separate option{_write(with_port['host'])} and port: {with_port['port']}"
         )
     if re.search(r"[\s/?#@]", value):
         raise ValueError("is not a host name; write the name or the IP address alone, such as smtp.example.org")

@@ -55,7 +55,7 @@ class Mail:
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
         """Return the bytes of the mail for these recipients; with `separate`, each recipient is the only one in its mail.
 
-        A mail that answers another one names it in two headers (RFC 5322 section 3.6.4).
+        A mail that replies to another mail names that mail in two headers (RFC 5322 section 3.6.4).
         """
         chosen = frozenset[Mailbox]() if separate else set(only)
         to = only if separate else [box for box in self.to if box in chosen]

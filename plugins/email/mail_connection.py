@@ -87,7 +87,7 @@ class MailConnection(asyncio.Protocol):
                 return
             self._read(line)
         if len(self._rest) > LONGEST:
-            self._found(MALFORMED, "a reply that is too long")
+            self._found(MALFORMED, f"more than {LONGEST // 1024} KiB")
         if self._waiter is None or (self._waiter.done() and (self._rest or self._lines)):
             self._transport.abort()  # an incomplete reply would become part of the next one
 
@@ -106,7 +106,7 @@ class MailConnection(asyncio.Protocol):
             text, self._lines, self._size = b"\n".join(self._lines), [], 0
             self._found(int(line[:3]), text.decode("utf-8", "surrogateescape"))
         elif self._size > LONGEST:
-            self._found(MALFORMED, "a reply that is too long")
+            self._found(MALFORMED, f"more than {LONGEST // 1024} KiB")
 
     def _found(self, code: int, text: str) -> None:
         """Store a reply. Close the connection if replies can no longer be matched with commands."""

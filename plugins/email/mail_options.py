@@ -44,14 +44,16 @@ class EmailOptions(SinkOptions, defer_build=True):
     ca_file: str | None = Field(
         default=None, description="A PEM file with a private CA, trusted in addition to the system's CAs."
     )
-    username: str | None = Field(default=None, description="Default, with a password: the address of `from`.")
-    password: Secret | None = Field(default=None, description="Goes with `username`.")
+    username: str | None = Field(
+        default=None, description="The user name; default, if a password is set: the address of `from`."
+    )
+    password: Secret | None = Field(default=None, description="The password of `username`.")
     from_: Template = Field(alias="from", description="The sender: `shop@example.org` or `Shop <shop@example.org>`.")
     to: Recipients = Field(default=[], description="The recipients: a template, or a list.")
     cc: Recipients = Field(default=[], description="Recipients of copies.")
     bcc: Recipients = Field(default=[], description="Recipients that are not named in the mail.")
     reply_to: Annotated[list[str], Addresses(kind="mail", recipients=False)] = Field(
-        default=[], description="The address for answers, if it is not the sender's."
+        default=[], description="The address for replies, if it is not the address of the sender."
     )
     text: Text | None = Field(
         default=None, description="The plain text; default for literal addresses: the JSON line of the event."
@@ -65,14 +67,16 @@ class EmailOptions(SinkOptions, defer_build=True):
         default=None, description="Whether each address gets its own mail; default: yes if an address is a template."
     )
 
-    thread: Key | None = Field(default=None, description="A key: later mails with it answer the first one.")
+    thread: Key | None = Field(
+        default=None, description="A key: later mails with this key are replies to the first mail."
+    )
 
     @field_validator("thread")
     @classmethod
     def _headers_are_left_to_us(cls, key: str | None, info: ValidationInfo) -> str | None:
         clash = [name for name in info.data.get("headers", {}) if name.lower() in THREADING]
         if key is not None and clash:
-            raise ValueError(f"`thread` writes the header {clash[0]!r}: leave `headers.{clash[0]}` out, or `thread`")
+            raise ValueError(f"`thread` writes the header {clash[0]!r}: remove `headers.{clash[0]}` or `thread`")
         return key
 
     @model_validator(mode="before")
@@ -89,7 +93,9 @@ class EmailOptions(SinkOptions, defer_build=True):
         if not recipients:
             raise ValueError("a mail needs a recipient: set `to`, `cc` or `bcc`")
         if _templated(recipients) and self.text is None and self.html is None:
-            raise ValueError("an address is a template, so `text` or `html` is required: users should not get JSON")
+            raise ValueError(
+                "an address is a template, so `text` or `html` is required: without them, users would get JSON"
+            )
         if self.username and not _secret(self):
             raise ValueError("`username` needs a `password`")
         if _secret(self) and not self.username and is_template(self.from_):
@@ -118,7 +124,9 @@ class EmailOptions(SinkOptions, defer_build=True):
         for name, value in headers.items():
             lower = name.lower()
             if not re.fullmatch(r"[!-9;-~]{1,76}", name):  # RFC 5322 section 2.2: printable ASCII without the colon
-                raise ValueError(f"{name!r} can't be the name of a header: printable ASCII without colon or space")
+                raise ValueError(
+                    f"{name!r} can't be the name of a header: a name has only printable ASCII characters, without colon or space"
+                )
             if lower in OURS or lower.startswith(("content-", "resent-")):
                 raise ValueError(f"the header {name!r} is written from the other options and can't be set by hand")
             if lower in seen:

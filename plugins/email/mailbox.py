@@ -32,7 +32,7 @@ class Mailbox(NamedTuple):
 def mailbox(text: str) -> Mailbox:
     """Return the address in `text`. Raises `ValueError` with a sentence if the text has no address, or more than one."""
     if len(text) > ADDRESS_TEXT:
-        raise ValueError(f"{quoted(text)} is not a mail address: it has over {ADDRESS_TEXT} characters")
+        raise ValueError(f"{quoted(text)} is not a mail address: it has more than {ADDRESS_TEXT} characters")
     found = listed(text)
     if len(found) != 1:
         raise ValueError(f"{quoted(text)} is {'more than one address' if found else 'not a mail address'}")
@@ -54,7 +54,7 @@ def _mailbox(text: str, name: str, local: str, domain: str) -> Mailbox:
             raise ValueError(f"{quoted(text)} is not a mail address: {error}") from None
     address = f"{local}@{domain}"
     if len(address.encode()) > ADDRESS:
-        raise ValueError(f"{quoted(text)} is not a mail address: it has over {ADDRESS} octets")
+        raise ValueError(f"{quoted(text)} is not a mail address: it has more than {ADDRESS} octets")
     return Mailbox(text, name, address)
 
 

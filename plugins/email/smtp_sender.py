@@ -80,7 +80,7 @@ class SmtpSender:
         self, smtp: MailConnection, mail: Mail, group: list[Mailbox], *, separate: bool
     ) -> dict[str, Failure]:
         """Run MAIL, RCPT for each recipient, and DATA. Raises `_LostError` if the connection ends before DATA is accepted."""
-        failed = _unspeakable(smtp, [mail.sender, *mail.reply_to], group)
+        failed = _needing_smtputf8(smtp, [mail.sender, *mail.reply_to], group)
         group = [box for box in group if box.text not in failed]
         if not group:
             return failed
@@ -105,7 +105,7 @@ class SmtpSender:
         Raises an error common to all recipients, or `_LostError` if a necessary reply is missing.
         """
         judge = self._connections.judge
-        lost = _LostError(f"{self._connections.server} closed the connection before it had the mail")
+        lost = _LostError(f"{self._connections.server} closed the connection before it received the mail")
         if not replies:
             raise lost
         if not _accepted(answer := replies[0]):
@@ -132,7 +132,7 @@ class SmtpSender:
         answer = await smtp.send(content)
         if answer is None:
             server = self._connections.server
-            return TransientError(f"{server} closed the connection before it confirmed the mail: it may come twice")
+            return TransientError(f"{server} closed the connection before it confirmed the mail: it may arrive twice")
         if not _accepted(answer):
             return self._connections.judge(answer)
         mail.replies.append(self._connections.quoted(*answer))
@@ -198,13 +198,13 @@ async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> No
         await smtp.send(b"")
 
 
-def _unspeakable(smtp: MailConnection, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
+def _needing_smtputf8(smtp: MailConnection, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
     """Return errors for the recipients that need SMTPUTF8, if the server does not support it."""
     if "smtputf8" in smtp.extensions:
         return {}
     culprits = {box.text: next((one for one in (*authors, box) if one.international), None) for box in group}
     return {
-        text: PermanentError(f"{quoted(culprit.text)} needs SMTPUTF8, which the mail server lacks")
+        text: PermanentError(f"{quoted(culprit.text)} needs SMTPUTF8, which the mail server does not support")
         for text, culprit in culprits.items()
         if culprit is not None
     }
@@ -215,4 +215,4 @@ def _too_large(smtp: MailConnection, content: bytes) -> PermanentError | None:
     limit = smtp.extensions.get("size", "").strip()
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None
-    return PermanentError(f"the mail has {len(content)} bytes, the server takes {limit}")
+    return PermanentError(f"the mail has {len(content)} bytes, but the server accepts at most {limit}")

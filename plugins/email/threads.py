@@ -1,4 +1,4 @@
-"""The threads of the option `thread`: later mails with a key answer the first mail with that key."""
+"""The threads of the option `thread`: later mails with a key are replies to the first mail with that key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Threads:
         return {address: first for address, first in zip(addresses, found, strict=True) if first}
 
     async def keep(self, key: str, mail: Mail, reached: AbstractSet[str], *, separate: bool) -> None:
-        """Store for each recipient that this mail `reached` which mail is the first of the thread.
+        """Store the first mail of the thread for each recipient that this mail `reached`.
 
         The recipients are given as written in the options.
 

@@ -157,7 +157,7 @@ class DatagramWriter:
         if error.errno == errno.ENOENT:
             reason = "there is no such socket"
         elif error.errno == errno.ECONNREFUSED and _is_another_file(self._path):
-            return SinkError(f"can't write {self._path}: it is not a socket")  # no retry makes it one
+            return SinkError(f"can't write {self._path}: it is not a socket")  # a retry does not make it a socket
         elif error.errno == errno.ECONNREFUSED:
             reason = "nothing listens to it"
         elif error.errno == errno.EPROTOTYPE:

@@ -1,8 +1,9 @@
 """Lines to a file, a named pipe, stdout or stderr.
 
-A batch is one write. Regular files are written in the event loop, because the page cache accepts a batch in microseconds.
-Pipes, terminals and FIFOs are written in a thread, because a reader can block them. The writer knows to the byte how much a
-failed or interrupted write has written, so a retry neither tears a line nor repeats one.
+A batch is one write. Regular files are written in the event loop, because the page cache accepts a batch in
+microseconds. Pipes, terminals and FIFOs are written in a thread, because a reader can block them. The writer knows
+exactly how many bytes a failed or interrupted write has written, so a retry writes the rest, and each line is in the
+file whole and once.
 """
 
 from __future__ import annotations

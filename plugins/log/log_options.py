@@ -20,7 +20,7 @@ class LogOptions(SinkOptions, defer_build=True):
     """The options of a log sink: the file, stream or service, and the template of the text."""
 
     path: str | None = Field(
-        default=None, min_length=1, description="The file; relative to the folder of written files."
+        default=None, min_length=1, description="The file; a relative path begins in the folder of written files."
     )
     target: Literal["stdout", "stderr", "journald", "syslog"] | None = Field(
         default=None, description="A stream, the systemd journal or syslog instead of a file."
@@ -37,7 +37,7 @@ class LogOptions(SinkOptions, defer_build=True):
         if (self.path is None) == (self.target is None):
             raise ValueError("a log needs either `path` (a file) or `target` (stdout, stderr, journald or syslog)")
         if self.socket is not None and self.target not in SOCKETS:
-            raise ValueError("`socket` goes with `target: journald` or `target: syslog`")
+            raise ValueError("`socket` can be used only with `target: journald` or `target: syslog`")
         for name, path in (("path", self.path), ("socket", self.socket)):
             if path is not None and is_template(path):
                 raise ValueError(f"`{name}` is the same for all events: it can't contain a template")

@@ -16,7 +16,7 @@ LARGEST = 4 * 1024**2
 """The number of bytes after which a new pipeline begins, because each pipeline must be done within the timeout of one
 call."""
 
-_HALF = "the key or the value has half a character (a lone surrogate), which UTF-8 can't hold"
+_HALF = "the key or the value contains half of a character (a lone surrogate), which UTF-8 can't represent"
 
 
 class RedisSink(Sink):
@@ -35,7 +35,7 @@ class RedisSink(Sink):
     async def deliver_batch(self, batch: Sequence[Pair]) -> list[Result]:
         """Send the commands of a batch; return the answer of the server, or the error, for each delivery."""
         if self._redis is None:  # `deliver: print` opens the sink too, but delivers nothing
-            raise SinkError("there is no Redis to write to")
+            raise SinkError("there is no Redis server to write to")
         results: list[Result] = [None] * len(batch)
         fault: Exception | None = None
         for pipeline in _pipelines(batch, results):
@@ -46,7 +46,7 @@ class RedisSink(Sink):
                 fault = error
                 answers = [fault] * len(pipeline)
             for place, answer in zip(pipeline, answers, strict=True):
-                results[place] = answer if isinstance(answer, Exception) else told(pipeline[place][0], answer)
+                results[place] = answer if isinstance(answer, Exception) else answer_text(pipeline[place][0], answer)
         return results
 
 
@@ -79,7 +79,7 @@ def words(event: Event, options: RedisOptions) -> Words:
     return "XADD", key, *bound, "*", "payload", value, "key", event.key.encode("utf-8", "backslashreplace")
 
 
-def told(command: str | bytes | int, answer: bytes | int) -> str:
+def answer_text(command: str | bytes | int, answer: bytes | int) -> str:
     """Return the server's answer: the id of the entry, the number of subscribers, or the length of the list."""
     if isinstance(answer, bytes):
         return answer.decode()

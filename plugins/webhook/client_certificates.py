@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 class ClientCertificate(SinkOptions, defer_build=True):
     """A certificate with its chain and its private key, as PEM texts."""
 
-    certificate: Secret = Field(description="The PEM of the certificate: `${file:client.pem}`; may hold the key too.")
-    key: Secret | None = Field(default=None, description="The PEM of the private key: `${cred:client-key}`.")
+    certificate: Secret = Field(
+        description="The certificate as PEM, such as `${file:client.pem}`; may contain the key too."
+    )
+    key: Secret | None = Field(default=None, description="The private key as PEM, such as `${cred:client-key}`.")
     password: Secret | None = Field(default=None, description="The password of an encrypted key.")
 
     @field_validator("certificate", "key")

@@ -42,7 +42,9 @@ class CloudEvents(SinkOptions, defer_build=True):
     @classmethod
     def _reference(cls, source: str | None) -> str | None:
         if source is not None and not _URI.fullmatch(TEMPLATES.sub("", source)):
-            raise ValueError("is not a URI reference: it has a space or a letter outside ASCII; percent-encode them")
+            raise ValueError(
+                "is not a URI reference: it has a space or a non-ASCII character; percent-encode such characters"
+            )
         return source
 
 
@@ -63,7 +65,7 @@ def attributes(event: Event, options: CloudEvents) -> dict[str, str]:
         "time": timestamp(event.received_at),
     }
     if empty := [name for name in _REQUIRED if not found[name]]:
-        raise PermanentError(f"cloudevents.{empty[0]} is empty, and a CloudEvent needs it")
+        raise PermanentError(f"cloudevents.{empty[0]} is empty, but a CloudEvent requires it")
     return {**found, "subject": options.subject} if options.subject else found
 
 

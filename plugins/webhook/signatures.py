@@ -30,7 +30,7 @@ def secret_fault(secret: Secret) -> str | None:
     if secret.is_placeholder:
         return None
     if text.startswith(ASYMMETRIC):
-        return "is an asymmetric key; only shared secrets, `whsec_` and base64, can sign here"
+        return "is an asymmetric key, but only a shared secret can be used here: `whsec_` followed by base64"
     try:
         # The library accepts base64 without its padding, and would ignore characters that are not base64.
         key = base64.b64decode(_padded(text.removeprefix(PREFIX)), validate=True)

@@ -49,7 +49,7 @@ class Auth(SinkOptions, defer_build=True):
     """The credentials in each request: a bearer token, or a user name and a password."""
 
     bearer: Secret | None = Field(default=None, description="The token of `Authorization: Bearer`.")
-    username: str | None = Field(default=None, description="The user of `Authorization: Basic`; goes with `password`.")
+    username: str | None = Field(default=None, description="The user of `Authorization: Basic`; requires `password`.")
     password: Secret | None = Field(default=None, description="The password of `Authorization: Basic`.")
 
     @model_validator(mode="after")
@@ -58,11 +58,11 @@ class Auth(SinkOptions, defer_build=True):
         if (self.bearer is not None) == by_password:
             raise ValueError("give `bearer`, or `username` and `password`")
         if by_password and (self.username is None or self.password is None):
-            raise ValueError("`username` and `password` go together")
+            raise ValueError("`username` and `password` must be given together")
         if self.username is not None and (":" in self.username or not self.username.isprintable()):
             raise ValueError("`username` has a colon or a control character, which HTTP can't send")
         if self.bearer is not None and not _VISIBLE.fullmatch(self.bearer.get_secret_value().strip()):
-            raise ValueError("`bearer` is empty or has a character that no token has")
+            raise ValueError("`bearer` is empty or has a character that is not allowed in a token")
         return self
 
 
@@ -78,14 +78,14 @@ class WebhookOptions(SinkOptions, defer_build=True):
         default=None, description="line (default): the JSON line of the event. raw: the payload as it was published."
     )
     json_: Json | None = Field(
-        default=None, alias="json", description="A JSON body: a mapping with templates at its leaves."
+        default=None, alias="json", description="A JSON body: a mapping, whose values may be templates."
     )
     form: dict[str, FormValue | list[FormValue]] | None = Field(
         default=None, description="The fields of a form; a list repeats its field."
     )
     success: Answered | None = Field(
         default=None,
-        description="For a 2xx: an expression on status, headers and answer; if it is false, the delivery has failed.",
+        description="For an answer 2xx: an expression on status, headers and answer; if it is false, the delivery has failed.",
     )
     retry_if: Answered | None = Field(
         default=None,
@@ -112,9 +112,9 @@ class WebhookOptions(SinkOptions, defer_build=True):
             if not is_header_name(name):
                 raise ValueError(f"{name!r} is not a valid name of a header")
             if name.lower() in _OF_HTTP:
-                raise ValueError(f"{name} is set by the HTTP client, and can't be given")
+                raise ValueError(f"the HTTP client sets the header {name} itself, so it can't be given here")
             if name.lower() in seen:
-                raise ValueError(f"{name} appears here twice; upper and lower case are the same")
+                raise ValueError(f"the header {name} is given twice (upper and lower case make no difference)")
             seen.add(name.lower())
         return headers
 
@@ -168,11 +168,11 @@ def _url_fault(url: str, *, allow_private: bool) -> str | None:
     if not is_template(url):
         found = url_fault(url, allow_private=allow_private)
     elif where is None:
-        return "has a template in its scheme or host; write them out, so that no event decides where it is sent"
+        return "has a template in its scheme or host; write scheme and host without templates, so that an event can't choose the server"
     else:
         found = url_fault(where[0] + TEMPLATES.sub("", url[where.end() :]), allow_private=allow_private)
     if found is None and "@" in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]:
-        return "has a user in it; write `auth: {username: …, password: …}`"
+        return "contains a user name; write `auth: {username: …, password: …}`"
     return found
 
 
@@ -181,7 +181,7 @@ def _clashes(options: WebhookOptions) -> Iterator[str]:
     forms = {"body": options.body, "json": options.json_, "form": options.form}
     given = [name for name, value in forms.items() if value is not None]
     if len(given) > 1:
-        yield f"give one of {', '.join(f'`{name}`' for name in given)}"
+        yield f"only one of {', '.join(f'`{name}`' for name in given)} can be given"
     more = {**forms, "cloudevents": options.cloudevents, "batch_as": options.batch_as}
     if not options.has_body and (there := [name for name, value in more.items() if value is not None]):
         yield f"{options.method} has no body, so `{there[0]}` can't be given"
@@ -208,4 +208,4 @@ def _taken(options: WebhookOptions) -> Iterator[str]:
     for name in options.headers:
         for option, (given, names) in by.items():
             if given and (name.lower() in names or (option == "cloudevents" and name.lower().startswith("ce-"))):
-                yield f"`headers` has {name}, which `{option}` sets"
+                yield f"`headers` has {name}, but `{option}` sets this header"

@@ -47,7 +47,7 @@ def _origin(endpoint: str) -> str:
     if not host or url.scheme != "https":
         raise PermanentError("the endpoint of the subscription is not an https:// URL")
     if ":" in host:  # py-vapid can't sign for this origin
-        raise PermanentError("the endpoint of the subscription is an IPv6 address, a push service has a name")
+        raise PermanentError("the endpoint of the subscription is an IPv6 address, but a push service has a host name")
     return f"https://{host}" if port in {None, _PORT} else f"https://{host}:{port}"
 
 

@@ -32,7 +32,7 @@ MISSING = "its libraries are not installed: pip install 'event-router[webpush]'"
 class Gone(SinkOptions, defer_build=True):
     """The action that is taken when a subscription no longer exists."""
 
-    publish: str = Field(min_length=1, description="The channel of the router's Redis on which the app is told.")
+    publish: str = Field(min_length=1, description="The channel of the router's Redis on which the app gets a message.")
 
     @field_validator("publish")
     @classmethod
@@ -59,7 +59,8 @@ class WebPushOptions(SinkOptions, defer_build=True):
         description="How long a push service waits for a browser that is offline.",
     )
     urgency: Template = Field(
-        default=Template("normal"), description="very-low, low, normal or high: whether a sleeping phone is woken."
+        default=Template("normal"),
+        description="very-low, low, normal or high: decides whether a sleeping phone wakes up.",
     )
     gone: Gone | None = Field(
         default=None, description="{publish: CHANNEL}: tells the app which subscriptions no longer exist."

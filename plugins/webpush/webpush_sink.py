@@ -74,7 +74,7 @@ class WebPushSink(Sink):
         Raises the error of the delivery, or `PartialError` for the browsers that were not reached.
         """
         if options.urgency not in URGENCIES:
-            raise PermanentError(f"`urgency` is {options.urgency[:20]!r}, it must be one of {', '.join(URGENCIES)}")
+            raise PermanentError(f"`urgency` must be one of {', '.join(URGENCIES)}, but it is {options.urgency[:20]!r}")
         message = options.notification(_tag(event), event)
         turns = asyncio.Semaphore(AT_A_TIME)
 
@@ -134,10 +134,10 @@ class WebPushSink(Sink):
         redis = self._context.redis
         if options.gone is None or redis is None:
             return
-        told = json.dumps({"endpoint": to.endpoint, "status": answer.status, "sink": event.sink})
+        event_text = json.dumps({"endpoint": to.endpoint, "status": answer.status, "sink": event.sink})
         try:
             await redis.call(
-                "PUBLISH", options.gone.publish, told[:-1].encode() + b', "event": ' + json_line(event) + b"}"
+                "PUBLISH", options.gone.publish, event_text[:-1].encode() + b', "event": ' + json_line(event) + b"}"
             )
         except (TransientError, PermanentError, SinkError) as error:
             now = self._context.clock.monotonic()

@@ -153,7 +153,7 @@ def test_what_is_no_url_is_refused():
     with pytest.raises(ValidationError, match="must not be empty"):
         validate("apprise", {"urls": []})
     for value in (5, "s3cret-token", ["json:localhost"]):
-        with pytest.raises(ValidationError, match="`urls`: no URL of Apprise: write the name of a service, `://` and"):
+        with pytest.raises(ValidationError, match="`urls`: not an Apprise URL: write the name of a service, `://` and"):
             validate("apprise", {"urls": value})
     options = validate("apprise", {"urls": "{{ payload.a }}", "body": "x"}).model_copy(
         update={"urls": ["s3cret-token"]}

@@ -336,7 +336,7 @@ async def test_a_wrong_base_url_is_the_sinks_fault(service):
 async def test_an_answer_without_an_id_is_tried_again(service):
     async with posted(service, bot, to="user:42") as (server, sink):
         server.default = Reply(json={"type": 1})
-        with pytest.raises(TransientError, match="no id in it"):
+        with pytest.raises(TransientError, match="the answer of the service contains no id"):
             await sink.deliver(make_event(ORDER))
 
 
@@ -396,7 +396,7 @@ async def test_what_is_asked_of_the_whole_bot_is_asked_of_the_rest_too():
     async with posted("discord", bot, found, sent, found, GLOBALLY, to="{{ payload.ids }}") as (server, sink):
         with pytest.raises(PartialError) as caught:
             await sink.deliver(make_event({"ids": ["user:1", "user:2", "user:3"], "message": "hi"}))
-        with pytest.raises(TransientError, match="has asked for time") as refused:
+        with pytest.raises(TransientError, match="has asked the router to wait") as refused:
             await sink.deliver(make_event({"ids": ["user:4"], "message": "hi"}))
         assert len(server.requests) == 4, "nothing was sent after the answer"
     assert {address: error.scope for address, error in caught.value.failures.items()} == {
@@ -411,7 +411,7 @@ async def test_of_a_team_a_limit_is_asked_of_every_address():
     async with posted("telegram", bot, OK, LIMITED, to=["1", "2", "3"]) as (server, sink):
         with pytest.raises(PartialError):
             await sink.deliver(make_event(ORDER))
-        with pytest.raises(PartialError, match="has asked for time"):
+        with pytest.raises(PartialError, match="has asked the router to wait"):
             await sink.deliver(make_event(ORDER))
     assert chat_ids(server) == [1, 2]
 

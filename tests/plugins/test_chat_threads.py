@@ -73,7 +73,7 @@ async def test_later_messages_of_a_key_answer_the_first_one(redis_server):
                 await sink.deliver(order(1, text))
             assert shown(service) == [("g", None), ("h", "g")]
             (told,) = sink.context.logged
-            assert told["event"] == "a message can't be answered, so its thread begins anew"
+            assert told["event"] == "a message can't be replied to, so a new thread begins"
 
 
 async def test_later_messages_of_a_key_replace_the_earlier_one(redis_server):
@@ -87,7 +87,7 @@ async def test_later_messages_of_a_key_replace_the_earlier_one(redis_server):
                 await sink.deliver(order(1, text))
             assert shown(service) == [("e", None)]
             (told,) = sink.context.logged
-            assert told["event"] == "a message can't be changed, so it is sent anew"
+            assert told["event"] == "a message can't be changed, so a new message is sent"
 
 
 async def test_a_thread_may_have_messages_that_are_replaced(redis_server):
@@ -136,8 +136,8 @@ async def test_a_webhook_of_google_chat_needs_no_memory():
         ("slack", "thread", "a bot can: give `token` and `to` instead of `url`"),
         ("mattermost", "update", "a bot can: give `token` and `to` instead of `url`"),
         ("discord", "thread", "a bot can"),
-        ("google-chat", "update", "no bot for it: leave this key out"),
-        ("teams", "thread", "no bot for it: leave this key out"),
+        ("google-chat", "update", "no bot for this service, so remove this option"),
+        ("teams", "thread", "no bot for this service, so remove this option"),
     ],
 )
 def test_a_webhook_that_can_not_is_told_so_with_the_cure(service, key, cure):

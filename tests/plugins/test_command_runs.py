@@ -62,7 +62,7 @@ async def test_what_the_end_of_a_program_means(tmp_path):
     )
     assert await end_of(sh("exit 0", cwd="/no/where")) == (
         SinkError,
-        "there is no folder /no/where to run it in (`cwd`)",
+        "the folder of `cwd` does not exist: /no/where",
     )
     kind, text = await end_of({"argv": [str(plain)]})
     assert (kind, "Exec format error; the first line" in text) == (SinkError, True), text
@@ -93,14 +93,14 @@ async def test_arguments_that_no_program_can_get():
 
     assert await argument(rb'"a\u0000b"') == (
         PermanentError,
-        "argv[2] has a NUL, which no argument of a program can hold",
+        "argv[2] contains a NUL character, which is not possible in an argument of a program",
     )
     kind, said = await argument(json.dumps("x" * 300_000).encode())
     assert (kind, "longer than the system allows" in said) == (PermanentError, True)
     half = {"argv": ["true", "--", "{{ '\\ud800' }}"]}
     assert await end_of(half) == (
         PermanentError,
-        "an argument has half a character (a lone surrogate), which UTF-8 can't hold",
+        "an argument contains half of a character (a lone surrogate), which UTF-8 can't represent",
     )
 
 

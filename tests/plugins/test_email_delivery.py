@@ -254,7 +254,7 @@ async def test_over_the_servers_size():
         assert await failure(TEAM, box) is None
         error = await failure(TEAM | {"text": "x" * 2000}, box)
     assert described(error) is PermanentError
-    assert "the server takes 1000" in str(error)
+    assert "the server accepts at most 1000" in str(error)
     assert len(box.taken) == 1
 
 

@@ -133,5 +133,5 @@ async def test_a_long_header_is_cut_and_a_structured_one_refused():
         assert max(len(line) for mail in box.taken for line in mail.content.split(b"\r\n")) <= 998
         for name in ("List-Unsubscribe", "References", "Sender"):
             async with open_sink("email", BASE | {"port": box.port, "headers": {name: VALUE}}) as sink:
-                with pytest.raises(PermanentError, match=f"^`headers.{name}`: it has over 8192 characters$"):
+                with pytest.raises(PermanentError, match=f"^`headers.{name}`: it has more than 8192 characters$"):
                     await sink.deliver(make_event({"x": "<x@example.org> " * 1000}))

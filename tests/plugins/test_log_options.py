@@ -39,8 +39,14 @@ def test_takes(values):
         ({"path": "a\0b"}, "NUL"),
         ({"path": "a.log", "target": "journald"}, "either `path` (a file) or `target`"),
         ({"target": "systemd"}, "'stdout', 'stderr', 'journald' or 'syslog'"),
-        ({"path": "a.log", "socket": "/dev/log"}, "`socket` goes with `target: journald` or `target: syslog`"),
-        ({"target": "stdout", "socket": "/dev/log"}, "`socket` goes with `target: journald` or `target: syslog`"),
+        (
+            {"path": "a.log", "socket": "/dev/log"},
+            "`socket` can be used only with `target: journald` or `target: syslog`",
+        ),
+        (
+            {"target": "stdout", "socket": "/dev/log"},
+            "`socket` can be used only with `target: journald` or `target: syslog`",
+        ),
         ({"target": "syslog", "socket": "log"}, "must be an absolute path"),
         ({"target": "syslog", "socket": "/run/{{ event.channel }}"}, "`socket` is the same for all events"),
         ({"target": "syslog", "socket": "/a\0b"}, "NUL"),

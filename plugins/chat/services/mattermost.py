@@ -78,7 +78,7 @@ class MattermostBot(ChannelBot):
         """Send one message. The server ignores another message with the same pending id for 30 seconds."""
         body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
         if message.answers is not None:
-            body["root_id"] = message.answers.first  # Mattermost refuses an answer to an answer
+            body["root_id"] = message.answers.first  # Mattermost refuses a reply to a reply
         return await self.api.call("/api/v4/posts", body)
 
     async def edit(self, place: Place, message: Message) -> Seen:

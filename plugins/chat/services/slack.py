@@ -45,9 +45,9 @@ def judge_hook(seen: Seen, now: float) -> None:
 def judge(seen: Seen, now: float) -> None:
     """Judge the answer of the Web API. A refusal has the status 200, `ok: false` and one word."""
     if not seen.understood:
-        raise TransientError(f"the answer is none of Slack's: {quote_response(seen)}")
+        raise TransientError(f"this is not an answer of Slack: {quote_response(seen)}")
     if seen.data.get("ok") is False:
-        _judge_word(str(seen.data.get("error") or "no, and not why"), seen, now)
+        _judge_word(str(seen.data.get("error") or "ok is false, without an error code"), seen, now)
     judge_status(seen, now)
 
 

@@ -44,7 +44,7 @@ def judge(seen: Seen, now: float) -> None:
     data = seen.data
     if seen.done and data.get("ok") is not False:
         if not seen.understood:
-            raise TransientError(f"the answer is none of Telegram's: {quote_response(seen)}")
+            raise TransientError(f"this is not an answer of Telegram: {quote_response(seen)}")
         return
     if NOT_MODIFIED in str(data.get("description")).lower():
         return  # the message already has this text, from an attempt whose answer was lost
