@@ -40,27 +40,27 @@ from router.ops.loading import Loaded
 from router.ops.logs import redacted
 
 
-def compose(loaded: Loaded, around: Runtime) -> Parts:
+def compose(loaded: Loaded, runtime: Runtime) -> Parts:
     """Build all parts of a router, without opening a connection.
 
     Raises `ConfigError` for an invalid Redis URL, and for a plugin's class whose `__init__` raises.
     """
-    writer = None if loaded.config.deliver == "print" else _writer(loaded, around)
+    writer = None if loaded.config.deliver == "print" else _writer(loaded, runtime)
     ids = Ids(os.urandom(5).hex())
     current = CurrentPipeline()
     letters = DeadLetterSummaries(
-        writer or ShownLetters(around.printer),
+        writer or ShownLetters(runtime.printer),
         current.hand_over,
-        clock=around.clock,
+        clock=runtime.clock,
         ids=ids,
         notify=loaded.config.dead_letters.notify if writer else None,
         config_file=loaded.path,
     )
     isolation = CrashIsolation()
-    replays = replays_of(loaded, around, current, letters, isolation) if writer else None
-    durable = Durable(loaded, around, isolation) if writer else None
-    shared = Shared(around, Books({}, {}), {}, {}, ids, current, letters, writer, durable, replays, isolation)
-    lookups = lookups_of(loaded, around)
+    replays = replays_of(loaded, runtime, current, letters, isolation) if writer else None
+    durable = Durable(loaded, runtime, isolation) if writer else None
+    shared = Shared(runtime, Books({}, {}), {}, {}, ids, current, letters, writer, durable, replays, isolation)
+    lookups = lookups_of(loaded, runtime)
     sinks = {name: sink_part(name, loaded, shared, lookups) for name in loaded.config.sinks}
     sources = {name: source_part(name, loaded, shared) for name in loaded.config.sources}
     current.pipeline = pipeline_of(loaded, shared, sinks)
@@ -83,7 +83,7 @@ def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -
         inboxes={name: sink.worker.queue.put for name, sink in sinks.items()},
         dead_letters=shared.letters,
         books=shared.books,
-        clock=shared.around.clock,
+        clock=shared.runtime.clock,
         ids=shared.ids,
         keep_unmatched=config.unmatched == "dead-letter",
         failures=shared.failures,
@@ -106,11 +106,11 @@ def sink_part(
     `__init__` of the plugin's class raises.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
-    clock, outcomes = shared.around.clock, shared.outcomes_of(name)
+    clock, outcomes = shared.runtime.clock, shared.outcomes_of(name)
     queue = queue or queue_of(name, loaded, shared.durable, outcomes, clock)
-    server = None if loaded.config.deliver == "print" else partial(shared.around.server, sink=name)
+    server = None if loaded.config.deliver == "print" else partial(shared.runtime.server, sink=name)
     caller, context = plugin_of(name, loaded, clock, server)
-    mode = _mode(name, loaded, context, shared.around)
+    mode = _mode(name, loaded, context, shared.runtime)
     preparing = Preparing(*rules_of(name, loaded, lookups), outcomes=outcomes, mode=mode, clock=clock)
     option_key = preparing.order_key if loaded.has_keys(name) else None
     worker = SinkWorker(
@@ -164,16 +164,16 @@ def dead_letter_bounds(loaded: Loaded) -> Bounds:
     return Bounds(letters.max_events, letters.max_age, loaded.config.redis.outage_buffer)
 
 
-def _writer(loaded: Loaded, around: Runtime) -> DeadLetterWriter:
+def _writer(loaded: Loaded, runtime: Runtime) -> DeadLetterWriter:
     redis = loaded.config.redis
     return DeadLetterWriter(
-        around.redis_url,
-        clock=around.clock,
+        runtime.redis_url,
+        clock=runtime.clock,
         prefix=redis.key_prefix,
-        client_name=around.client_name,
+        client_name=runtime.client_name,
         bounds=dead_letter_bounds(loaded),
-        connect_timeout=around.connect_timeout,
-        waiting=around.waiting,
+        connect_timeout=runtime.connect_timeout,
+        waiting=runtime.waiting,
     )
 
 
@@ -213,10 +213,10 @@ def _expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
     return {route: loaded.expires[route] for route in routes if route in loaded.expires}
 
 
-def _mode(name: str, loaded: Loaded, context: Context, around: Runtime) -> DeliveryMode | None:
+def _mode(name: str, loaded: Loaded, context: Context, runtime: Runtime) -> DeliveryMode | None:
     kind = loaded.types[name]
     deliver = loaded.config.deliver
     if deliver == "send" or kind.local:
         return None
     only = deliver.only if isinstance(deliver, DeliverOnly) else []
-    return DeliveryMode(name, kind.name, only, partial(context.run_blocking, around.printer), redacted)
+    return DeliveryMode(name, kind.name, only, partial(context.run_blocking, runtime.printer), redacted)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from router.engine.lookups.lookup import Lookup
 
 
-def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
+def lookups_of(loaded: Loaded, runtime: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
     """Return the lookups of a configuration, without opening a connection. The `kept` ones are reused, with their caches.
 
     Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
@@ -23,5 +23,5 @@ def lookups_of(loaded: Loaded, around: Runtime, kept: Mapping[str, Lookup] | Non
     from router.engine.composition_stores import lookup_of  # noqa: PLC0415  # a router without lookups starts faster
 
     known = kept or {}
-    lookups = {name: known[name] if name in known else lookup_of(name, loaded, around) for name in loaded.lookups}
+    lookups = {name: known[name] if name in known else lookup_of(name, loaded, runtime) for name in loaded.lookups}
     return LookupSet(loaded.lookups, lookups)

@@ -45,18 +45,18 @@ log = structlog.stdlib.get_logger(__name__)
 class Durable:
     """The objects that all Redis queues of one router share: enqueuer, durability watch, outage."""
 
-    def __init__(self, loaded: Loaded, around: Runtime, isolation: CrashIsolation) -> None:
+    def __init__(self, loaded: Loaded, runtime: Runtime, isolation: CrashIsolation) -> None:
         redis = loaded.config.redis
-        server, clock, outage = around.server(), around.clock, Outage(around.clock)
+        server, clock, outage = runtime.server(), runtime.clock, Outage(runtime.clock)
         self._host = QueueHost(
-            server, redis.key_prefix, around.consumer, clock, isolation, QueueRounds(server, GROUP), outage
+            server, redis.key_prefix, runtime.consumer, clock, isolation, QueueRounds(server, GROUP), outage
         )
         say = LogLimits(log, clock).say
         self.enqueuer = Enqueuer(
             server, prefix=redis.key_prefix, buffer_bytes=redis.outage_buffer, say=say, outage=outage
         )
         self.durability = Durability(server)
-        self._heartbeat = Heartbeat(server, keys.router(redis.key_prefix, around.consumer), around.consumer)
+        self._heartbeat = Heartbeat(server, keys.router(redis.key_prefix, runtime.consumer), runtime.consumer)
 
     def start(self, *, used: bool) -> None:
         """Start the checks. The server's durability is checked only if a queue in Redis is `used`."""

@@ -54,42 +54,42 @@ def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
 def _pubsub(name: str, config: PubSubConfig, shared: Shared, intake: Intake) -> PubSubSource:
     from router.broker.pubsub.pubsub_source import PubSubSource  # noqa: PLC0415  # see the module's docstring
 
-    around = shared.around
+    runtime = shared.runtime
     source = PubSubSource(
         name,
-        config.url or around.redis_url,
+        config.url or runtime.redis_url,
         *subscriptions_of(config),
         receiver=intake,
-        clock=around.clock,
-        client_name=around.client_name,
-        connect_timeout=around.connect_timeout,
-        waiting=around.waiting,
+        clock=runtime.clock,
+        client_name=runtime.client_name,
+        connect_timeout=runtime.connect_timeout,
+        waiting=runtime.waiting,
     )
     source.limit_read_ahead(config.max_read_ahead)
     return source
 
 
 def _host(name: str, config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> SourceHost:
-    around = shared.around
-    server, key = around.server(config.url), config.reads[0]
+    runtime = shared.runtime
+    server, key = runtime.server(config.url), config.reads[0]
     return SourceHost(
         receiver=intake,
-        clock=around.clock,
-        connect_timeout=around.connect_timeout,
-        waiting=around.waiting,
+        clock=runtime.clock,
+        connect_timeout=runtime.connect_timeout,
+        waiting=runtime.waiting,
         isolation=shared.isolation,
         book=shared.books.sources.setdefault(name, SourceBook()),
         heartbeat=None
         if _is_own(config, shared)
         else Heartbeat(
-            server, keys.beside(loaded.config.redis.key_prefix, key, "router", around.consumer), around.consumer
+            server, keys.beside(loaded.config.redis.key_prefix, key, "router", runtime.consumer), runtime.consumer
         ),
     )
 
 
 def _is_own(config: StreamConfig | ListConfig, shared: Shared) -> bool:
     """Return whether a source reads from the router's own Redis."""
-    return config.url in {None, shared.around.redis_url}
+    return config.url in {None, shared.runtime.redis_url}
 
 
 def _marks(config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared) -> str | None:
@@ -98,11 +98,11 @@ def _marks(config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared) ->
 
 
 def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, intake: Intake) -> StreamSource:
-    around = shared.around
+    runtime = shared.runtime
     options = StreamOptions(
         streams=config.streams,
         group=config.group,
-        consumer=around.consumer,
+        consumer=runtime.consumer,
         start=config.start,
         payload_field=config.payload_field,
         claim_idle=config.claim.idle,
@@ -111,16 +111,16 @@ def _stream(name: str, config: StreamConfig, loaded: Loaded, shared: Shared, int
         observe=loaded.config.deliver == "print",
         marks=_marks(config, loaded, shared),
     )
-    return StreamSource(name, around.server(config.url), options, _host(name, config, loaded, shared, intake))
+    return StreamSource(name, runtime.server(config.url), options, _host(name, config, loaded, shared, intake))
 
 
 def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake: Intake) -> ListSource:
     from router.broker.lists.list_source import ListOptions, ListSource  # noqa: PLC0415  # see the module's docstring
 
-    around = shared.around
+    runtime = shared.runtime
     options = ListOptions(
         keys=config.keys,
-        consumer=around.consumer,
+        consumer=runtime.consumer,
         max_in_flight=config.max_in_flight,
         max_deliveries=config.max_deliveries,
         lease=config.lease,
@@ -128,35 +128,35 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
         marks=_marks(config, loaded, shared),
         observe=loaded.config.deliver == "print",
     )
-    return ListSource(name, around.server(config.url), options, _host(name, config, loaded, shared, intake))
+    return ListSource(name, runtime.server(config.url), options, _host(name, config, loaded, shared, intake))
 
 
 def replays_of(
-    loaded: Loaded, around: Runtime, current: CurrentPipeline, letters: DeadLetters, isolation: CrashIsolation
+    loaded: Loaded, runtime: Runtime, current: CurrentPipeline, letters: DeadLetters, isolation: CrashIsolation
 ) -> Replays:
     """Return the replay of dead letters, with the source that reads them."""
     prefix = loaded.config.redis.key_prefix
-    server = around.server()
+    server = runtime.server()
     source = StreamSource(
         REPLAYS,
         server,
         StreamOptions(
             streams=[keys.replay(prefix)],
             group=GROUP,
-            consumer=around.consumer,
+            consumer=runtime.consumer,
             start="oldest",
             marks=keys.handed(prefix),
         ),
         SourceHost(
-            receiver=Replayer(current.now, letters, around.clock),
-            clock=around.clock,
+            receiver=Replayer(current.now, letters, runtime.clock),
+            clock=runtime.clock,
             connect_timeout=None,
             isolation=isolation,
             timing=SourceTiming(block=REPLAYS_BLOCK, hang_up=True),
         ),
     )
     sweep = ReplaySweep(server, prefix=prefix)
-    return Replays(source, sweep, around.clock)
+    return Replays(source, sweep, runtime.clock)
 
 
 def limit_read_ahead(part: SourcePart, config: SourceConfig) -> None:

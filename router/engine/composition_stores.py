@@ -16,20 +16,20 @@ from router.ops.lookups.http_records import HttpRecords
 from router.ops.lookups.record_file import RecordFile
 
 
-def lookup_of(name: str, loaded: Loaded, around: Runtime) -> Lookup:
+def lookup_of(name: str, loaded: Loaded, runtime: Runtime) -> Lookup:
     """Return a lookup, without opening a connection. Raises what `lookups_of` raises."""
-    store, context = store_of(name, loaded, around)
+    store, context = store_of(name, loaded, runtime)
     kept = store if isinstance(store, RecordFile) else None
-    return Lookup(name, loaded.lookups[name].config.keys, store, context, clock=around.clock, kept=kept)
+    return Lookup(name, loaded.lookups[name].config.keys, store, context, clock=runtime.clock, kept=kept)
 
 
-def store_of(name: str, loaded: Loaded, around: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
+def store_of(name: str, loaded: Loaded, runtime: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
     """Return the store of a lookup and its context, without opening a connection. Raises what `lookups_of` raises.
 
     `allow_private` lets the lookup of a plugin reach private addresses, such as the address of a stand-in for tests.
     """
     definition = loaded.lookups[name]
-    keys, clock = definition.config.keys, around.clock
+    keys, clock = definition.config.keys, runtime.clock
     if isinstance(keys, HttpLookupConfig):
         context = LookupTools(name, clock=clock, proxy=keys.http.proxy, allow_private=keys.allow_private)
         headers = {header: value.get_secret_value() for header, value in keys.headers.items()}
@@ -46,4 +46,4 @@ def store_of(name: str, loaded: Loaded, around: Runtime, *, allow_private: bool 
     if isinstance(keys, FileLookupConfig):
         return RecordFile(keys.path, keys.by, ttl=keys.ttl, clock=clock, run_blocking=context.run_blocking), context
     assert isinstance(keys, RedisHashConfig)
-    return RedisHashes(around.server(keys.url)), context
+    return RedisHashes(runtime.server(keys.url)), context

@@ -27,7 +27,7 @@ from router.ops.metrics import SinkMeter
 class Shared(msgspec.Struct, frozen=True):
     """The objects that live as long as the process, across reloads."""
 
-    around: Runtime
+    runtime: Runtime
     books: Books
     outcomes: dict[str, Outcomes]
     """The outcomes by sink name. Their books are in `books` too, their meters in `meters`."""
@@ -53,7 +53,7 @@ class Shared(msgspec.Struct, frozen=True):
                 book=self.books.sinks.setdefault(name, SinkBook()),
                 meter=self.meters.setdefault(name, SinkMeter()),
                 dead_letters=self.letters,
-                clock=self.around.clock,
+                clock=self.runtime.clock,
                 hand_over=self.current.hand_over,
                 redact=redacted,
                 letters_shown=self.writer is None,

@@ -77,7 +77,7 @@ def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
     sinks = {**loaded.config.sinks, name: sink.model_copy(update={"options": options})}
     template = compile_options(options, loaded.environment.with_lookups)
     if not template.literal_recipients:
-        raise NoRecipientError("names no recipient")
+        raise NoRecipientError("this text contains no recipient")
     config = loaded.config.model_copy(update={"sinks": sinks})
     return replace(loaded, config=config, templates={**loaded.templates, (name, None): template})
 
@@ -162,8 +162,8 @@ class TrialDelivery:
         keys = [known[name].config.keys for name in used]
         needs_redis = any(isinstance(each, RedisHashConfig) and each.url is None for each in keys)
         own = self._redis_url() if needs_redis else ""
-        around = Runtime(ORIGIN, own, None, _ignore, _ignore, self._clock)
-        lookups = lookups_of(replace(self._loaded, lookups={name: known[name] for name in used}), around)
+        runtime = Runtime(ORIGIN, own, None, _ignore, _ignore, self._clock)
+        lookups = lookups_of(replace(self._loaded, lookups={name: known[name] for name in used}), runtime)
         try:
             [found] = await lookups.find([event], [wanted], now)
         finally:

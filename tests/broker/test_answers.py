@@ -7,7 +7,7 @@ from redis._parsers.base import BaseParser
 from router.broker.server import answers, client
 from router.errors import ConfigError, UnavailableError
 
-PASSING = [
+TEMPORARY = [
     "LOADING Redis is loading the dataset in memory",
     "CLUSTERDOWN The cluster is down",
     "CLUSTERDOWN Hash slot not served",
@@ -41,29 +41,29 @@ def error_of(answer):
     return BaseParser.parse_error(answer)
 
 
-@pytest.mark.parametrize("answer", PASSING)
+@pytest.mark.parametrize("answer", TEMPORARY)
 def test_an_answer_that_says_not_now_is_waited_for(answer):
-    assert answers.passes(error_of(answer))
-    assert answers.passes(answer)
+    assert answers.is_temporary(error_of(answer))
+    assert answers.is_temporary(answer)
     assert isinstance(client.explain(error_of(answer), "redis://cache:6379"), UnavailableError)
 
 
 @pytest.mark.parametrize("answer", LASTING)
 def test_an_answer_that_stays_needs_a_person(answer):
-    assert not answers.passes(error_of(answer))
-    assert not answers.passes(answer)
+    assert not answers.is_temporary(error_of(answer))
+    assert not answers.is_temporary(answer)
     assert isinstance(client.explain(error_of(answer), "redis://cache:6379"), ConfigError)
 
 
 @pytest.mark.parametrize("around", IN_SCRIPTS)
-@pytest.mark.parametrize("answer", [PASSING[1], PASSING[4], PASSING[8], LASTING[3], LASTING[4]])
+@pytest.mark.parametrize("answer", [TEMPORARY[1], TEMPORARY[4], TEMPORARY[8], LASTING[3], LASTING[4]])
 def test_an_answer_to_a_command_of_a_script_is_that_of_the_command(answer, around):
     plain = answers.plain(error_of(around.format(answer)))
     assert type(client.explain(plain, "x")) is type(client.explain(error_of(answer), "x"))
     assert answers.said(plain).startswith(answer.rstrip("."))
 
 
-@pytest.mark.parametrize("answer", [*PASSING, *LASTING])
+@pytest.mark.parametrize("answer", [*TEMPORARY, *LASTING])
 def test_what_was_said_begins_with_its_code(answer):
     assert answers.said(error_of(answer)) in (answer.strip(), answer.strip().removeprefix("ERR "))
 

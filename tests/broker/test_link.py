@@ -88,7 +88,7 @@ async def test_an_answer_to_no_command_before_the_first_one_gives_the_connection
         assert proxy.inject(b":1\r\n") == 1
         proxy.hold = b""
         proxy.release()
-        with pytest.raises(failures.ConnectionError, match="an answer to no command"):
+        with pytest.raises(failures.ConnectionError, match="an answer that belongs to no command"):
             await asking
         assert await link.call("PING") == b"PONG"
         await link.close()

@@ -122,7 +122,10 @@ async def test_a_server_that_runs_a_script_is_transient(start_server, pool_of):
 
 @pytest.mark.parametrize(
     ("user", "command", "said"),
-    [("weak:pw", ("SET", "a", "b"), "its user lacks the permission"), ("weak:wrong", ("PING",), "refused the login")],
+    [
+        ("weak:pw", ("SET", "a", "b"), "its user does not have the permission"),
+        ("weak:wrong", ("PING",), "refused the login"),
+    ],
 )
 async def test_what_an_operator_must_mend_is_a_fault_of_the_sink(redis_server, pool_of, user, command, said):
     redis_server.do("ACL", "SETUSER", "weak", "on", ">pw", "+get", "+ping", "+echo", "~*")

@@ -330,7 +330,7 @@ async def test_what_kills_is_found_and_nobody_else_is(redis_server, clock):
             break
     [(batch, reason, detail)] = desk.refused
     assert (batch.payloads, reason) == ([b"30"], Reason.POISON)
-    assert "delivered 5 times" in detail
+    assert "Redis delivered this entry 5 times" in detail
     assert set(seen) == {b"%d" % n for n in range(60)}
 
 

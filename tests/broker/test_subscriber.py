@@ -55,7 +55,7 @@ async def test_nonsense_ends_the_connection_after_what_came_before_it(peer, sour
         peer.send(message(b"good") + nonsense)
         await until(lambda: web.gaps)
     assert recorder.payloads[0] == b"good"
-    assert "bytes that are not pub/sub" in logs[0]["reason"]
+    assert "bytes that are not valid in pub/sub" in logs[0]["reason"]
 
 
 async def test_a_wrong_confirmation_is_none(peer, source):
@@ -64,7 +64,7 @@ async def test_a_wrong_confirmation_is_none(peer, source):
     web = source(f"redis://127.0.0.1:{peer.port}", ["a"], connect_timeout=None, waiting=heard.append)
     starting = asyncio.create_task(web.start())
     await until(lambda: heard)
-    assert "bytes that are not pub/sub" in heard[0]
+    assert "bytes that are not valid in pub/sub" in heard[0]
     starting.cancel()
     await asyncio.wait([starting])
 

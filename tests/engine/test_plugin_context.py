@@ -46,9 +46,9 @@ async def test_a_client_with_its_own_tls_is_guarded_and_closed_with_the_context(
 
 def test_a_sink_without_the_memory_that_it_needs_says_the_cure():
     context = FakeContext()
-    with pytest.raises(SinkError, match=r"^`thread` and `update` need .* remove `deliver: print`, or these keys$"):
+    with pytest.raises(SinkError, match=r"^`thread` and `update` need .* remove `deliver: print` or these options$"):
         message_memory(context, "thread", "update")
-    with pytest.raises(SinkError, match=r"^`card` needs .* remove `deliver: print`, or this key$"):
+    with pytest.raises(SinkError, match=r"^`card` needs .* remove `deliver: print` or this option$"):
         message_memory(context, "card")
     context.messages = object()
     assert message_memory(context, "card") is context.messages

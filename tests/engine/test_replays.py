@@ -101,8 +101,8 @@ def test_a_letter_without_a_sink_goes_the_whole_way_as_it_came():
 @pytest.mark.parametrize(
     ("changes", "gone"),
     [
-        ({"route": "r", "sink": "other"}, "no route 'r' leads to a sink 'other'"),
-        ({"route": "other", "sink": "s"}, "no route 'other' leads to a sink 's'"),
+        ({"route": "r", "sink": "other"}, "the configuration has no route 'r' to a sink 'other'"),
+        ({"route": "other", "sink": "s"}, "the configuration has no route 'other' to a sink 's'"),
         ({"source": "other"}, "there is no source 'other'"),
     ],
 )
@@ -111,7 +111,7 @@ def test_what_the_configuration_no_longer_knows_is_a_dead_letter_again(changes, 
     bench.give(entry(**changes))
     (letter,) = bench.letters.kept
     assert (letter.id, letter.event_id, letter.reason, letter.attempts) == ("l", "e", "orphaned", 7)
-    assert letter.detail == f"can't be replayed: {gone} (before: exhausted: 503)"
+    assert letter.detail == f"can't be replayed: {gone} (before the replay: exhausted: 503)"
     assert letter.failed_at > AT
     assert bench.receipt.heard == [("expect", 0, 1)], "it is over when the letter is written"
     letter.written()

@@ -68,12 +68,12 @@ def parts(queue, *, book=None, writer=None):
         trimmed_exact=True,
         possibly_repeated=0,
     )
-    around = SimpleNamespace(
+    runtime = SimpleNamespace(
         clock=SystemClock(), instance="default", redis_url="redis://127.0.0.1:1", client_name="event-router:default"
     )
     books = Books({"web": SourceBook(received=1, routed=1)}, {"mail": worker.book})
     shared = SimpleNamespace(
-        around=around, books=books, meters={}, writer=writer, durable=None, failures=ExpressionFailures()
+        runtime=runtime, books=books, meters={}, writer=writer, durable=None, failures=ExpressionFailures()
     )
     source_config = StreamConfig(type="stream", streams=["web"])
     loaded = SimpleNamespace(

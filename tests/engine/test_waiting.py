@@ -203,5 +203,5 @@ async def test_an_error_of_a_plugin_that_is_only_half_made_is_an_attempt_like_an
 
 def test_a_scope_is_one_of_two():
     assert TransientError("x", retry_after=1, scope="address").scope == "address"
-    with pytest.raises(ValueError, match="must be 'sink' or 'address'"):
+    with pytest.raises(ValueError, match="`scope` must be 'sink' or 'address', but it is 'host'"):
         TransientError("x", scope="host")

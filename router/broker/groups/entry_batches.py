@@ -63,9 +63,7 @@ class EntryBatches:
         """Make a dead letter of an entry that crashed the process too often."""
         entry_id, fields = entry
         payload, headers = _split(fields, self._field)
-        detail = (
-            f"delivered {counted(deliveries, 'time')}, and each time the router ended before the attempt was finished"
-        )
+        detail = f"Redis delivered this entry {counted(deliveries, 'time')}, and each time the router ended before the attempt was finished"
         self._log.error(
             "an entry is given up as poison", stream=stream.name, entry=entry_id.decode(), reason=str(Reason.POISON)
         )

@@ -283,7 +283,7 @@ class GroupSource:
                 "the source does not read; the router keeps trying", reason=reason, exc_info=client.unexpected(error)
             )
         self.up, self.reason = False, reason
-        if not isinstance(error, failures.ResponseError) or answers.passes(error):
+        if not isinstance(error, failures.ResponseError) or answers.is_temporary(error):
             self.reader.unsure()
             await self.reader.close()
 

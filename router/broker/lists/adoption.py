@@ -66,6 +66,6 @@ async def adopt(link: Link, stream: ListStream) -> int:
         words += [int(name.partition("~")[0] == names.consumer) for name in consumers]
         return int(await link.script(ADOPT, [key, stream.key, names.marks or stream.key, *shared, *own], words))
     except failures.ResponseError as error:
-        if answers.passes(error):
+        if answers.is_temporary(error):
             raise
         return 0  # items stay if this user has no permission to read them, or a key has another type

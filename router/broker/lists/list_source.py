@@ -60,7 +60,7 @@ class ListObserver:
 
     async def prepare(self, stream: Stream) -> None:
         """Do nothing, so that the list keeps its items."""
-        message = "a list is not read: nothing is delivered, so no item is removed from it"
+        message = "a list is not read with `deliver: print`, because reading would remove its items"
         self._log.info(message, key=stream.channel.decode())
 
     async def run(self, answered: Callable[[], None]) -> None:

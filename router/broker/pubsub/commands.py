@@ -112,13 +112,13 @@ class Commands:
                 self._abort("the server ended a subscription")
             return
         if not self._expected:
-            raise ValueError(f"{reply!r:.100} without a command that it answers")
+            raise ValueError(f"{reply!r:.100} answers no command")
         asked = self._expected.popleft()
         if asked[0] != PINGED[0]:
             self._answer(asked, kind, reply)
             return
         if kind not in {PONG, ERROR}:
-            raise ValueError(f"{reply!r:.100} where the answer to PING was due")
+            raise ValueError(f"{reply!r:.100} instead of the answer to PING")
         if asked is PROOF:
             self._proven()
         elif asked is SWITCH_PING:
@@ -133,7 +133,7 @@ class Commands:
         if kind == ERROR:
             self.refused[asked] = str(reply[1])
         elif (kind, reply[1]) != asked:
-            raise ValueError(f"{reply!r:.100} where the answer to {asked!r:.100} was due")
+            raise ValueError(f"{reply!r:.100} instead of the answer to {asked!r:.100}")
         self._unanswered -= 1
         if not self._unanswered:
             self.answered.set_result(None)

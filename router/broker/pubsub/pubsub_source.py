@@ -369,6 +369,6 @@ def _unanswered(subscriber: Subscriber) -> str | None:
     if subscriber.lost.done():
         return subscriber.lost.result()
     if not subscriber.commands.answered.done():
-        behind = "; what was read ahead comes before it" if subscriber.behind else ""
+        behind = "; messages that were read ahead must be processed before it" if subscriber.behind else ""
         return f"no answer to SUBSCRIBE in time{behind}"
-    return next((answer for answer in subscriber.commands.refused.values() if answers.passes(answer)), None)
+    return next((answer for answer in subscriber.commands.refused.values() if answers.is_temporary(answer)), None)

@@ -214,7 +214,7 @@ class Subscriber(asyncio.BufferedProtocol):
             deliver(batches)
         if failure is not None:
             self._broken = True
-            self.abort(f"the server sent bytes that are not pub/sub: {failure}")
+            self.abort(f"the server sent bytes that are not valid in pub/sub: {failure}")
 
     def _deliver_after(self, size: int, batches: list[RawBatch]) -> None:
         """Deliver the batches of a chunk of `size` bytes after everything that waits."""

@@ -167,7 +167,7 @@ class RedisQueue:
         self.settlement.split(event, parts)
 
     async def settled(self) -> None:
-        """Read only the deliveries that are ready in Redis now, and wait until no delivery is in flight."""
+        """Begin the shutdown: from now on, read only deliveries that are already ready in Redis. Then wait until none is in flight."""
         ending, in_flight = self._context.ending, self.in_flight
         if not ending.begun:
             ending.begin()

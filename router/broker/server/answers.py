@@ -10,7 +10,7 @@ import re
 
 from redis import exceptions as failures
 
-PASSING = frozenset(
+TEMPORARY = frozenset(
     {
         "BUSY",
         "CLUSTERDOWN",
@@ -36,10 +36,10 @@ def said(error: BaseException) -> str:
     return text if code in {None, "ERR"} or text.startswith(code) else f"{code} {text}"
 
 
-def passes(answer: BaseException | str) -> bool:
+def is_temporary(answer: BaseException | str) -> bool:
     """Return whether an error answer is temporary: the same command may succeed later."""
     text = answer if isinstance(answer, str) else said(answer)
-    return text.partition(" ")[0] in PASSING or text.removeprefix("ERR ").startswith(_CROWDED)
+    return text.partition(" ")[0] in TEMPORARY or text.removeprefix("ERR ").startswith(_CROWDED)
 
 
 def denies(text: str) -> bool:

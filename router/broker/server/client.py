@@ -92,7 +92,9 @@ def explain(error: BaseException, address: str) -> RouterError:
         case failures.AuthenticationError() | failures.AuthorizationError():
             return _config(f"{address}: {_login(text)}")
         case failures.NoPermissionError():
-            return _config(f"{address}: Redis refuses the command, because its user lacks the permission: {text}")
+            return _config(
+                f"{address}: Redis refuses the command, because its user does not have the permission: {text}"
+            )
         case failures.BusyLoadingError():
             return UnavailableError(f"{address}: Redis is still loading its data")
         case failures.InvalidResponse():
@@ -101,7 +103,7 @@ def explain(error: BaseException, address: str) -> RouterError:
             hint = " (if the server does not speak TLS, write redis://)" if address.startswith("rediss:") else ""
             return UnavailableError(f"{address}: no answer in time{hint}")
         case failures.ResponseError():
-            make = UnavailableError if answers.passes(error) else _config
+            make = UnavailableError if answers.is_temporary(error) else _config
             return make(f"{address}: {_first_sentence(text)}")
     return _network(error, address, text)
 
@@ -120,7 +122,7 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
     match cause:
         case ssl.SSLCertVerificationError():
             why = f"its certificate can't be trusted: {cause.verify_message}"
-            return _config(f"{address}: {why}; name its authority with ?ssl_ca_certs=FILE")
+            return _config(f"{address}: {why}; give the certificate of its authority with ?ssl_ca_certs=FILE")
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
             return _config(f"{address}: the server does not speak TLS; try redis://")
         case socket.gaierror():

@@ -18,7 +18,7 @@ from router.broker.server import client
 EARLY = 0.002
 """Seconds by which a timer may fire too early, because uvloop counts in milliseconds."""
 
-UNASKED = "the server sent an answer to no command; the connection is closed"
+UNASKED = "the server sent an answer that belongs to no command; the connection is closed"
 
 _MORE = object()  # the parser's result if the answer is not complete yet
 

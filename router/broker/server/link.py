@@ -265,7 +265,7 @@ class PlainLink(Link):
 def _knows_echo(answer: Any) -> bool:
     """Return whether the server answers ECHO. A user may lack the permission; a proxy may not know the command."""
     if isinstance(answer, failures.ResponseError):
-        return answers.passes(answer)
+        return answers.is_temporary(answer)
     if isinstance(answer, Exception):
         raise answer
     if answer != b"0":

@@ -83,7 +83,7 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _no_records) ->
     except NoRecordError as error:
         return Refused(Reason.LOOKUP, "lookup", str(error), suppressed=error.suppresses)
     if rendered.suppressed is not None:
-        detail = f"no address in {', '.join(rules.template.fields.addresses)}"
+        detail = "no address in " + ", ".join(f"`{option}`" for option in rules.template.fields.addresses)
         return Refused(rendered.suppressed, "address", detail, suppressed=True)
     return rendered
 

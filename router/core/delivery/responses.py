@@ -13,7 +13,7 @@ from typing import Protocol
 
 from router.errors import PermanentError, SinkError, TransientError
 
-PASSING = frozenset({408, 425, 429})
+TEMPORARY = frozenset({408, 425, 429})
 """The client errors that are temporary: the request timed out, came too early, or exceeded a rate limit."""
 
 _REFUSED = frozenset({401, 407})
@@ -101,7 +101,7 @@ def check_response(response: Response, *, now: float, literal_url: bool = True) 
         return
     message = quote_response(response)
     wait = wait_asked(response, now)
-    if status in PASSING or status >= 500:
+    if status in TEMPORARY or status >= 500:
         raise TransientError(message, retry_after=wait, scope="sink" if literal_url and status == 503 else None)
     if status in _REFUSED or (literal_url and status in _GONE):
         raise SinkError(message, retry_after=wait)

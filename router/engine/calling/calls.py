@@ -73,7 +73,7 @@ class Caller:
             result = await self._threads.run(function, *args)
             if inspect.iscoroutine(result):
                 result.close()
-                raise PluginError("it returned a coroutine: write `async def` instead of `def`")
+                raise PluginError("the plugin returned a coroutine: write `async def` instead of `def`")
             return result
 
         return in_thread
@@ -126,9 +126,9 @@ def answer_of(returned: Any) -> str | None:
         return returned
     if inspect.iscoroutine(returned):
         returned.close()
-        raise PluginError("it returned a coroutine that did not run: write `await` before the call")
+        raise PluginError("the plugin returned a coroutine that did not run: write `await` before the call")
     if isinstance(returned, BaseException):
-        raise PluginError(f"it returned an exception instead of raising it: {class_and_text(returned)}")
+        raise PluginError(f"the plugin returned an exception instead of raising it: {class_and_text(returned)}")
     return None
 
 

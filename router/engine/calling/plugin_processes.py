@@ -152,7 +152,7 @@ def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path
 def _unloaded(name: str, plugins: Plugins) -> str:
     """Return the reason why a plugin process does not have the sink type `name`, although the router itself has loaded it."""
     why = [plugin.error for plugin in plugins.failures if plugin.error]
-    return f"its process could not load the plugin: {'; '.join(why) or f'it registers no sink type {name}'}"
+    return f"its process could not load the plugin: {'; '.join(why) or f'the plugin registers no sink type {name}'}"
 
 
 def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Failure | dict[str, _Failure] | str | None:

@@ -145,7 +145,9 @@ class Replayer:
                 if letter.sink is None:
                     self._replay_event(pipeline, letter, at)
                 elif not pipeline.leads(letter.route or "", letter.sink):
-                    self._orphaned(letter, f"no route {letter.route!r} leads to a sink {letter.sink!r}", at)
+                    self._orphaned(
+                        letter, f"the configuration has no route {letter.route!r} to a sink {letter.sink!r}", at
+                    )
                 elif payload_format is None:
                     self._back(letter, Reason.DECODE, "can't be replayed: the payload can't be decoded", at)
                 else:
@@ -173,7 +175,7 @@ class Replayer:
 
     def _orphaned(self, letter: DeadLetter, why: str, at: At) -> None:
         before = letter.reason if letter.reason == Reason.ORPHANED else f"{letter.reason}: {letter.detail}"
-        self._back(letter, Reason.ORPHANED, f"can't be replayed: {why} (before: {before})", at, why)
+        self._back(letter, Reason.ORPHANED, f"can't be replayed: {why} (before the replay: {before})", at, why)
 
     def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, logged: str | None = None) -> None:
         """Turn a letter into a dead letter again, with the same id. Its entry is settled when the letter is written.

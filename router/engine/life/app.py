@@ -70,14 +70,14 @@ def serve(
         patience.over = True
         ready()
 
-    around = Runtime(
+    runtime = Runtime(
         instance=instance,
         redis_url=redis_url,
         connect_timeout=timeout,
         printer=printer,
         waiting=patience,
     )
-    app = App(compose(loaded, around), started, load, admin, watch_files=watch_files)
+    app = App(compose(loaded, runtime), started, load, admin, watch_files=watch_files)
     return run_to_end(app.run())
 
 
@@ -144,7 +144,7 @@ class App:
         self._reloads = ReloadRequests(reloader, self._status)
         self._watch = Watch(parts, self._reloads)
         self._admin = admin(self._watch) if admin else None
-        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.around.clock, asked=systemd.watchdog())
+        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.runtime.clock, asked=systemd.watchdog())
         self._watch.hanging = lambda: self._watchdog.warnings
         self._watch_files = watch_files
 

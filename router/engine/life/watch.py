@@ -48,11 +48,11 @@ class Watch:
     def __init__(self, parts: Parts, reloads: ReloadRequests) -> None:
         self._parts = parts
         self._reloads = reloads
-        self._clock = parts.shared.around.clock
+        self._clock = parts.shared.runtime.clock
         self._began = self._clock.monotonic()
-        around = parts.shared.around
+        runtime = parts.shared.runtime
         self._server_check = (
-            ServerCheck(around.redis_url, client_name=around.client_name) if parts.shared.writer else None
+            ServerCheck(runtime.redis_url, client_name=runtime.client_name) if parts.shared.writer else None
         )
         durable = parts.shared.durable
         self.orphans = durable.orphans(self._served) if durable else None
@@ -87,7 +87,7 @@ class Watch:
         url = parts.loaded.config.redis.url
         return Snapshot(
             version=__version__,
-            instance=parts.shared.around.instance,
+            instance=parts.shared.runtime.instance,
             pid=os.getpid(),
             uptime=self._clock.monotonic() - self._began,
             phase=self.phase,

@@ -55,7 +55,7 @@ class PluginRecords:
         result = await self._context.run_blocking(function, *args)
         if inspect.iscoroutine(result):
             result.close()
-            raise PluginError("it returned a coroutine: write `async def` instead of `def`")
+            raise PluginError("the plugin returned a coroutine: write `async def` instead of `def`")
         return result
 
     async def _lifecycle(self, name: str, *args: Any) -> None:

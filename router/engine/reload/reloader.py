@@ -86,7 +86,7 @@ class Reloader:
         self._running = running
         self._load = load
         self._took = took
-        self._clock = parts.shared.around.clock
+        self._clock = parts.shared.runtime.clock
         self.status = LoadStatus(self._clock.now())
         """The time of the last successful load, and the error of a later one."""
         self._digests = digests(parts.loaded.files)
@@ -170,7 +170,7 @@ class Reloader:
         """Build and connect the new parts. Roll back if one of them fails."""
         try:
             kept = {name: self._parts.lookups.lookups[name] for name in plan.changes.lookups.kept}
-            plan.lookups = lookups_of(plan.loaded, self._parts.shared.around, kept)
+            plan.lookups = lookups_of(plan.loaded, self._parts.shared.runtime, kept)
             for name in plan.loaded.config.sinks:
                 self._make_sink(plan, name)
             for name in plan.loaded.config.sources:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from router.contracts import Clock
-from router.core.delivery.responses import PASSING, wait_asked
+from router.core.delivery.responses import TEMPORARY, wait_asked
 from router.core.rendering.sandbox.lookup_records import Record
 from router.errors import DeliveryError, PermanentError, TransientError
 from router.ops.http import MAX_BODY
@@ -58,7 +58,7 @@ def _record(response: HttpResponse, now: float) -> Record | Exception | None:
     status = response.status
     if status == HTTPStatus.NOT_FOUND:
         return None
-    if 400 <= status < 500 and status not in PASSING:
+    if 400 <= status < 500 and status not in TEMPORARY:
         return PermanentError(f"HTTP {status}")
     if not 200 <= status < 300:
         return TransientError(f"HTTP {status}", retry_after=wait_asked(response, now))

@@ -159,7 +159,7 @@ class QueueRecovery:
             await in_flight.be_alone(id_)
             await in_flight.isolation.shut(in_flight, alone)
             in_flight.held.add(id_)
-            detail = f"it was the only delivery in flight when the router died, and was delivered {counted(counts[id_], 'time')}"
+            detail = f"this was the only delivery in flight when the router died, and Redis delivered it {counted(counts[id_], 'time')}"
             self._admission.give_up(event, Reason.POISON, detail)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(alone):
