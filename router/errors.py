@@ -207,7 +207,7 @@ class TransientError(DeliveryError):
     def __init__(self, message: str = "", *, retry_after: float | None = None, scope: Scope | None = None) -> None:
         super().__init__(message)
         if scope is not None and scope not in get_args(Scope):
-            raise ValueError(f"scope is {scope!r}, it must be 'sink' or 'address'")
+            raise ValueError(f"`scope` must be 'sink' or 'address', but it is {scope!r}")
         self.retry_after = retry_after
         self.scope = scope
 

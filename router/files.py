@@ -55,7 +55,7 @@ def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
         finally:
             os.close(file)
     if len(data) > most:
-        raise UnreadableError(f"larger than {most // 1024**2} MiB")
+        raise UnreadableError(f"this file is larger than {most // 1024**2} MiB")
     return data
 
 
@@ -73,7 +73,7 @@ def _explained() -> Iterator[None]:
     except UnreadableError:
         raise
     except UnicodeEncodeError as error:
-        reason = f"the path has characters that the encoding of file names, {error.encoding}, lacks; set LC_ALL=C.UTF-8"
+        reason = f"the encoding of file names ({error.encoding}) does not have all characters of the path; set LC_ALL=C.UTF-8"
         raise UnreadableError(reason) from None
     except (ValueError, RuntimeError):  # a NUL, a cycle of links
         raise UnreadableError("there is no such file") from None
@@ -98,7 +98,7 @@ def _piped(file: int, most: int) -> bytes:
     deadline = time.monotonic() + PATIENCE
     while len(data) <= most:
         if not waiting.poll(max(deadline - time.monotonic(), 0.0) * 1000):
-            raise UnreadableError(f"this is a pipe, and its end did not come within {PATIENCE:g} s")
+            raise UnreadableError(f"this is a pipe, and its writer did not close it within {PATIENCE:g} s")
         chunk = os.read(file, _CHUNK)
         if not chunk:
             break
@@ -130,9 +130,9 @@ def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) 
     if sticky and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:
-        return f"can be written by everybody: run `chmod o-w {_quoted(path)}`"
+        return f"can be written by every user: run `chmod o-w {_quoted(path)}`"
     if info.st_mode & stat.S_IWGRP and not _alone_in_group(info.st_gid, info.st_uid):
-        return f"can be written by others of group {_group(info.st_gid)}: run `chmod g-w {_quoted(path)}`"
+        return f"can be written by other users of the group {_group(info.st_gid)}: run `chmod g-w {_quoted(path)}`"
     return None
 
 

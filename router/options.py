@@ -77,10 +77,10 @@ def _template(value: Any, handler: ValidatorFunctionWrapHandler, info: Validatio
         return handler(value)
     name = value.get("file")
     if set(value) != {"file"} or not isinstance(name, str):
-        raise ValueError("write the text itself, or {file: NAME} and nothing else")
+        raise ValueError("write the text itself, or {file: NAME} without other keys")
     read = (info.context or {}).get(TEMPLATE_FILES)
     if read is None:
-        raise ValueError("no file can be read here")
+        raise ValueError("a template file can't be used here")
     return read(name)
 
 
@@ -268,7 +268,7 @@ class Json(dict[str, Any]):
 def _json_value(value: Any) -> Any:
     """Return a value of the configuration if JSON can hold it. Raises `ValueError` otherwise."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("JSON has no such number")
+        raise ValueError("JSON can't represent this number")
     if isinstance(value, dict):
         return {str(key): _json_value(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -156,9 +156,9 @@ def message_memory(context: SinkContext, *options: str) -> MessageMemory:
     memory = context.messages
     if memory is None:
         named = " and ".join(f"`{option}`" for option in options)
-        need, keys = ("needs", "this key") if len(options) == 1 else ("need", "these keys")
-        cure = f"remove `deliver: print`, or {keys}"
-        raise SinkError(f"{named} {need} the router's Redis, which `deliver: print` does not use: {cure}")
+        need, keys = ("needs", "this option") if len(options) == 1 else ("need", "these options")
+        cure = f"remove `deliver: print` or {keys}"
+        raise SinkError(f"{named} {need} the router's Redis, which is not used with `deliver: print`: {cure}")
     return memory
 
 

@@ -20,7 +20,8 @@ from tests.support.process import ROOT
 from tests.support.smtp import smtp_server
 
 SECTION = (ROOT / "docs" / "explain.md").read_text().partition("\n## Why did nobody get it?\n")[2].partition("\n## ")[0]
-ROWS = re.findall(r"^\| (.+?) \| `event-router (.+?)` \| `(.+?)` \|$", SECTION, re.MULTILINE)
+_CELLS = re.findall(r"^\| (.+?) \| `event-router (.+?)` \| (`+)(.+?)\3 \|$", SECTION, re.MULTILINE)
+ROWS = [(cause, command, printed.strip()) for cause, command, _, printed in _CELLS]
 NEWS = {"user_id": 42, "kind": "news", "message": "hi"}
 EVENTS = {
     "the payload does not fit its schema": ("notification", json.dumps({**NEWS, "user_id": 0})),
@@ -181,7 +182,7 @@ def carried(cause, facts):
         case "the user is not known":
             return delivery(first) == ("lookup", "lookup user: there is no record with the key 'user:45'")
         case "the user has no address":
-            return delivery(first) == ("no_address", "no address in to")
+            return delivery(first) == ("no_address", "no address in `to`")
         case "the sink fails, its breaker is open":
             sink, book = first["sinks"]["user-chat"], first["books"]["sinks"]["user-chat"]
             left = sink["next_attempt"] - sink["fault"]["since"]

@@ -116,7 +116,7 @@ def test_what_everybody_can_write_is_refused_with_its_cure(plugins, part):
     mode = path.stat().st_mode & 0o777
     path.chmod(mode | 0o002)
     error = failure(load(plugins)).error or ""
-    assert error == f"{part} can be written by everybody: run `chmod o-w {path}`".strip()
+    assert error == f"{part} can be written by every user: run `chmod o-w {path}`".strip()
     path.chmod(mode)
     assert call(load(plugins)) == "PagerOptions later"
 
@@ -144,7 +144,7 @@ def test_a_link_is_judged_by_its_target_and_the_folder_of_that(plugins, tmp_path
     (real / "later.py").symlink_to(tmp_path / "later.py")
     assert call(load(plugins)) == "PagerOptions later"
     (tmp_path / "later.py").chmod(0o666)
-    assert f"later.py can be written by everybody: run `chmod o-w {tmp_path / 'later.py'}`" in (
+    assert f"later.py can be written by every user: run `chmod o-w {tmp_path / 'later.py'}`" in (
         failure(load(plugins)).error or ""
     )
 

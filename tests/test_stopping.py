@@ -100,7 +100,7 @@ async def test_a_thread_of_a_plugin_does_not_keep_the_process(redis_server, tmp_
         router.publish("notification", *events(1))
         await router.until(lambda: router.count() == 1)
         assert await router.stop() == 0
-    assert "threads of plugins still run; the process ends without them" in router.process.err
+    assert "threads of plugins still run; the process ends without waiting for them" in router.process.err
     assert router.closing()["delivered"] == 2
 
 

@@ -198,7 +198,7 @@ def test_test_and_explain_show_the_body(tmp_path):
             "headers",
             {"Content-Length": "1"},
             "sinks.hook.headers",
-            "Content-Length is set by the HTTP client, and can't be given",
+            "the HTTP client sets the header Content-Length itself, so it can't be given here",
         ),
         ("url", "http://10.0.0.1/{{ payload.x }}", "sinks.hook", "`url` leads to 10.0.0.1, a private address"),
         ("cloudevents", {"type": "{{ x }}"}, "sinks.hook.cloudevents.type", "there is no `x`"),

@@ -55,7 +55,7 @@ env_file_option = click.option(
     type=click.Path(path_type=Path, readable=False),
     envvar="EVENT_ROUTER_ENV_FILE",
     show_envvar=True,
-    help="A file with lines NAME=value for the ${…} of the configuration.",
+    help="A file with lines NAME=value, for the ${NAME} in the configuration.",
 )
 """`--env-file FILE`: a file with more variables for `${…}`. Variables of the environment take precedence."""
 
@@ -70,14 +70,16 @@ log_level_option = click.option(
     show_default=True,
     envvar="EVENT_ROUTER_LOG_LEVEL",
     show_envvar=True,
-    help="The lowest level of log lines.",
+    help="The lowest level of the log lines to write.",
 )
 """`--log-level LEVEL`, for the commands that run plugins."""
 
 
 def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not re.fullmatch(NAME, value):
-        raise click.BadParameter(f"{value!r} is not a valid name: 1 to 64 of A-Z a-z 0-9 _ . -")
+        raise click.BadParameter(
+            f"{value!r} is not a valid name: a name has 1 to 64 of the characters A-Z a-z 0-9 _ . -"
+        )
     return value
 
 
@@ -130,7 +132,9 @@ def find_config(given: Path | None) -> Path:
         if place.exists():
             return place
     looked = ["$EVENT_ROUTER_CONFIG (not set)", *(str(place.absolute()) for place in _PLACES)]
-    raise ConfigError([Problem(f"no configuration: looked at {', '.join(looked)}; name one with `-c FILE`")])
+    raise ConfigError(
+        [Problem(f"no configuration was found. Searched places: {', '.join(looked)}. Name the file with `-c FILE`")]
+    )
 
 
 def load_config(
@@ -186,7 +190,7 @@ def leave_threads_behind(code: int, active: Logs, before: Collection[Thread]) ->
     if left:
         import structlog
 
-        message = "threads of plugins still run; the process ends without them"
+        message = "threads of plugins still run; the process ends without waiting for them"
         structlog.stdlib.get_logger(__name__).warning(message, threads=left)
         active.flush()
         os._exit(code)

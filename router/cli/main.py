@@ -20,8 +20,8 @@ from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
 COLLECTING = (1_000_000, 20, 20)
-"""The thresholds of garbage collection. Objects that are imported and loaded at the start stay, so no collection needs
-to examine them: of 100,000 objects, only a few hundred are garbage that a collection would find."""
+"""The thresholds of garbage collection. Objects that are imported and loaded at the start stay, so examining them in
+collections would be useless: of 100,000 objects, only a few hundred are garbage."""
 
 
 class Entry(NamedTuple):

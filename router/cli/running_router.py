@@ -59,7 +59,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
     if found is not None:
         return found
     if listen == OFF:
-        raise UnavailableError("the configuration says `admin: off`, so commands can't reach that router")
+        raise UnavailableError("commands can't reach the router, because its configuration says `admin: off`")
     if client is not None and named.fault is None:
         return client
     tried = ", ".join(str(each.address) for each in [*sockets, *([client] if client else [])])
@@ -99,8 +99,12 @@ def configuration(config: Path | None, env_file: Path | None, instance: str) -> 
         environ = {**os.environ, **used.variables}
         loaded = load_config(used.file, used.env_file, environ=environ, placeholders=True)
     if config is None and used.file is not None and (borrowed or used.file != _found()):
-        redis = f", Redis {shown(loaded.config.redis.url)} from its ${borrowed}" if borrowed else ""
-        tell(f"note: this is the configuration of the running router, {used.file}{redis}", "note")
+        redis = (
+            f", and the Redis URL {shown(loaded.config.redis.url)} from the variable {borrowed} of that router's environment"
+            if borrowed
+            else ""
+        )
+        tell(f"note: this command uses the configuration of the running router ({used.file}){redis}", "note")
     loaded.require("redis")
     return loaded
 
@@ -128,9 +132,9 @@ def _used(env_file: Path | None, instance: str) -> _Used:
         if not client.answers():
             continue
         with contextlib.suppress(RouterError):
-            told = client.get(STATUS)["config"]
-            named = {name: Path(told[name]) for name in ("file", "env_file") if told.get(name)}
-            variables = _variables(told)
+            reported = client.get(STATUS)["config"]
+            named = {name: Path(reported[name]) for name in ("file", "env_file") if reported.get(name)}
+            variables = _variables(reported)
             if state == SERVICE_STATE:
                 # The router belongs to another user. Root must not read, and send away, the files that such a file
                 # names, nor connect to an address in it.
@@ -142,13 +146,13 @@ def _used(env_file: Path | None, instance: str) -> _Used:
     return _Used(None, env_file)
 
 
-def _variables(told: Mapping[str, Any]) -> dict[str, str]:
+def _variables(reported: Mapping[str, Any]) -> dict[str, str]:
     """Return the variable that gave the router its Redis, with the URL, if this environment does not have it."""
-    variable = str(told.get("redis_from", ""))
+    variable = str(reported.get("redis_from", ""))
     name = variable.removeprefix("$")
-    if not variable.startswith("$") or os.environ.get(name) or not told.get("redis"):
+    if not variable.startswith("$") or os.environ.get(name) or not reported.get("redis"):
         return {}
-    return {name: str(told["redis"])}
+    return {name: str(reported["redis"])}
 
 
 def _states() -> Iterator[Path]:

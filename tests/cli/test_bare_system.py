@@ -74,7 +74,7 @@ def test_a_name_that_an_ascii_locale_has_not_is_a_fault_with_its_place(tmp_path,
     problems = [each for each in json.loads(done.out)[0]["problems"] if each["severity"] == "error"]
     assert [(each["path"], each["line"]) for each in problems] == [(path, 1)]
     assert (
-        "the path has characters that the encoding of file names, ascii, lacks; set LC_ALL=C.UTF-8"
+        "the encoding of file names (ascii) does not have all characters of the path; set LC_ALL=C.UTF-8"
         in problems[0]["message"]
     )
     assert run("run", cwd=tmp_path, env=ASCII).code == 78

@@ -180,13 +180,13 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
         (
             "locked/audit.jsonl",
             "warning",
-            "this user has no permission to create files in {}/locked; to see who may: ls -ld",
+            "this user has no permission to create files in {}/locked; to see who has permission, run: ls -ld",
             False,
         ),
         (
             "theirs.jsonl",
             "warning",
-            "this user has no permission to write {}/theirs.jsonl; to see who may: ls -ld",
+            "this user has no permission to write {}/theirs.jsonl; to see who has permission, run: ls -ld",
             False,
         ),
         ("locked", "warning", "it can't write {}/locked, which is a folder", False),
@@ -206,10 +206,15 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
         (
             "free/new/x.jsonl",
             "note",
-            "there is no folder {}/free/new that this user can see; the router makes it",
+            "there is no folder {}/free/new that this user can see; the router creates it",
             True,
         ),
-        ("free/new/newer/x.jsonl", "note", "the router makes only one level: mkdir -p {}/free/new/newer", False),
+        (
+            "free/new/newer/x.jsonl",
+            "note",
+            "the router creates only the last folder of a path; run: mkdir -p {}/free/new/newer",
+            False,
+        ),
         ("free/audit.jsonl", None, None, True),
     ],
 )
@@ -257,7 +262,7 @@ def test_a_socket_of_a_log_that_can_not_be_written_is_said(folder):
         (
             "sinks.theirs",
             "warning",
-            f"this user has no permission to write to the socket {folder}/theirs; to see who may: ls -ld {folder}/theirs",
+            f"this user has no permission to write to the socket {folder}/theirs; to see who has permission, run: ls -ld {folder}/theirs",
         ),
     ]
     told = {name: (sink["socket"], sink["writable"]) for name, sink in report["summary"]["sinks"].items()}

@@ -272,11 +272,11 @@ def test_replay_without_a_router_waits_and_says_so(desk):
     assert desk.server.do("EXISTS", REPLAY) == 0
     done = desk.dlq("replay", "--limit", "2")
     assert done.code == 0
-    assert "on their way: 2 dead letters" in done.err
+    assert "queued for replay: 2 dead letters" in done.err
     assert "no running router has taken 2 dead letters yet" in done.err
     assert desk.ids() == ["e-3", "l-4", "l-5"]
     assert desk.ids(REPLAY) == ["l-1", "l-2"]
-    assert "2 dead letters not yet replayed, waiting for a router" in desk.dlq("list").err
+    assert "2 dead letters to be replayed, as soon as a router runs" in desk.dlq("list").err
 
 
 def test_replay_counts_recipients_with_the_configuration_at_hand(desk):
@@ -311,7 +311,7 @@ def test_a_fallback_is_replayed_by_its_own_templates(desk):
     explain = ("explain", "-c", desk.folder / "config.yaml", "--dlq")
     assert "mail (email) by notify: suppressed (only_if)" in run(*explain, "l-1", cwd=desk.folder).out
     done = " ".join(run(*explain, "l-2", cwd=desk.folder).out.split())
-    assert "one delivery, of the route notify, to mail as the fallback: only mail gets it" in done
+    assert "one delivery of the route notify, only to the sink mail, as a fallback" in done
     assert "own@example.org" in done
 
 
@@ -319,9 +319,10 @@ def test_an_expression_that_fails_is_no_match_and_is_told(desk):
     desk.put(letter(1, payload={"n": 0}), letter(2, payload={"n": 4}), letter(3), letter(4, payload={"n": "xyzzy"}))
     done = desk.dlq("list", "--where", "8 / payload.n == 2", "--json")
     assert [json.loads(line)["id"] for line in done.out.splitlines()] == ["l-2"]
-    assert "warning: --where: division by zero (for 1 dead letter, left out)" in done.err
+    assert "warning: --where: division by zero (for 1 dead letter, which the command leaves out)" in done.err
     assert (
-        "warning: --where: unsupported operand type(s) for /: 'int' and 'str' (for 1 dead letter, left out)" in done.err
+        "warning: --where: unsupported operand type(s) for /: 'int' and 'str' (for 1 dead letter, which the command leaves out)"
+        in done.err
     )
     assert desk.dlq("purge", "--where", "not (8 / payload.n)", "--yes").code == 0
     assert desk.ids() == ["l-1", "l-2", "l-4"]  # of l-3 the field is missing, and so is what is made of it
@@ -445,7 +446,10 @@ async def test_what_waits_is_taken_when_a_router_starts_and_what_is_gone_is_orph
         await router.until(lambda: router.count() == 1 and len(desk.ids()) == 4)
         orphans = {one["id"]: one for one in router.letters()}
         assert {one["reason"] for one in orphans.values()} == {"orphaned"}
-        assert "no route 'notify' leads to a sink 'gone' (before: exhausted: 503" in orphans["l-2"]["detail"]
+        assert (
+            "the configuration has no route 'notify' to a sink 'gone' (before the replay: exhausted: 503"
+            in orphans["l-2"]["detail"]
+        )
         assert "there is no source 'gone'" in orphans["e-5"]["detail"]
         assert orphans["l-3"]["sink"] == "audit"
         assert orphans["l-4"]["payload"] == '{"user_id": 4, "message": "hi"}'

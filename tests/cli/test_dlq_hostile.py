@@ -72,8 +72,8 @@ def test_letters_that_can_not_be_read_are_shown_as_that_and_the_others_are_dealt
         assert sum(line.get("unreadable", False) for line in found) == 1 + len(JUNK)
         assert {"l-1", "l-2"} <= {line["id"] for line in found if not line.get("unreadable")}
     if command.startswith("replay"):
-        assert f"not replayed: {1 + len(JUNK)} dead letters that can't be read" in done.err
-        assert "warning: not replayed: 2 dead letters of a newer event-router" in done.err
+        assert f"{1 + len(JUNK)} dead letters that can't be read will not be replayed" in done.err
+        assert "warning: 2 dead letters of a newer event-router will not be replayed" in done.err
         assert f"would replay {2 + len(READABLE)} dead letters" in done.err
 
 
@@ -84,7 +84,7 @@ def test_they_can_be_shown_one_by_one_and_removed(desk):
     for entry in entries:
         done = desk.dlq("show", entry)
         assert done.code == 0, done.err
-    assert "This is not a letter of event-router" in desk.dlq("show", entries[0]).out
+    assert "This entry is not a dead letter of event-router" in desk.dlq("show", entries[0]).out
     assert desk.dlq("purge", "--yes").code == 0
     assert desk.ids() == []
 
@@ -99,7 +99,7 @@ def test_a_command_is_told_of_a_queue_with_records_it_can_not_read(desk):
     for words in (["list"], ["list", "--json"], ["dead-letter", "gone", "--yes"]):
         done = run("queue", *words, cwd=desk.folder)
         assert done.code == 0, done.err
-    assert "5 deliveries were left in the queue, because this router can't read such records" in done.err
+    assert "5 deliveries were left in the queue, because this version of event-router can't read them" in done.err
 
 
 def test_the_summary_of_what_would_be_done_is_one_line(desk):
@@ -115,4 +115,4 @@ def test_letters_are_listed_where_the_key_of_replays_is_something_else(desk):
     done = desk.dlq("list")
     assert done.code == 0
     assert "l-1" in done.out
-    assert "warning: the letters to be replayed, in {event-router}:replay, can't be counted: " in done.err
+    assert "warning: the letters to be replayed ({event-router}:replay) can't be counted: " in done.err

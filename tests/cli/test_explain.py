@@ -214,7 +214,7 @@ def test_one_message_once_names_the_other_routes(folder):
 @pytest.mark.parametrize(
     ("payload", "reason", "part"),
     [
-        ({**ORDER, "email": ""}, "no_address", "suppressed (no_address), no address in to"),
+        ({**ORDER, "email": ""}, "no_address", "suppressed (no_address), no address in `to`"),
         ({**ORDER, "wants": False}, "only_if", "suppressed (only_if), only_if is false: payload.wants != false"),
         ({**ORDER, "email": "nobody"}, "address", "dead letter (address), to: "),
     ],
@@ -241,7 +241,10 @@ def test_the_exit_code_says_whether_anything_would_be_delivered(folder):
 def test_the_nearest_route_is_named_where_none_takes_the_event(folder):
     text = (folder / "config.yaml").read_text()
     kept = [line for line in text.splitlines() if "id: everything" not in line and "id: after" not in line]
-    for unmatched, told in (("drop", "dropped and counted"), ("dead-letter", "a dead letter, reason unmatched")):
+    for unmatched, told in (
+        ("drop", "the event is dropped and counted"),
+        ("dead-letter", "a dead letter with the reason unmatched"),
+    ):
         (folder / "config.yaml").write_text("\n".join([*kept, f"unmatched: {unmatched}", ""]))
         done = explained(folder, {"user_id": 0, "n": 1}, channel="orders.new", code=1)
         assert "nearest   people: when: payload.user_id > 0; user_id was 0\n" in done.out

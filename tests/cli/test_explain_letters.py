@@ -45,9 +45,9 @@ def test_a_letter_is_explained_with_the_configuration_of_now(redis_server, tmp_p
     assert [(each["route"], each["sink"]) for each in made["deliveries"]] == [("notify", "audit")]
     assert made["event"]["id"] == "e-1"
     done = explained(desk, "--dlq", "l-2")
-    assert "replay    one delivery, of the route both: only other gets it\n" in done.out
+    assert "replay    one delivery of the route both, only to the sink other\n" in done.out
     assert (
-        "note: the reason of this dead letter is exhausted: 503 from the other side; its replay now would do this:\n"
+        "note: this dead letter has the reason exhausted: 503 from the other side. A replay now would do this:\n"
         in done.err
     )
     assert done.out.startswith("event     orders.7 by web-app, id e-2\n")
@@ -106,7 +106,10 @@ def test_live_fetches_the_records_of_lookups(redis_server, tmp_path):
     done = explained(desk, "--as-test", *payload)
     (entry,) = yaml.safe_load(done.out)
     assert entry["expect"] == {"sinks": ["mail"]}
-    assert "warning: the test is not certain of mail: the records of lookups are not fetched" in done.err
+    assert (
+        "warning: the test may expect the wrong result for mail, because the records of lookups were not fetched"
+        in done.err
+    )
     redis_server.do("HSET", "user:42", "wants", "no")
     (off,) = json.loads(explained(desk, "--live", "--json", *payload, code=1).out)["deliveries"]
     assert off["suppressed"] == "only_if"

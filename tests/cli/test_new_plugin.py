@@ -182,7 +182,7 @@ def test_a_file_of_a_package_is_not_overwritten(here):
         ("SmsGate", "did you mean `sms-gate`?"),
         ("my pager", "did you mean `my-pager`?"),
         ("../pager", "is not a valid name for a plugin"),
-        ("2fa", "the first a letter"),
+        ("2fa", "begin with a letter"),
         ("a__b", "did you mean `a-b`?"),
         ("a" * 41, "1 to 40 of"),
         ("", "is not a valid name for a plugin"),
@@ -190,7 +190,7 @@ def test_a_file_of_a_package_is_not_overwritten(here):
         ("lambda", "a word of Python: choose another"),
         ("null", "a word of the configuration: choose another"),
         ("all", "a word of the configuration: choose another"),
-        ("log", "is taken: built-in log registered it; choose another name"),
+        ("log", "is already registered by built-in log: choose another name"),
     ],
 )
 def test_a_name_that_will_not_do_is_refused_with_a_better_one(here, name, says):
@@ -202,17 +202,17 @@ def test_a_type_that_another_drop_in_has_is_refused(here):
     new_plugin("pager")
     (here / "plugins" / "pager.py").rename(here / "plugins" / "calls.py")
     (here / "test_pager.py").unlink()
-    assert "is taken: plugins/calls.py registered it" in said("pager")
+    assert "is already registered by plugins/calls.py" in said("pager")
 
 
 def test_a_package_is_refused_for_a_type_that_a_drop_in_has(here, monkeypatch):
     new_plugin("pager")
-    assert "is taken: plugins/pager.py registered it" in said("pager", "--package")
+    assert "is already registered by plugins/pager.py" in said("pager", "--package")
     assert not (here / "event-router-pager").exists()
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     monkeypatch.setenv("EVENT_ROUTER_CONFIG", str(here / "config.yaml"))
-    assert f"is taken: {here}/plugins/pager.py registered it" in said("pager", "--package")
+    assert f"is already registered by {here}/plugins/pager.py" in said("pager", "--package")
 
 
 def test_it_goes_beside_the_configuration(here, monkeypatch):

@@ -137,7 +137,7 @@ def test_plugins_works_beside_what_is_no_configuration(drop_in):
     done = run("plugins", cwd=drop_in)
     assert done.code == 0
     assert "pager" in done.out
-    assert "its plugins.paths are left out" in done.err
+    assert "so its plugins.paths are not used" in done.err
 
 
 def test_plugins_of_a_configuration_that_is_not_there_is_78(tmp_path):
@@ -293,7 +293,7 @@ def test_the_options_of_a_type_as_json(telex):
 def test_a_plugin_may_be_named_too(telex):
     told = [(each["kind"], each["type"]) for each in json.loads(run("plugins", "office", "--json", cwd=telex).out)]
     assert told == [("sink", "telex"), ("sink", "plain"), ("lookup", "telex")]
-    assert "no options but the keys of every sink" in run("plugins", "plain", cwd=telex).out
+    assert "no own options; the keys of every sink" in run("plugins", "plain", cwd=telex).out
 
 
 def test_a_type_that_is_not_there_is_2_and_a_plugin_that_failed_is_1(telex):

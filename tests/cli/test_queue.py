@@ -247,7 +247,7 @@ def test_what_waits_for_a_sink_that_is_gone_is_moved_to_another(desk):
     assert desk.balances("kept")
     done = desk.queue("move", "gone", "kept")
     assert done.code == 0
-    assert "no delivery for gone can be taken out of its queue now" in done.err
+    assert "no delivery can be taken out of the queue of gone now" in done.err
 
 
 def test_json_is_one_object(quick):
@@ -297,9 +297,9 @@ def test_a_full_queue_takes_what_it_has_room_for_and_the_rest_waits(quick):
     quick.put("gone", 30, begin=10_000)
     done = quick.queue("move", "gone", "kept")
     assert done.code == 1
-    assert "there is room for 10 of them: kept is full (max_events 5000" in done.err
+    assert "there is room for only 10 of them; then kept is full (max_events 5000" in done.err
     assert "moved 10 deliveries" in done.err
-    assert "20 deliveries remain in the queue: kept is full" in done.err
+    assert "20 deliveries remain in the queue, because kept is full" in done.err
     assert quick.ids("gone") == [f"e-{n}" for n in range(10_010, 10_030)]
     told = quick.told("move", "gone", "kept", code=1)
     assert (told["moved"], told["left"], told["full"]) == (0, 20, True)
@@ -313,7 +313,7 @@ def test_what_a_newer_router_wrote_is_left_and_said(quick):
     done = quick.queue("move", "gone", "kept")
     assert done.code == 0
     assert (
-        "warning: 1 delivery was left in the queue, because this router can't read such records: a newer event-router"
+        "warning: 1 delivery was left in the queue, because this version of event-router can't read them; a newer version"
         in done.err
     )
     assert quick.server.do("XLEN", f"{PREFIX}:queue:gone") == 1
@@ -334,8 +334,8 @@ def test_what_waits_for_a_sink_that_is_gone_becomes_dead_letters(desk):
     assert {(letter["reason"], letter["sink"], letter["route"]) for letter in letters} == {
         ("orphaned", "gone", "notify")
     }
-    assert letters[0]["detail"] == "the sink gone is gone"
-    assert letters[-1]["detail"] == "the sink gone is gone (last error: 503)"
+    assert letters[0]["detail"] == "the sink gone was removed from the configuration"
+    assert letters[-1]["detail"] == "the sink gone was removed from the configuration (last error: 503)"
     assert (letters[0]["attempts"], letters[-1]["attempts"]) == ("0", "2")
     assert desk.book("gone") == {"accepted": 21, "dead_lettered:orphaned": 21, "bytes": 0}
     listed = run("dlq", "list", "--sink", "gone", "--reason", "orphaned", "--json", cwd=desk.folder)
@@ -358,11 +358,12 @@ def test_no_dead_letter_makes_room(quick):
     quick.write(dead_letters={"max_events": 5})
     quick.put("gone", 8)
     done = quick.queue("dead-letter", "gone", "--dry-run")
-    assert "there is room for 5 of them" in done.err
+    assert "there is room for only 5 of them" in done.err
     done = quick.queue("dead-letter", "gone")
     assert done.code == 1
     assert (
-        "3 deliveries remain in the queue: the stream of dead letters is full (dead_letters.max_events 5)" in done.err
+        "3 deliveries remain in the queue, because the stream of dead letters is full (dead_letters.max_events 5)"
+        in done.err
     )
     assert [letter["event_id"] for letter in quick.letters()] == [f"e-{n}" for n in range(5)]
     assert quick.ids("gone") == ["e-5", "e-6", "e-7"]
@@ -464,7 +465,8 @@ async def test_what_a_running_router_has_in_hand_is_left_to_it(redis_server, tmp
         done = desk.queue("move", "slow", "kept", "--yes")
         assert done.code == 0
         assert re.search(
-            r"note: \d+ deliver(y was|ies were) left in the queue, in flight in a running router", done.err
+            r"note: \d+ deliver(y was|ies were) left in the queue, because they are in flight in a running router",
+            done.err,
         )
         moved, left = desk.book("kept")["accepted"], len(desk.ids("slow"))
         assert left > 0

@@ -80,7 +80,7 @@ async def test_what_waits_for_a_sink_that_is_gone_is_said(server, tmp_path):
         done = run("reload", cwd=tmp_path)
         assert done.code == 0, done.err
         assert "  sinks: mail removed (1 untouched)\n" in done.out
-        assert "2 deliveries wait for mail, which is no longer configured: run `event-router queue list`" in done.err
+        assert "2 deliveries wait for mail, which is no longer configured; run `event-router queue list`" in done.err
         assert router.letters() == []
         write(router, **setup)
         assert run("reload", cwd=tmp_path).code == 0

@@ -218,7 +218,7 @@ def test_secrets_stay_out_of_the_log(folder, server):
 
 def address(daemon):
     found = daemon.wait_for(r"listens at redis://127\.0\.0\.1:(\d+)")
-    daemon.wait_for("Ctrl-C ends it")
+    daemon.wait_for("Press Ctrl-C")
     return int(found[1])
 
 
@@ -264,8 +264,8 @@ def test_another_redis_on_6379_is_said_and_the_printed_cure_listens_to_it(exampl
     try:
         with Process("run", "-c", "config.example.yaml", cwd=example) as daemon:
             assert address(daemon) != 6379
-            assert "another Redis answers on port 6379" in daemon.err
-            cure = daemon.wait_for(rf"to use it: {variable}=(\S+) {re.escape(' '.join(COMMAND))} (.*)")
+            assert "another Redis server answers on port 6379" in daemon.err
+            cure = daemon.wait_for(rf"to use that server: {variable}=(\S+) {re.escape(' '.join(COMMAND))} (.*)")
         with Process(*cure[2].split(), cwd=example, env={variable: cure[1]}, notify=True) as daemon:
             daemon.wait_ready()
             daemon.wait_for(r'"redis":"redis://127\.0\.0\.1:6379"')
@@ -346,7 +346,7 @@ def test_on_a_terminal_it_speaks_to_people(example):
     seen = ""
     deadline = time.monotonic() + PATIENCE
     try:
-        while "Ctrl-C ends it" not in seen:
+        while "Press Ctrl-C" not in seen:
             assert time.monotonic() < deadline, seen
             if select.select([ours], [], [], 0.1)[0]:
                 seen += os.read(ours, 65536).decode()

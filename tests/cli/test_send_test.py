@@ -130,7 +130,10 @@ async def test_a_refusal_of_the_mail_server_has_its_class_and_words(tmp_path):
         assert list(found["failure"]["addresses"]) == ["b@example.org"]
         assert found["failure"]["addresses"]["b@example.org"]["class"] == "permanent"
         assert box.reached == ["a@example.org"]
-        for refusing, told in (("b", "the other recipients have got"), ("ab", "no recipient has got the message")):
+        for refusing, told in (
+            ("b", "the other recipients have received"),
+            ("ab", "no recipient has received the message"),
+        ):
             box.recipients = {f"{name}@example.org": ["550 5.1.1 no such user"] for name in refusing}
             assert told in (await sent(tmp_path, "team")).out
         before = box.commands.count("MAIL shop@example.org")
@@ -191,7 +194,7 @@ async def test_webhooks_and_chats_get_a_marked_message(tmp_path):
 
         for arguments, why in (
             (["hook", "--to", "me@example.org"], "the sink hook (webhook) has no recipient"),
-            (["user"], "the event decides where messages of user go (`url`)"),
+            (["user"], "the sink user takes its recipient from the event (`url`)"),
             (["hok"], "did you mean `hook`?"),
             (["hook", "--payload", tmp_path / "none.json"], "none.json: No such file"),
             (["hook", "--payload", "-"], "not JSON"),
@@ -293,7 +296,7 @@ async def test_plugins_of_every_kind(tmp_path):
     aside = await document(tmp_path, "aside", "--to", "7, 8")
     assert aside["answer"] == f"send-test ['{marked}', '[test] fixed'] ['7', '8'] ***"
     for nobody in ("", " , "):
-        assert "names no recipient" in str((await sent(tmp_path, "aside", "--to", nobody)).error)
+        assert "this text contains no recipient" in str((await sent(tmp_path, "aside", "--to", nobody)).error)
     assert (await document(tmp_path, "thread"))["answer"] == f"thread {marked}"
     odd = await document(tmp_path, "thread", "--payload", "-", stdin='{"message": "", "odd": 1}')
     assert odd["answer"] == "\\ud800"

@@ -48,10 +48,10 @@ def line(*without, **changes):
             "failing for 5 m 3 s: HTTP 401: Unauthorized; 3 deliveries wait, next attempt in 12 s",
         ),
         ({"pending": 4}, None),
-        ({"pending": 5}, "the queue is full (5 of 5 deliveries at most)"),
+        ({"pending": 5}, "the queue is full (5 deliveries, limit 5)"),
         (
             {"dropped": {"full": 10}, "dropped_by_channel": {"a": 1, "b": 2, "c": 3, "d": 4}},
-            "10 deliveries dropped because the queue was full (since the start by channel: d 4, c 3, b 2)",
+            "10 deliveries dropped because the queue was full (since the start; by channel: d 4, c 3, b 2)",
         ),
         ({"dropped": {"outage": 1}, "dropped_by_channel": {"a": 1}}, None),
     ],

@@ -404,12 +404,12 @@ def test_a_footnote_says_which_counts_are_of_this_process():
 
     assert "counted" not in drawn_with(audit="memory")
     assert (
-        " Sinks: counted in Redis by all routers, also before a restart. "
-        "Sources and routes: counted by this process, since it started. "
+        " Sinks: the counts are in Redis. They include all routers, and survive a restart. "
+        "Sources and routes: the counts are those of this process since its start. "
     ) in drawn_with(mail="redis")
     assert (
-        " Sinks with a queue in Redis (mail): counted in Redis by all routers, also before a restart. "
-        "Everything else: counted by this process, since it started. "
+        " Sinks with a queue in Redis (mail): the counts are in Redis. They include all routers, and survive a restart. "
+        "Everything else: the counts are those of this process since its start. "
     ) in drawn_with(audit="memory", mail="redis")
     many = drawn_with(audit="memory", **{f"mail{number}": "redis" for number in range(9)})
     assert "(mail0, mail1, mail2, mail3, mail4 and 4 more)" in many

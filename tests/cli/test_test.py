@@ -97,7 +97,7 @@ def test_there_are_no_tests(folder):
     done = run("test", "config.yaml", cwd=folder)
     assert done.code == 1
     assert done.out == ""
-    assert "config.yaml has no tests: write some below `tests:`" in done.err
+    assert "config.yaml has no tests: write tests below `tests:`" in done.err
     assert json.loads(run("test", "config.yaml", "--json", cwd=folder).out)[0]["tests"] == []
 
 

@@ -162,7 +162,8 @@ def test_the_configuration_of_the_running_router_is_found(tmp_path, router, comm
     if command[0] == "publish":
         assert "1 subscriber received it" in done.out
     assert (
-        f"note: this is the configuration of the running router, {tmp_path / 'service' / 'orders.yaml'}\n" in done.err
+        f"note: this command uses the configuration of the running router ({tmp_path / 'service' / 'orders.yaml'})\n"
+        in done.err
     )
     assert run(*command, "--instance", "other", cwd=elsewhere, env=router).code == 78
     told = json.loads(run("status", "--json", cwd=elsewhere, env=router).out)["config"]
@@ -185,8 +186,9 @@ def test_the_redis_that_the_router_has_from_its_own_environment_is_used_and_said
             done = run(*command, cwd=elsewhere, env=state)
             assert done.code == 0, done.err
             name = "BROKER" if "BROKER" in written else "REDIS_URL"
-            note = f"note: this is the configuration of the running router, {home / 'orders.yaml'}, Redis {server.url}"
-            assert f"{note} from its ${name}" in done.err
+            note = f"note: this command uses the configuration of the running router ({home / 'orders.yaml'})"
+            url = f"the Redis URL {server.url} from the variable {name} of that router's environment"
+            assert f"{note}, and {url}" in done.err
         assert "1 subscriber received it" in done.out
         other = dict.fromkeys(both, "redis://127.0.0.1:1")
         assert run("dlq", "list", cwd=elsewhere, env=state | other).code == 69, "a variable that is set here counts"

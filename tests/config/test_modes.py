@@ -47,7 +47,7 @@ def test_nothing_is_said_where_nobody_else_can_write(folder):
 def test_a_file_that_everybody_can_write_is_a_warning(folder, name):
     (folder / name).chmod(0o622)
     file = folder / name
-    assert warnings(folder) == [f"{file} can be written by everybody: run `chmod o-w {file}`"]
+    assert warnings(folder) == [f"{file} can be written by every user: run `chmod o-w {file}`"]
 
 
 def test_strict_objects(folder):

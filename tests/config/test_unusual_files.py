@@ -146,7 +146,7 @@ def test_a_pipe_without_an_end_is_given_up(tmp_path, monkeypatch, opened):
     writer = os.open(tmp_path / "p", os.O_RDWR) if opened else None
     if writer is not None:
         os.write(writer, b"version: 1\n")
-    with pytest.raises(UnreadableError, match="its end did not come within"):
+    with pytest.raises(UnreadableError, match="its writer did not close it within"):
         read_file(tmp_path / "p", pipes=True)
     if writer is not None:
         os.close(writer)
@@ -200,7 +200,7 @@ def test_a_command_gives_up_a_pipe_that_nobody_writes_into(tmp_path, arguments, 
     (tmp_path / "config.yaml").write_text(SMALL)
     done = run(*arguments, cwd=tmp_path)
     assert done.code == code
-    assert "this is a pipe, and its end did not come within 5 s" in done.out + done.err
+    assert "this is a pipe, and its writer did not close it within 5 s" in done.out + done.err
 
 
 @pytest.mark.parametrize("name", ["p", "/dev/zero", "-"])

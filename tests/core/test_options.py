@@ -55,9 +55,11 @@ def test_a_template_may_stand_in_a_file(field: str) -> None:
 def test_files_that_cannot_be() -> None:
     context = {TEMPLATE_FILES: read}
     assert errors({"subject": {"file": "nope"}}, **context) == {"subject": "Value error, nope: there is no such file"}
-    assert "{file: NAME} and nothing else" in errors({"subject": {"file": "a", "x": 1}}, **context)["subject"]
-    assert "{file: NAME} and nothing else" in errors({"subject": {"file": 1}}, **context)["subject"]
-    assert errors({"subject": {"file": "mail/order.html"}}) == {"subject": "Value error, no file can be read here"}
+    assert "{file: NAME} without other keys" in errors({"subject": {"file": "a", "x": 1}}, **context)["subject"]
+    assert "{file: NAME} without other keys" in errors({"subject": {"file": 1}}, **context)["subject"]
+    assert errors({"subject": {"file": "mail/order.html"}}) == {
+        "subject": "Value error, a template file can't be used here"
+    }
 
 
 def test_types_are_strict() -> None:

@@ -51,7 +51,7 @@ def test_a_directory_of_somebody_else_is_a_plain_error(tmp_path, monkeypatch):
 def test_a_directory_that_everybody_may_write_is_refused(tmp_path, mode):
     tmp_path.chmod(mode)
     with pytest.raises(
-        ConfigError, match=rf"can be written by everybody: run `chmod o-w {tmp_path}`, or set STATE_DIR"
+        ConfigError, match=rf"can be written by every user: run `chmod o-w {tmp_path}`, or set STATE_DIR"
     ):
         state_directory({"STATE_DIRECTORY": str(tmp_path)})
 

@@ -72,14 +72,14 @@ SAMPLES = (
         (r'"route":"orders"',),
     ),
     Sample(
-        "One field has the wrong type and another is missing: a dead letter names both (shown here; without `deliver: print` it is kept)",
+        "One field has the wrong type and another is missing: the dead letter names both faults (it is printed here; without `deliver: print` it would be stored)",
         "notification",
         '{"user_id": "42"}',
         (r"dead letter \(schema\)",),
     ),
-    Sample("Not JSON at all", "notification", "{'user_id': 42}", (r"dead letter \(decode\)",)),
+    Sample("A payload that is not JSON", "notification", "{'user_id': 42}", (r"dead letter \(decode\)",)),
     Sample(
-        "A channel that no route takes: counted, and logged once",
+        "A channel that no route takes: its events are counted, and the channel is logged once",
         "heartbeat",
         '{"alive": true}',
         (r"no route takes",),
@@ -188,7 +188,10 @@ class Daemon:
             ended = self._ended()
             while (line := self._find(pattern)) is None:
                 if ended or time.monotonic() > self._deadline:
-                    raise DemoError("the demo's daemon does not answer:\n" + "\n".join(self._lines[-10:]))
+                    raise DemoError(
+                        "the daemon of the demo did not print the expected line in time. Its last lines:\n"
+                        + "\n".join(self._lines[-10:])
+                    )
                 time.sleep(0.01)
                 ended = self._ended()
             found.append(line)
@@ -264,7 +267,9 @@ def _painted(line: str) -> Any:
     if line.startswith("{"):
         document = json.loads(line)
         if "route" in document:
-            return Text(f"  → {document['route']} → audit (log), the line written to audit.jsonl:\n    {line}", "green")
+            return Text(
+                f"  → {document['route']} → audit (log), which wrote this line to audit.jsonl:\n    {line}", "green"
+            )
         return Text(f"  → unmatched: {document['event']}", "yellow")
     if "dead letter" not in line:
         return Text(f"  → {line.partition(' → ')[2]}", "green")

@@ -50,10 +50,14 @@ class _Explained(click.Command):
 @click.argument("payload", required=False)
 @click.option("--channel", metavar="CHANNEL", help="The channel, stream or list on which the payload arrives.")
 @click.option(
-    "--source", metavar="SOURCE", help="The source of the payload; default: the first that reads the channel."
+    "--source", metavar="SOURCE", help="The source of the payload; default: the first source that reads the channel."
 )
 @click.option("--dlq", "letter_id", metavar="ID", help="Explain this dead letter instead of a payload.")
-@click.option("--live", is_flag=True, help="Fetch the records of lookups; otherwise their fields appear as names.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Fetch the records of lookups; without this option, names of fields appear in place of their values.",
+)
 @click.option("--fails", is_flag=True, help="Show only failed steps, and the outcome if nothing is delivered.")
 @as_test_option
 @json_option
@@ -86,7 +90,9 @@ def explain(
         raise click.UsageError("--as-test prints YAML: it can't be combined with --fails or --json")
     if letter_id is not None:
         if payload is not None or channel is not None or source is not None:
-            raise click.UsageError("--dlq names the whole event: leave out PAYLOAD, --channel and --source")
+            raise click.UsageError(
+                "--dlq gives the payload, the channel and the source: leave out PAYLOAD, --channel and --source"
+            )
         loaded, simulated = _letter(letter_id, config, env_file, instance, from_start=as_test)
     else:
         assert payload is not None
@@ -151,7 +157,7 @@ def _letter(
     if from_start:
         came = received_at(letter).timestamp()
         return loaded, lambda simulator: simulator.from_start(letter, came)
-    told = hiding(loaded.secrets)(kept).letter
-    tell(f"note: the reason of this dead letter is {told.reason}: {brief(told)}; its replay now would do this:", "note")
+    shown = hiding(loaded.secrets)(kept).letter
+    tell(f"note: this dead letter has the reason {shown.reason}: {brief(shown)}. A replay now would do this:", "note")
     now = time.time()
     return loaded, lambda simulator: simulator.replay(letter, now)

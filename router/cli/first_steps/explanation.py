@@ -194,8 +194,8 @@ def _all_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 def _replay_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     (delivery,) = found.deliveries
-    way = f", to {delivery.sink} as the fallback" if overriding_route(found.event) is None else ""
-    yield Line("replay", f"one delivery, of the route {delivery.route}{way}: only {delivery.sink} gets it")
+    way = ", as a fallback" if overriding_route(found.event) is None else ""
+    yield Line("replay", f"one delivery of the route {delivery.route}, only to the sink {delivery.sink}{way}")
     yield from _deliveries(found, config)
 
 
@@ -294,7 +294,9 @@ def _delivery_lines(delivery: SimulatedDelivery, config: RouterConfig) -> Iterat
     if delivery.unsure:
         yield Line("", f"not certain: {delivery.unsure} (--live fetches them)", None, _OPTION)
     if delivery.degraded:
-        yield Line("", f"the JSON line replaces a text that can't be rendered: {delivery.degraded}", None, _OPTION)
+        yield Line(
+            "", f"the event's JSON line is sent, because the text can't be rendered: {delivery.degraded}", None, _OPTION
+        )
     for key, value in (delivery.rendered or {}).items():
         if value != list(delivery.to):
             yield from option_lines(key, value)
@@ -323,7 +325,7 @@ def _result(delivery: SimulatedDelivery, config: RouterConfig) -> str:
         return "would be sent"
     mode = "print" if config.deliver == "print" else "only"
     if delivery.printed and len(delivery.printed) < len(delivery.to):
-        return f"would be sent, but for {', '.join(delivery.printed)} printed (deliver: {mode})"
+        return f"would be sent, but printed for {', '.join(delivery.printed)} (deliver: {mode})"
     return f"would be printed and not sent (deliver: {mode})"
 
 
@@ -332,11 +334,15 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     number = len(found.deliveries)
     made = f"{sent} of {counted(number, 'delivery', 'deliveries')} would be made"
     if found.ending == Ending.UNREAD:
-        yield Line("outcome", "unread: the router never receives it", RED)
+        yield Line("outcome", "unread: the router never receives this message", RED)
     elif found.rejected is not None:
-        yield Line("outcome", f"rejected: a dead letter, reason {found.rejected.reason}", RED)
+        yield Line("outcome", f"rejected: the event becomes a dead letter with the reason {found.rejected.reason}", RED)
     elif found.ending == Ending.UNMATCHED and not number:
-        kept = "a dead letter, reason unmatched" if config.unmatched == "dead-letter" else "dropped and counted"
+        kept = (
+            "the event becomes a dead letter with the reason unmatched"
+            if config.unmatched == "dead-letter"
+            else "the event is dropped and counted"
+        )
         yield Line("outcome", f"unmatched: {kept}", RED)
     else:
         yield Line("outcome", f"{found.ending}: {made}", GREEN if sent else RED)

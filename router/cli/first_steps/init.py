@@ -47,7 +47,11 @@ def _settings(_context: click.Context, _parameter: click.Parameter, texts: Seque
     multiple=True,
     help="A channel, stream or list; repeat the option for more. Default: notification.",
 )
-@click.option("--sink", metavar="SINK", help="The type of the sink: log (default), email, chat, or a plugin's.")
+@click.option(
+    "--sink",
+    metavar="SINK",
+    help="The type of the sink: log (default), email, chat, or a type that a plugin registers.",
+)
 @click.option(
     "--set",
     "values",
@@ -79,7 +83,7 @@ def init(
     from router.cli.first_steps.starter.trial import Workbench
 
     if values and sink is None:
-        raise click.UsageError("--set is for the options of a sink: name its type with --sink")
+        raise click.UsageError("--set gives an option of a sink: name the type of this sink with --sink")
     new_files.refuse_existing(folder, (CONFIG, SCHEMA), _ELSEWHERE)
     bench = Workbench(folder)
     given = asking.Given(redis, source, channels, sink, values)
@@ -98,7 +102,7 @@ def init(
 
 
 def _show_redis(url: str) -> None:
-    """Warn if the Redis does not answer, or if another Redis on this machine is not the one that is read."""
+    """Warn if the Redis server does not answer, or if the router will not read from the Redis on the usual port."""
     from router.broker.embedded_server.embedded_process import PORT, find, foreign_redis_on_6379
     from router.config.redis_url import shown
     from router.ops.loading.reading.placeholders import WORD
@@ -109,13 +113,13 @@ def _show_redis(url: str) -> None:
         running = find(state_path(os.environ))
         if (running is None or running.port != PORT) and foreign_redis_on_6379():
             cure = f"write `url: redis://127.0.0.1:{PORT}` into the configuration"
-            note = f"a Redis answers on port {PORT} of this machine, and the router will not read from it; to use it, {cure}"
+            note = f"a Redis server answers on port {PORT} of this machine, but the router will not read from it; to use this server, {cure}"
     elif WORD not in url:
         error = ask_briefly(url, lambda client: client.ping())
         if error is not None:
             from router.broker.server.client import explain
 
-            note = f"{explain(error, shown(url))}; the configuration is written all the same"
+            note = f"{explain(error, shown(url))}; the configuration was written anyway"
     if note:
         tell(wrapped(f"note: {note}", 2), "note")
 
@@ -133,7 +137,11 @@ def _show_next(folder: Path, answers: Answers, starter: Starter) -> None:
     say(f"  {ours('explain', config)} {option}{shlex.quote(starter.channel)} {shlex.quote(starter.payload)}")
     say(f"  {ours('run', config)}")
     if answers.needed:
-        why = "" if answers.redis_url is None else "; REDIS_URL is the URL that you gave, whose password is not written"
+        why = (
+            ""
+            if answers.redis_url is None
+            else "; set REDIS_URL to the URL that you gave: it is not in the configuration, because it contains a password"
+        )
         say(wrapped(f"`run` needs {' and '.join(answers.needed)}{why}.", indent=0))
     if answers.prints:
         say(

@@ -27,16 +27,16 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
     """Publish one event, after validating it with its schema.
 
     If PAYLOAD is `-`, it is read from stdin, without the newline at its end. The event goes to the Redis of the first
-    source that reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints how
-    many subscribers received it, the id of the entry, or how many items wait. If the payload does not fit, nothing is
-    published, and the exit code is 1.
+    source that reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints the
+    number of subscribers that received the event, the id of the entry, or the length of the list. If the payload does
+    not fit the schema, nothing is published, and the exit code is 1.
     """
     from router.cli.first_steps.samples import publish_command
 
     raw = payload_of(payload)
     name, source = _source(loaded, channel)
     if source is None:
-        tell(f"warning: no source of {loaded.path} reads {channel!r}", "warning")
+        tell(f"warning: no source in {loaded.path} reads the channel {channel!r}", "warning")
     if not no_check and not _fits(loaded, name, source, channel, raw):
         return Exit.FINDINGS
     url = (source.url if source else None) or redis_url(loaded)
@@ -85,7 +85,7 @@ def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, 
         pointer = violation.pointer or "/"
         tell(f"{pointer} {violation.keyword}: {violation.message}", "error" if rejected else "warning")
     if isinstance(verdict, Rejected) and plan.schema and verdict.violations:
-        tell(f"not published: it does not fit {plan.schema.file} (--no-check publishes it anyway)")
+        tell(f"not published: the payload does not fit {plan.schema.file} (--no-check publishes it anyway)")
     elif isinstance(verdict, Rejected):
         tell(f"{verdict.reason}: {verdict.detail}", "error")
     return not rejected

@@ -79,8 +79,8 @@ def run(
     After such a signal the daemon finishes the attempts under way. SIGHUP, or the command `reload`, makes it load its
     configuration again.
 
-    If the configuration has no `redis.url`, the daemon uses the Redis of $REDIS_URL. If that is not set or empty, it
-    starts an embedded server on this machine.
+    If the configuration has no `redis.url`, the daemon uses the Redis of $REDIS_URL. If this variable is not set or
+    is empty, the daemon starts an embedded server on this machine.
     """
     from router.ops import logs
 
@@ -166,8 +166,8 @@ def _refuse_forgotten_url(loaded: Loaded) -> None:
         return
     variable = loaded.redis_origin.variable
     message = (
-        f"no Redis is configured, because {variable} is not set or is empty. A service would listen to an embedded server that nobody "
-        f"publishes to. Set {variable}=redis://HOST:6379 (the shipped unit reads /etc/event-router/environment), or write "
+        f"no Redis is configured, because {variable} is not set or is empty. The router would start an "
+        f"embedded server, to which nobody publishes. Set {variable}=redis://HOST:6379 (the shipped unit reads /etc/event-router/environment), or write "
         "`redis: {url: redis://HOST:6379}`; write `redis: {url: embedded}` if you want the embedded server"
     )
     raise ConfigError([Problem(message, file=str(loaded.path), path="redis.url")])
@@ -191,8 +191,8 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
     try:
         if running.port != PORT and foreign_redis_on_6379():
             tell(
-                f"note: another Redis answers on port {PORT}, and the router does not read from it; "
-                f"to use it: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
+                f"note: another Redis server answers on port {PORT}, but the router does not read from it; "
+                f"to use that server: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
                 "note",
             )
         with _supervised(server):
@@ -238,7 +238,10 @@ def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
     from router.ops.logs import Writer
 
     writer = Writer(
-        1, lost_line=lambda count: f"({counted(count, 'line is', 'lines are')} not shown: stdout was not read)"
+        1,
+        lost_line=lambda count: (
+            f"({counted(count, 'line is', 'lines are')} not shown, because stdout was not read in time)"
+        ),
     )
     writer.start()
     try:
@@ -272,4 +275,4 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
         tell(
             f"With `deliver.only`, the router sends only to {', '.join(loaded.config.deliver.only)}, and prints the other deliveries here."
         )
-    tell("Ctrl-C ends it.")
+    tell("Press Ctrl-C to end the router.")

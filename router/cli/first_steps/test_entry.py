@@ -34,7 +34,7 @@ def entry(found: Simulation, records: Records) -> str:
     if found.ending == Ending.UNREAD:
         raise RouterError(f"there is nothing to test: {found.detail}")
     if found.verdict is None:
-        raise RouterError("a delivery by itself can't be tested: only an event can")
+        raise RouterError("only an event can be tested, not a single delivery")
     lines = [
         f"- name: {_written(_name(found))}",
         f"  event: {_written(_event(found.came))}",
@@ -47,8 +47,8 @@ def entry(found: Simulation, records: Records) -> str:
 def uncertain(found: Simulation) -> str:
     """Return a warning that names the uncertain expectations of an entry; empty if all are certain."""
     sinks = ", ".join(dict.fromkeys(delivery.sink for delivery in found.deliveries if delivery.unsure))
-    why = "the records of lookups are not fetched: add `lookups` to the test, or let `explain --live` write them"
-    return f"warning: the test is not certain of {sinks}: {why}" if sinks else ""
+    why = "the records of lookups were not fetched. Add `lookups` to the test, or create the test with `explain --live`"
+    return f"warning: the test may expect the wrong result for {sinks}, because {why}" if sinks else ""
 
 
 def _name(found: Simulation) -> str:

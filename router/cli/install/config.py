@@ -33,7 +33,7 @@ def config(context: click.Context, config: Path | None, env_file: Path | None) -
 def schema(outer: tuple[Path | None, Path | None], config: Path | None, env_file: Path | None) -> None:
     """Print the JSON Schema of the configuration, for editors.
 
-    It has the options of every loaded sink, including drop-in plugins of the configuration. Save it as
+    The schema has the options of every loaded sink, including drop-in plugins of the configuration. Save it as
     config.schema.json and begin the configuration with
     `# yaml-language-server: $schema=config.schema.json`.
     """

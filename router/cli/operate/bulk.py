@@ -17,7 +17,7 @@ ASK_ABOVE = 100
 yes_option = click.option(
     "--yes",
     is_flag=True,
-    help=f"Do not ask for confirmation. Otherwise the command asks on a terminal if there are more than {ASK_ABOVE}.",
+    help=f"Do not ask for confirmation. Without this option, the command asks on a terminal if it would change more than {ASK_ABOVE}.",
 )
 """`--yes`: do not ask for confirmation."""
 

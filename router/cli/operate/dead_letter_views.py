@@ -98,7 +98,7 @@ def page(kept: Kept, now: float) -> Iterator[str]:
     letter = kept.letter
     found = faults(letter)
     if kept.unreadable:
-        yield "This is not a letter of event-router; what can be read of it:"
+        yield "This entry is not a dead letter of event-router. Its readable fields are:"
     fields = {
         "id": letter.id,
         "entry": kept.entry,
@@ -120,7 +120,7 @@ def page(kept: Kept, now: float) -> Iterator[str]:
     for name, value in (letter.headers or {}).items():
         yield f"{'header':<12} {name}: {value}"
     if found is not None:
-        yield "does not fit its schema:"
+        yield "the payload does not fit its schema:"
         for fault in found:
             yield f"  {fault_line(fault)}"
     yield "payload:"

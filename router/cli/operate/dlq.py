@@ -56,14 +56,18 @@ _OF = ("sink", "route", "reason", "channel", "source", "since", "until", "where"
 _several: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
 _reasons = click.Choice(sorted(map(str, DEAD)))
 _FILTERS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--sink", **_several, help="Only letters of this sink. --sink to --source may be repeated."),
+    click.option("--sink", **_several, help="Only letters of this sink. Repeatable, like the next four options."),
     click.option("--route", **_several, help="Only letters of this route."),
     click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Only letters with this reason."),
     click.option("--channel", multiple=True, metavar="GLOB", help="Only letters whose channel matches."),
     click.option("--source", **_several, help="Only letters of this source."),
-    click.option("--since", metavar="TIME", help="Only letters since 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."),
+    click.option(
+        "--since", metavar="TIME", help="Only letters since TIME: 2h (ago), 3d, 2026-01-31, 2026-01-31T12:00:00Z."
+    ),
     click.option("--until", metavar="TIME", help="Only letters before this time."),
-    click.option("--where", metavar="EXPR", help="Only letters that meet payload.user_id == 42 and not event.address"),
+    click.option(
+        "--where", metavar="EXPR", help="Only letters that meet an expression, such as payload.user_id == 42."
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N letters."),
     click.option("--newest", is_flag=True, help="Begin with the newest letter instead of the oldest."),
     json_option,
@@ -110,7 +114,7 @@ async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
     elif not wanted.as_json:
         _none(wanted)
     if waiting:
-        tell(f"{views.count(waiting)} not yet replayed, waiting for a router", "note")
+        tell(f"{views.count(waiting)} to be replayed, as soon as a router runs", "note")
     return Exit.OK
 
 
@@ -119,7 +123,7 @@ async def _waiting(store: LetterStore) -> int:
     try:
         return await store.waiting()
     except ConfigError as error:
-        tell(f"warning: the letters to be replayed, in {store.replay_key}, can't be counted: {error}", "warning")
+        tell(f"warning: the letters to be replayed ({store.replay_key}) can't be counted: {error}", "warning")
         return 0
 
 
@@ -180,7 +184,7 @@ async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) 
 async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> int:
     """Remove the letters that match, permanently.
 
-    The command first says how many and how old they are. `--json` prints one object per letter.
+    The command first prints the number and the age of the letters. `--json` prints one object per letter.
     """
     now = time.time()
     async with _store(loaded) as store:
@@ -215,11 +219,11 @@ async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> 
 @dry_run_option
 @yes_option
 async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, yes: bool) -> int:
-    """Replay the letters that match: letters with a sink go to that sink, the others through schema and routes.
+    """Replay the letters that match: a letter with a sink goes to it, any other letter through schema and routes.
 
-    A running router delivers them with its current configuration; if none runs, they wait in Redis. The command first
-    says how many there are, how old they are, and how many recipients they would reach. `--json` prints one object per
-    letter.
+    A running router delivers the letters with its current configuration. If no router runs, the letters wait in Redis.
+    The command first prints the number and the age of the letters, and the number of recipients. `--json` prints one
+    object per letter.
     """
     from router.cli.operate.recipients import Recipients
 
@@ -236,7 +240,7 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
             recipients.add(kept.letter)
         for newer, number in left.items():
             what = "of a newer event-router" if newer else "that can't be read"
-            tell(f"warning: not replayed: {views.count(number)} {what}", "warning")
+            tell(f"warning: {views.count(number)} {what} will not be replayed", "warning")
         if not chosen.letters:
             return _none(wanted)
         tell(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
@@ -245,7 +249,7 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
         if not agreed(len(chosen.letters), "Send them again?", yes=yes):
             return Exit.FINDINGS
         done = await _carry_out(chosen, store.replay, "replayed", wanted, rate=rate)
-        tell(f"on their way: {views.count(done)}{_gone(chosen, done)}", "good")
+        tell(f"queued for replay: {views.count(done)}{_gone(chosen, done)}", "good")
         if done:
             await _tell_untaken(store)
     return Exit.OK
@@ -369,7 +373,7 @@ def _tell_failures(chosen: DeadLetterFilter) -> None:
     Otherwise a wrong expression would look like an expression without a match.
     """
     for told, number in chosen.failures.most_common(5):
-        tell(f"warning: {told} (for {views.count(number)}, left out)", "warning")
+        tell(f"warning: {told} (for {views.count(number)}, which the command leaves out)", "warning")
 
 
 def _filter(options: dict[str, Any], loaded: Loaded, now: float) -> DeadLetterFilter:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def problems(loaded: Loaded) -> list[Problem]:
     """Return the problems that endanger a configuration's queues in Redis; none if no server answers in time.
 
-    An embedded server is not asked, because the router starts it with the right settings. A server without queues, or
-    with an unknown address, is not asked either. The loss of one second at a power cut is only a note, because that is
-    Redis's default.
+    An embedded server is not checked, because the router starts it with the right settings. A server without queues, or
+    with an unknown address, is not checked either. The loss of one second at a power cut is only a note, because that
+    is Redis's default.
     """
     from router.ops.loading.reading.placeholders import WORD
 

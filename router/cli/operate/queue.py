@@ -54,11 +54,11 @@ def queue() -> None:
 @json_option
 @of_running
 async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
-    """List every queue in Redis: the deliveries that wait, are due later and are in flight, and the age of the oldest.
+    """List every queue in Redis, with its numbers of deliveries (waiting, delayed, in flight) and the age of the oldest.
 
-    Of the delayed deliveries it shows when the next one is due, and its last error.
-    The state is `gone` if no sink of the configuration has that name, and `memory` if the sink has its queue in memory
-    now. No router delivers from such a queue. `--json` prints one object per line.
+    If deliveries are delayed, the list shows when the next one is due, and its last error. The state of a queue is
+    `gone` if the configuration has no sink of its name, and `memory` if the sink has its queue in memory now. No router
+    delivers from such a queue. `--json` prints one object per line.
     """
     working = redis_queues(loaded)
     async with _queues(loaded) as queues:
@@ -80,7 +80,7 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     if left:
         waiting = counted(left, "delivery waits", "deliveries wait")
         tell(
-            f"{waiting} in queues that no sink of this configuration reads: use `queue move` or `queue dead-letter`",
+            f"{waiting} in queues that no sink of this configuration reads; use `queue move` or `queue dead-letter` on them",
             "warning",
         )
     return Exit.OK
@@ -171,7 +171,7 @@ async def move(asked: Asked, to: str) -> int:
     """Move the waiting deliveries of the sink FROM to the sink TO, which delivers them with its own templates.
 
     FROM may be a removed sink; TO must be configured, with its queue in Redis. Deliveries in flight in a running router
-    stay. If TO becomes full, the command ends with exit code 1. `--json` prints one object.
+    stay in FROM. If TO becomes full, the command ends with exit code 1. `--json` prints one object.
     """
     loaded = asked.loaded
     _check_target(asked.name, to, loaded)
@@ -180,7 +180,7 @@ async def move(asked: Asked, to: str) -> int:
         held = (await queues.look(to)).held
         room = max(config.max_events - held, 0)
 
-        def act(told: Progress) -> Awaitable[None]:
+        def act(on_progress: Progress) -> Awaitable[None]:
             return queues.move(
                 asked.name,
                 to,
@@ -188,7 +188,7 @@ async def move(asked: Asked, to: str) -> int:
                 overriding=loaded.overriding(to),
                 idle=asked.idle,
                 limit=asked.limit,
-                progress=told,
+                progress=on_progress,
             )
 
         job = _Job(
@@ -196,8 +196,8 @@ async def move(asked: Asked, to: str) -> int:
             where=f" to {to}",
             full=f"{to} is full (max_events {config.max_events}, max_bytes {config.max_bytes})",
             room=room,
-            told={"from": asked.name, "to": to},
-            counted="moved",
+            document={"from": asked.name, "to": to},
+            count_key="moved",
             act=act,
         )
         return await _carry_out(queues, asked, job)
@@ -210,7 +210,7 @@ def _check_target(name: str, to: str, loaded: Loaded) -> None:
     elif to not in loaded.config.sinks:
         wrong = f"there is no sink {to!r} in {loaded.path}{did_you_mean(to, loaded.config.sinks)}"
     elif to not in redis_queues(loaded):
-        wrong = f"the sink {to!r} has its queue in memory; only a queue in Redis can be moved to (`queue: redis`)"
+        wrong = f"the sink {to!r} has its queue in memory; deliveries can be moved only to a sink with `queue: redis`"
     if wrong:
         raise click.BadParameter(wrong, param_hint="TO")
 
@@ -221,8 +221,9 @@ def _check_target(name: str, to: str, loaded: Loaded) -> None:
 async def dead_letter(asked: Asked) -> int:
     """Turn the waiting deliveries of the sink NAME into dead letters.
 
-    Their reason is `exhausted`, or `orphaned` if the sink is removed. Deliveries in flight in a running router stay. No
-    letter is evicted: at `dead_letters.max_events` letters the command ends with exit code 1. `--json` prints one object.
+    Their reason is `exhausted`, or `orphaned` if the sink is removed. Deliveries in flight in a running router stay in
+    the queue. The command evicts no letter: if `dead_letters.max_events` is reached, it ends with exit code 1. `--json`
+    prints one object.
     """
     loaded = asked.loaded
     most = loaded.config.dead_letters.max_events
@@ -231,17 +232,19 @@ async def dead_letter(asked: Asked) -> int:
     async with _queues(loaded) as queues:
         room = max(most - await queues.letters(), 0)
 
-        def act(told: Progress) -> Awaitable[None]:
+        def act(on_progress: Progress) -> Awaitable[None]:
             make = _maker(reason, _why(asked.name, loaded, orphaned=orphaned))
-            return queues.dead_letter(asked.name, make, most=most, idle=asked.idle, limit=asked.limit, progress=told)
+            return queues.dead_letter(
+                asked.name, make, most=most, idle=asked.idle, limit=asked.limit, progress=on_progress
+            )
 
         job = _Job(
             verbs=("would make dead letters of", "making dead letters of", "made dead letters of"),
             where=f", reason {reason}",
             full=f"the stream of dead letters is full (dead_letters.max_events {most})",
             room=room,
-            told={"sink": asked.name, "reason": str(reason)},
-            counted="dead_lettered",
+            document={"sink": asked.name, "reason": str(reason)},
+            count_key="dead_lettered",
             act=act,
         )
         return await _carry_out(queues, asked, job)
@@ -250,7 +253,7 @@ async def dead_letter(asked: Asked) -> int:
 def _why(name: str, loaded: Loaded, *, orphaned: bool) -> str:
     if not orphaned:
         return "given up by an operator"
-    return f"the sink {name} {'has its queue in memory now' if name in loaded.config.sinks else 'is gone'}"
+    return f"the sink {name} {'has its queue in memory now' if name in loaded.config.sinks else 'was removed from the configuration'}"
 
 
 def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
@@ -270,8 +273,8 @@ class _Job(msgspec.Struct, frozen=True):
     where: str
     full: str
     room: int
-    told: dict[str, Any]
-    counted: str
+    document: dict[str, Any]
+    count_key: str
     act: Callable[[Progress], Awaitable[None]]
 
 
@@ -285,9 +288,9 @@ async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
     if number:
         tell(f"{job.verbs[0] if asked.dry_run else job.verbs[1]} {_summary(asked, before, number)}{job.where}")
         if job.room < number:
-            tell(f"warning: there is room for {job.room} of them: {job.full}", "warning")
+            tell(f"warning: there is room for only {job.room} of them; then {job.full}", "warning")
     else:
-        tell(f"no delivery for {asked.name} can be taken out of its queue now")
+        tell(f"no delivery can be taken out of the queue of {asked.name} now")
     if number and not asked.dry_run:
         if not agreed(number, "Continue?", yes=asked.yes):
             return Exit.FINDINGS
@@ -297,25 +300,25 @@ async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
         tell(f"{job.verbs[2]} {_number(done[State.TAKEN])}", "good")
     _tell_left(asked, job, done, after)
     if asked.as_json:
-        numbers = {"found": number, job.counted: done[State.TAKEN], "left": after.held, "in_hand": after.kept}
+        numbers = {"found": number, job.count_key: done[State.TAKEN], "left": after.held, "in_hand": after.kept}
         others = {"unreadable": done[State.UNREADABLE], "full": done[State.NO_ROOM] > 0, "dry_run": asked.dry_run}
-        print_json({**job.told, **numbers, **others})
+        print_json({**job.document, **numbers, **others})
     return Exit.FINDINGS if done[State.NO_ROOM] else Exit.OK
 
 
 async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
-    """Take the deliveries out chunk by chunk; if it is interrupted, print how many were done."""
+    """Take the deliveries out chunk by chunk. If the command is interrupted, print how many were taken out."""
     try:
         with progress(number) as advance:
 
-            def told(states: Sequence[State]) -> None:
+            def on_progress(states: Sequence[State]) -> None:
                 done.update(states)
                 advance(states.count(State.TAKEN))
 
-            await job.act(told)
+            await job.act(on_progress)
     except (RouterError, asyncio.CancelledError):
         tell(
-            f"warning: the command ended after it had {job.verbs[2]} {_number(done[State.TAKEN])}; run it again for the rest",
+            f"warning: the command ended early. It {job.verbs[2]} {_number(done[State.TAKEN])}; run it again for the rest",
             "warning",
         )
         raise
@@ -324,19 +327,19 @@ async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
 def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> None:
     if done[State.NO_ROOM]:
         tell(
-            f"warning: {counted(after.held, 'delivery remains', 'deliveries remain')} in the queue: {job.full}",
+            f"warning: {counted(after.held, 'delivery remains', 'deliveries remain')} in the queue, because {job.full}",
             "warning",
         )
     if done[State.UNREADABLE]:
         tell(
-            f"warning: {counted(done[State.UNREADABLE], 'delivery was', 'deliveries were')} left in the queue, because this router "
-            "can't read such records: a newer event-router may have written them",
+            f"warning: {counted(done[State.UNREADABLE], 'delivery was', 'deliveries were')} left in the queue, because this version "
+            "of event-router can't read them; a newer version may have written them",
             "warning",
         )
     if after.kept:
         tell(
-            f"note: {counted(after.kept, 'delivery was', 'deliveries were')} left in the queue, in flight in a running router, "
-            f"or in one that was killed less than {asked.idle:g} s ago",
+            f"note: {counted(after.kept, 'delivery was', 'deliveries were')} left in the queue, because they are in flight "
+            f"in a running router, or in a router that was killed less than {asked.idle:g} s ago",
             "note",
         )
 

@@ -101,7 +101,7 @@ class Recipients:
             text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} depend on values that are not set here)"
         for (sink, lookups), times in sorted(self._looked_up.items()):
             said = counted(times, "delivery depends", "deliveries depend")
-            text += f"; {sink}: {said} on {lookups}, which is not looked up here"
+            text += f"; {sink}: {said} on {lookups}, whose records this command does not fetch"
         if self._nowhere:
             text += f"; {self._nowhere} would reach nobody"
         if self._suppressed:

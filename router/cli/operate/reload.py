@@ -40,30 +40,30 @@ REFUSED = 422
 def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool) -> int:
     """Load the configuration again in the running router, and print the changes.
 
-    The router loads the file that it was started with; `-c` only gives its admin address. If the new configuration can't
-    work, the old one stays in force and every fault is listed. The exit code is then 78, or 69 if a Redis could not be
-    reached.
+    The router loads the file that it was started with; `-c` only tells the command the router's admin address. If the
+    new configuration can't work, the old one stays in force and every fault is listed. The exit code is then 78, or 69
+    if a Redis server could not be reached.
     """
-    told = running(config, env_file, instance, prefers_socket=True).post(RELOAD, PATIENCE, refusal=REFUSED)
+    answer = running(config, env_file, instance, prefers_socket=True).post(RELOAD, PATIENCE, refusal=REFUSED)
     if as_json:
-        print_json(told)
+        print_json(answer)
     else:
-        say_problems(Problem(**problem) for problem in told["problems"])
-        if told["ok"]:
-            _say(told)
+        say_problems(Problem(**problem) for problem in answer["problems"])
+        if answer["ok"]:
+            _say(answer)
         else:
             tell("refused: the old configuration stays in force", "error")
-    if told["ok"]:
+    if answer["ok"]:
         return Exit.OK
-    return Exit.UNAVAILABLE if told["unavailable"] else Exit.CONFIG
+    return Exit.UNAVAILABLE if answer["unavailable"] else Exit.CONFIG
 
 
-def _say(told: Mapping[str, Any]) -> None:
-    lines = list(_lines(told["changed"]))
+def _say(answer: Mapping[str, Any]) -> None:
+    lines = list(_lines(answer["changed"]))
     say("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
-    for sink, number in told["waiting"].items():
+    for sink, number in answer["waiting"].items():
         tell(
-            f"warning: {counted(number, 'delivery waits', 'deliveries wait')} for {sink}, which is no longer configured: run `event-router queue list`",
+            f"warning: {counted(number, 'delivery waits', 'deliveries wait')} for {sink}, which is no longer configured; run `event-router queue list`",
             "warning",
         )
 

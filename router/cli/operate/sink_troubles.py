@@ -69,13 +69,13 @@ def _full(sink: Document, book: Document) -> list[str]:
     most, channels = sink.get("max_events", 0), sink["dropped_by_channel"]
     found = []
     if most and book["pending"] >= most:
-        found.append(f"the queue is full ({book['pending']:,} of {counted(most, 'delivery', 'deliveries')} at most)")
+        found.append(f"the queue is full ({counted(book['pending'], 'delivery', 'deliveries')}, limit {most:,})")
     number = book["by_reason"]["dropped"].get("full", 0)
     if number and channels:
         largest = sorted(channels, key=lambda channel: -channels[channel])[:MOST_CHANNELS]
         where = ", ".join(f"{channel} {channels[channel]:,}" for channel in largest)
         found.append(
-            f"{counted(number, 'delivery', 'deliveries')} dropped because the queue was full (since the start by channel: {where})"
+            f"{counted(number, 'delivery', 'deliveries')} dropped because the queue was full (since the start; by channel: {where})"
         )
     return found
 

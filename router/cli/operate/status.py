@@ -49,12 +49,12 @@ def status(config: Path | None, env_file: Path | None, instance: str, *, as_json
     client = running(config, env_file, instance)
     if watches:
         _watch(client, as_json=as_json)
-    told = client.get(STATUS)
+    document = client.get(STATUS)
     if as_json:
-        print_json(told)
+        print_json(document)
     else:
-        _console().print(drawn(told), crop=False, soft_wrap=not sys.stdout.isatty())
-    return Exit.OK if told["ready"] and told["balanced"] else Exit.FINDINGS
+        _console().print(drawn(document), crop=False, soft_wrap=not sys.stdout.isatty())
+    return Exit.OK if document["ready"] and document["balanced"] else Exit.FINDINGS
 
 
 def _watch(client: Client, *, as_json: bool) -> None:
@@ -68,20 +68,20 @@ def _watch(client: Client, *, as_json: bool) -> None:
         while True:
             began = time.monotonic()
             try:
-                told = client.get(STATUS)
+                document = client.get(STATUS)
             except UnavailableError as error:
                 before = None
                 _show(display, str(error), {"error": str(error)}, as_json=as_json)
             else:
-                rates = Rates(began - before[0], before[1], told) if before else None
-                _show(display, drawn(told, rates), told, as_json=as_json)
-                before = began, told
+                rates = Rates(began - before[0], before[1], document) if before else None
+                _show(display, drawn(document, rates), document, as_json=as_json)
+                before = began, document
             time.sleep(max(0.0, began + EVERY - time.monotonic()))
 
 
-def _show(display: Any, picture: RenderableType, told: Document, *, as_json: bool) -> None:
+def _show(display: Any, picture: RenderableType, document: Document, *, as_json: bool) -> None:
     if as_json:
-        print_json(told)
+        print_json(document)
         sys.stdout.flush()
     else:
         display.update(picture, refresh=True)
@@ -123,48 +123,48 @@ class Rates:
         return f"{max(grown, 0) / self._seconds:,.0f}"  # the count of a route that was removed and added again restarts at 0
 
 
-def drawn(told: Document, rates: Rates | None = None) -> RenderableType:
+def drawn(document: Document, rates: Rates | None = None) -> RenderableType:
     """Return the status for a terminal, with problems in colour."""
     from rich.console import Group
 
     return Group(
-        _headline(told),
-        *_complaints(told),
-        _sources(told, rates),
-        _sinks(told, rates),
-        *_scopes(told),
-        *_routes(told, rates),
-        _books(told),
+        _headline(document),
+        *_complaints(document),
+        _sources(document, rates),
+        _sinks(document, rates),
+        *_scopes(document),
+        *_routes(document, rates),
+        _books(document),
     )
 
 
-def _headline(told: Document) -> Text:
+def _headline(document: Document) -> Text:
     from rich.text import Text
 
-    ready = ("ready", "bold green") if told["ready"] else ("not ready", "bold red")
-    about = f"{told['instance']}, process {told['pid']}, up {span(told['uptime'])}, "
-    return Text.assemble((f"event-router {told['version']}", "bold"), "  ", escape(about), ready)
+    ready = ("ready", "bold green") if document["ready"] else ("not ready", "bold red")
+    about = f"{document['instance']}, process {document['pid']}, up {span(document['uptime'])}, "
+    return Text.assemble((f"event-router {document['version']}", "bold"), "  ", escape(about), ready)
 
 
-def _complaints(told: Document) -> list[Text]:
+def _complaints(document: Document) -> list[Text]:
     from rich.text import Text
 
     now = time.time()
-    sinks = {name: (sink, told["books"]["sinks"][name]) for name, sink in told["sinks"].items()}
+    sinks = {name: (sink, document["books"]["sinks"][name]) for name, sink in document["sinks"].items()}
     troubles = [trouble(name, sink, book, now) for name, (sink, book) in sinks.items()]
     said = {fault_warning(name, sink) for name, (sink, _) in sinks.items()}
-    warnings = [*filter(None, troubles), *(warning for warning in told["warnings"] if warning not in said)]
-    reasons = [Text.assemble(("  ✗ ", "red"), escape(reason)) for reason in told["reasons"]]
+    warnings = [*filter(None, troubles), *(warning for warning in document["warnings"] if warning not in said)]
+    reasons = [Text.assemble(("  ✗ ", "red"), escape(reason)) for reason in document["reasons"]]
     return reasons + [Text.assemble(("  ! ", "yellow"), escape(warning)) for warning in warnings]
 
 
-def _sources(told: Document, rates: Rates | None) -> RenderableType:
+def _sources(document: Document, rates: Rates | None) -> RenderableType:
     """Return the table of the sources."""
     # Few routers read events ahead, and a router of an older version does not report this number.
-    ahead = any(source.get("read_ahead_bytes") for source in told["sources"].values())
+    ahead = any(source.get("read_ahead_bytes") for source in document["sources"].values())
     rows = []
-    for name, source in told["sources"].items():
-        book = told["books"]["sources"][name]
+    for name, source in document["sources"].items():
+        book = document["books"]["sources"][name]
         gaps = source["gaps"]
         rows.append(
             {
@@ -182,13 +182,13 @@ def _sources(told: Document, rates: Rates | None) -> RenderableType:
     return _table(rows, ("source", "", "received", "rejected", "routed", "unmatched", "gaps", "read ahead", "/s"))
 
 
-def _sinks(told: Document, rates: Rates | None) -> RenderableType:
-    # Most routers print nothing, and a router of an older version does not report this count.
+def _sinks(document: Document, rates: Rates | None) -> RenderableType:
     """Return the table of the sinks."""
-    prints = any(book.get("printed") for book in told["books"]["sinks"].values())
+    # Most routers print nothing, and a router of an older version does not report this count.
+    prints = any(book.get("printed") for book in document["books"]["sinks"].values())
     rows = []
-    for name, sink in told["sinks"].items():
-        book = told["books"]["sinks"][name]
+    for name, sink in document["sinks"].items():
+        book = document["books"]["sinks"][name]
         rows.append(
             {
                 "sink": name,
@@ -207,29 +207,29 @@ def _sinks(told: Document, rates: Rates | None) -> RenderableType:
     return _table(rows, (*most_important, "handed over"))
 
 
-def _scopes(told: Document) -> list[Text]:
+def _scopes(document: Document) -> list[Text]:
     """Return the footnote that says which counts are of this process, and which are shared by all routers in Redis."""
     from rich.text import Text
 
-    shared = [name for name, sink in told["sinks"].items() if sink["queue"] == "redis"]
+    shared = [name for name, sink in document["sinks"].items() if sink["queue"] == "redis"]
     if not shared:
         return []
     more = len(shared) - MOST_NAMES
     listed = ", ".join(shared[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-    whose = "Sinks" if len(shared) == len(told["sinks"]) else f"Sinks with a queue in Redis ({escape(listed)})"
+    whose = "Sinks" if len(shared) == len(document["sinks"]) else f"Sinks with a queue in Redis ({escape(listed)})"
     others = "Sources and routes" if whose == "Sinks" else "Everything else"
     return [
-        Text(f"{whose}: counted in Redis by all routers, also before a restart."),
-        Text(f"{others}: counted by this process, since it started."),
+        Text(f"{whose}: the counts are in Redis. They include all routers, and survive a restart."),
+        Text(f"{others}: the counts are those of this process since its start."),
     ]
 
 
-def _routes(told: Document, rates: Rates | None) -> list[RenderableType]:
+def _routes(document: Document, rates: Rates | None) -> list[RenderableType]:
     """Return the table of the routes with the most events."""
     from rich.text import Text
 
     # A router that still runs an older version gives no `routes`: it does not count the events of routes.
-    events = {name: route["events"] for name, route in told.get("routes", {}).items()}
+    events = {name: route["events"] for name, route in document.get("routes", {}).items()}
     shown = set(sorted(events, key=lambda name: -events[name])[:MOST_ROUTES])
     rows = [
         {
@@ -265,9 +265,9 @@ def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[st
     return Table(columns, [list(row.values()) for row in rows])
 
 
-def _counted(told: Document) -> Mapping[str, Any]:
+def _counted(document: Document) -> Mapping[str, Any]:
     """Return all counters of a status document: the books of sources and sinks, and the routes."""
-    return {**told["books"], "routes": told.get("routes", {})}
+    return {**document["books"], "routes": document.get("routes", {})}
 
 
 def _health(sink: Document) -> Cell:
@@ -276,10 +276,10 @@ def _health(sink: Document) -> Cell:
     return Cell("failing", "bold red") if sink["fault"] else Cell("ok", "green")
 
 
-def _books(told: Document) -> Text:
+def _books(document: Document) -> Text:
     from rich.text import Text
 
-    if told["balanced"]:
+    if document["balanced"]:
         return Text("The books balance.", style="green")
     return Text("THE BOOKS DO NOT BALANCE, which is a fault of the router.", style="bold red")
 

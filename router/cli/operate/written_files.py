@@ -32,8 +32,8 @@ def written_socket(loaded: Loaded, name: str) -> Path | None:
 class Verdict(NamedTuple):
     """The result of the check whether a file or socket can be written; with a message and its severity if it can't be written.
 
-    `reason` says in a few words why it can't be written, and continues a sentence that ends in its name and `but`;
-    empty if it can be written.
+    `reason` says in a few words why it can't be written, as the continuation of
+    "NAME, but"; empty if it can be written.
     """
 
     writable: bool
@@ -81,9 +81,13 @@ def judge(file: Path) -> Verdict:
     gap = f"there is no folder {folder} that this user can see"
     if not _is_there(folder.parent):
         make = shlex.quote(str(folder))
-        return _not(gap, f"{gap}, and the router makes only one level: mkdir -p {make}", severity="note")
+        return _not(
+            gap, f"{gap}, and the router creates only the last folder of a path; run: mkdir -p {make}", severity="note"
+        )
     if _may_add(folder.parent):
-        return Verdict(writable=True, severity="note", why=f"{gap}; the router makes it with the first line")
+        return Verdict(
+            writable=True, severity="note", why=f"{gap}; the router creates it when it writes the first line"
+        )
     return _not(gap, f"{gap}, and this user has no permission to create it; {_see(folder.parent)}")
 
 
@@ -122,4 +126,4 @@ def _may_add(folder: Path) -> bool:
 
 
 def _see(path: Path) -> str:
-    return f"to see who may: ls -ld {shlex.quote(str(path))}"
+    return f"to see who has permission, run: ls -ld {shlex.quote(str(path))}"

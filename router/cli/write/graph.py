@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: bool) -> None:
     """Draw the configuration: sources, schemas, routes, sinks, and the paths of events.
 
-    `event-router graph > graph.svg` writes it to a file. The command needs no secrets.
+    `event-router graph > graph.svg` writes the picture to a file. The command needs no secrets.
     """
     drawn = _picture(load_config(config, env_file, placeholders=True))
     if as_json:
@@ -44,7 +44,7 @@ def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: boo
 
         say(svg(drawn).rstrip("\n"))
         if terminal(1):
-            tell("hint: this is a picture as SVG; `event-router graph > graph.svg` writes it to a file", "note")
+            tell("hint: this output is an SVG picture; `event-router graph > graph.svg` writes it to a file", "note")
 
 
 def _picture(loaded: Loaded) -> Picture:

@@ -27,13 +27,13 @@ _ELSEWHERE = "name another folder with `event-router new-plugin NAME FOLDER`"
 def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
     """Return the name of a plugin if it is valid as a type of sink and as the name of a module."""
     if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
-        rule = f"1 to {_LONGEST} of a-z 0-9 _ -, the first a letter, with single _ or - between letters or digits"
+        rule = f"it must have 1 to {_LONGEST} of the characters a-z 0-9 _ -, and begin with a letter; _ and - must be single, and stand between letters or digits"
         close = re.sub("[^a-z0-9]+", "-", re.sub("(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:_LONGEST]
         hint = f" (did you mean `{close}`?)" if re.fullmatch(_NAME, close) else ""
-        raise click.BadParameter(f"{name!r} is not a valid name for a plugin: {rule}{hint}")
+        raise click.BadParameter(f"{name!r} is not a valid name for a plugin{hint}: {rule}")
     if keyword.iskeyword(name) or name in _WORDS:
         language = "the configuration" if name in _WORDS else "Python"
-        raise click.BadParameter(f"{name!r} is a word of {language}: choose another")
+        raise click.BadParameter(f"{name!r} is a word with a meaning in {language}: choose another name")
     return name
 
 
@@ -44,10 +44,10 @@ def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> st
 def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
     """Write a working plugin with its test, and print the next commands. The plugin is a sink of the type NAME.
 
-    Without --package, the plugin is a drop-in: plugins/NAME.py in FOLDER, the folder of the configuration. By default
-    that is the folder of $EVENT_ROUTER_CONFIG where it is set, else the current one. With --package it is a project
-    for pip in FOLDER, by default event-router-NAME. Exit code 2 if one of the files exists already, or the type is
-    taken.
+    Without --package, the plugin is a drop-in: plugins/NAME.py in FOLDER, the folder of the configuration. By default,
+    FOLDER is the folder of $EVENT_ROUTER_CONFIG if that is set, else the current folder. With --package, the plugin is
+    a project for pip in FOLDER, by default event-router-NAME. Exit code 2 if one of the files exists already, or if
+    another plugin has registered the type.
     """
     from router.cli.new_files import refuse_existing, write_new
     from router.cli.write import plugin_files
@@ -78,10 +78,12 @@ def _refuse_taken(name: str, drop_ins: Path, *, as_package: bool) -> None:
 
     taken = load_plugins([drop_ins] if drop_ins.is_dir() else []).sinks.get(name)
     if taken is not None:
-        raise click.UsageError(f"the type of sink {name!r} is taken: {taken.origin} registered it; choose another name")
+        raise click.UsageError(f"the sink type {name!r} is already registered by {taken.origin}: choose another name")
     twin = drop_ins / plugin_files.module(name)
     if not as_package and os.path.lexists(twin):
-        raise click.UsageError(f"{twin} would be a plugin of the same name: choose another name, or move it away")
+        raise click.UsageError(
+            f"a plugin of this name exists already, {twin}: choose another name, or move that plugin away"
+        )
 
 
 def _show_drop_in(name: str, folder: Path) -> None:
@@ -93,7 +95,7 @@ def _show_drop_in(name: str, folder: Path) -> None:
     file = folder / plugin_files.drop_in_path(name)
     refused = distrust(file.parent.resolve()) or refusal(file, list(code_of(file)))
     if refused:
-        tell(f"warning: {file}: the router will not load it: {refused}", "warning")
+        tell(f"warning: the router will not load {file}: {refused}", "warning")
     say("Next: run its test, see its options, use it.")
     _show_pytest(folder / plugin_files.test_path(name))
     config = _config_in(folder)

@@ -40,7 +40,7 @@ class Options(SinkOptions):
     # A Secret is shown as *** everywhere. `get_secret_value()` returns its text.
     token: Secret | None = Field(default=None, description="The credential, sent as `Authorization: Bearer …`.")
 
-    # A validator refuses what can't work, when the configuration is checked and not at the first event.
+    # A validator refuses a wrong value when the configuration is checked, instead of at the first event.
     @field_validator("url")
     @classmethod
     def _is_http(cls, url: str) -> str:
@@ -52,9 +52,9 @@ class Options(SinkOptions):
 async def deliver(event: Event, options: Options, context: SinkContext) -> str:
     """Deliver one event. If this returns, the event is delivered; the returned text is kept as the service's answer.
 
-    The router does the timeout, retries, the queue and the log. It needs to know what a failure means, so raise
+    The router handles the timeout, retries, the queue and the log. It must know what a failure means, so raise
     `TransientError` (try again later), `PermanentError` (this message never succeeds) or `SinkError` (the sink is at
-    fault). `check_response` raises the right one for a status of HTTP.
+    fault). `check_response` raises the fitting error for an HTTP status.
     """
     headers = {"Idempotency-Key": event.key}  # the same on every attempt, so the service can drop a repeated message
     if options.token is not None:
@@ -183,7 +183,7 @@ def test_path(name: str) -> str:
 
 
 def package(name: str, version: str) -> Files:
-    """Return a project for pip with a sink of this type, and its test. `version` is the least event-router it needs."""
+    """Return a project for pip with a sink of this type, and its test. `version` is the oldest version of event-router that it works with."""
     source = f"src/{package_module(name)}"
     return {
         "pyproject.toml": _filled(_PROJECT, name, version=version),

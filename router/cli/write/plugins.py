@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 _LONGEST = 60
-"""The most characters that the table lists of the types of a plugin, unless its first type alone has more."""
+"""The maximum number of characters of the list of types of a plugin in the table. The first type is always listed."""
 
 OPTIONS = (
     Column("option"),
@@ -45,7 +45,7 @@ OPTIONS = (
 @env_file_option
 @json_option
 def plugins(name: str | None, config: Path | None, env_file: Path | None, *, as_json: bool) -> int:
-    """List the loaded plugins with their origin, the disabled and the failed ones; with TYPE, list its options.
+    """List the loaded, disabled and failed plugins with their origin; with TYPE, list the options of this type.
 
     TYPE is a type of sink or lookup, or the name of a plugin. Without a configuration, the command reads the built-in
     plugins, the installed packages and the drop-ins in the folder plugins. Exit code 1 if a plugin failed.
@@ -90,7 +90,7 @@ def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
                 show_table(OPTIONS, rows)
             say(
                 wrapped(
-                    f"{'the' if rows else 'no options but the'} keys of every {each['kind']}: {', '.join(each['host_keys'])}"
+                    f"{'' if rows else 'no own options; '}the keys of every {each['kind']}: {', '.join(each['host_keys'])}"
                 )
             )
     for plugin in failed:
@@ -118,7 +118,9 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     except ConfigError:
         if not path.is_file():
             raise
-        tell(f"{path} can't be read (`event-router check {path}` says why): its plugins.paths are left out", "warning")
+        tell(
+            f"{path} can't be read (`event-router check {path}` says why), so its plugins.paths are not used", "warning"
+        )
         return load_plugins(_drop_ins(path.absolute().parent))
 
 

@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     "payload",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="The payload of the event, as it is published; `-` is stdin. Default: a sample.",
+    help="The file with the payload of the event; `-` is stdin. Default: a sample.",
 )
 @click.option(
-    "--channel", metavar="CHANNEL", help="The channel of the event. Default: one from which a route leads to SINK."
+    "--channel",
+    metavar="CHANNEL",
+    help="The channel of the event. Default: a channel from which a route leads to SINK.",
 )
 @log_level_option
 @json_option
@@ -59,10 +61,10 @@ def send_test(
 ) -> int:
     """Send a test message to SINK, a sink of the configuration, and show the answer of the service.
 
-    The message is real: the command makes one attempt in its own process, with the options of the sink. Texts for
-    people begin with "[test]". It sends even under `deliver: print`, but only to addresses that `deliver: {only: …}`
-    allows. No router needs to run, and nothing is queued, retried, counted or stored. Exit code 0 if the message was
-    delivered, else 1.
+    The message is real: the command makes one attempt in its own process, with the options of the sink. Texts that
+    people read begin with "[test]". It sends even under `deliver: print`, but only to addresses that `deliver: {only:
+    …}` allows. No router needs to run, and nothing is queued, retried, counted or stored. Exit code 0 if the message
+    was delivered, else 1.
     """
     from router.cli.write import trial_report
     from router.engine.life.event_loop import run_to_end
@@ -127,8 +129,8 @@ def _event(loaded: Loaded, sink: str, payload: Path | None, channel: str | None)
         if keys:
             or_to = "name a recipient with --to ADDRESS, or " if loaded.templates[sink, None].templated_address else ""
             raise click.UsageError(
-                f"the event decides where messages of {sink} go ({', '.join(f'`{key}`' for key in keys)}), so a "
-                f"made-up event would pick a made-up recipient: {or_to}give an event with --payload FILE"
+                f"the sink {sink} takes its recipient from the event ({', '.join(f'`{key}`' for key in keys)}), and "
+                f"the recipient of a sample event would be invented: {or_to}give an event with --payload FILE"
             )
     return event_of(loaded, sink, place_of(loaded, sink, channel), _raw(payload), time.time())
 

@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     help="Write the results as JUnit XML too, for CI systems.",
 )
 @click.option(
-    "--coverage", "with_coverage", is_flag=True, help="Name the routes, and the sinks of routes, that no test reaches."
+    "--coverage", "with_coverage", is_flag=True, help="List the routes, and the sinks of routes, that no test reaches."
 )
 @click.option(
-    "--mutate", is_flag=True, help="Change the routes one by one; a change that no test notices is a finding."
+    "--mutate",
+    is_flag=True,
+    help="Test copies of the configuration, each with one small change to a route; a change that no test notices is a finding.",
 )
 def test(
     files: tuple[Path, ...],
@@ -183,7 +185,7 @@ def _code(reports: Sequence[dict[str, Any]]) -> int:
     code = Exit.OK
     for report in reports:
         if not report["tests"]:
-            tell(f"{report['config']} has no tests: write some below `tests:`", "error")
+            tell(f"{report['config']} has no tests: write tests below `tests:`", "error")
         survived = report["mutants"] is not None and report["mutants"]["survived"]
         if not report["tests"] or report["missed"] or survived:
             code = Exit.FINDINGS

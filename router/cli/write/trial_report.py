@@ -31,7 +31,7 @@ _NEXT = {
     "permanent": "the router would not retry this delivery: it would become a dead letter",
     "gone": "the address no longer exists: the router would suppress this delivery",
     "sink": "the sink is at fault, not the message: the router would hold back all deliveries of the sink",
-    "partial": "the other recipients have got the message",
+    "partial": "the other recipients have received the message",
 }
 """The action that the daemon would take after a failure, by the class of the failure."""
 
@@ -101,7 +101,7 @@ class Report:
             if sends := self._sends():
                 yield from option_lines("sends", sends)
         if self._excluded:
-            yield Line("excluded", f"{', '.join(self._excluded)}: deliver.only does not allow them")
+            yield Line("excluded", f"{', '.join(self._excluded)}: deliver.only does not allow these recipients")
         if (answer := self._answer()) is not None:
             yield Line("answer", answer)
         yield from self._outcome()
@@ -114,7 +114,7 @@ class Report:
         if attempt is None:
             yield Line("outcome", f"not sent ({failure['class']}): {failure['text']}", RED)
             if self._sample and failure["class"] in _BY_THE_EVENT:
-                yield Line("", "the payload is a sample: give a suitable one with --payload FILE")
+                yield Line("", "the payload is a sample: give a suitable payload with --payload FILE")
             return
         what = "" if attempt.opened else "the sink can't be opened: "
         yield Line(
@@ -123,7 +123,7 @@ class Report:
         if (wait := failure["retry_after"]) is not None:
             yield Line("", f"the service asks the router to wait {wait:g} s")
         nobody = len(failure.get("addresses", ())) == len(self._to) > 0
-        yield Line("", "no recipient has got the message" if nobody else _NEXT[failure["class"]])
+        yield Line("", "no recipient has received the message" if nobody else _NEXT[failure["class"]])
 
     def _failure(self) -> dict[str, Any] | None:
         """Return the class and text of the failure, and the failure of each address; None if the message was delivered."""

@@ -43,7 +43,7 @@ def unattended(bench: Workbench, given: Given) -> Answers:
     missing = [each.key for each in _unanswered(answers) if each.default is None]
     if missing:
         settings = " ".join(f"--set {key}=VALUE" for key in missing)
-        raise click.UsageError(f"the sink {answers.sink.name} needs more: {settings}")
+        raise click.UsageError(f"the sink {answers.sink.name} needs more options: {settings}")
     answers = _filled(answers)
     _refuse(answers, bench.faults(answers))
     return answers
@@ -88,7 +88,7 @@ def _ask_redis(bench: Workbench, answers: Answers) -> Answers:
 def _ask_channels(bench: Workbench, answers: Answers) -> Answers:
     what = {"pubsub": "channels", "stream": "streams", "list": "lists"}[answers.source]
     globs = "names, or globs such as orders.*" if answers.source == "pubsub" else "exact names"
-    _say(f"Which {what} does it use? Give {globs}.")
+    _say(f"Which {what} does your app use? Give {globs}.")
     known: tuple[str, ...] = ()
     text, default = "Name", answers.channels[0]
     while True:
@@ -150,7 +150,7 @@ def _sink(bench: Workbench, name: str) -> SinkType:
     sink = bench.plugins.sinks[name]
     if sink.runs_programs:
         raise click.UsageError(
-            f"--sink: a sink of type {name} runs programs, which `init` does not allow for you: choose another type, and add "
+            f"--sink: a sink of type {name} runs programs, and `init` can't allow that. Choose another type, and add "
             "this sink and `allow_commands: true` to the configuration yourself"
         )
     return sink
@@ -220,7 +220,7 @@ def _with_value(answers: Answers, key: str, text: str) -> Answers:
 def _check_text(text: str) -> None:
     if not text.isprintable():
         raise ValueError(
-            "it has a character that can't be printed, or is not UTF-8; write such a name into the file yourself"
+            "the text has a character that can't be printed, or is not UTF-8; write such a text into the file yourself"
         )
 
 
