@@ -30,7 +30,9 @@ class EmailOptions(SinkOptions, defer_build=True):
     host: Annotated[str, BeforeValidator(host_name), Field(min_length=1)] = Field(
         default="localhost", description="The mail server."
     )
-    port: int | None = Field(default=None, ge=1, le=65535, description="Default: starttls 587, tls 465, none 25.")
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="The port; default: 587 with starttls, 465 with tls, 25 with none."
+    )
     helo: (
         Annotated[
             str, BeforeValidator(host_name), Field(pattern=r"^([A-Za-z0-9_.-]+|\[[0-9A-Za-z:.]+\])$", max_length=255)

@@ -30,7 +30,8 @@ class CloudEvents(SinkOptions, defer_build=True):
     """The form of a CloudEvent: its mode, and the attributes of events that did not arrive as CloudEvents."""
 
     mode: Literal["binary", "structured"] = Field(
-        default="binary", description="binary: attributes in headers. structured: attributes and data in one JSON."
+        default="binary",
+        description="binary: attributes in headers. structured: attributes and data in one JSON document.",
     )
     type: Template | None = Field(default=None, description="The type; default: the channel.")
     source: Url | None = Field(

@@ -85,23 +85,29 @@ class WebhookOptions(SinkOptions, defer_build=True):
     )
     success: Answered | None = Field(
         default=None,
-        description="For an answer 2xx: an expression on status, headers and answer; if it is false, the delivery has failed.",
+        description="For an answer with a status 2xx: an expression on status, headers and answer; if it is false, the delivery has failed.",
     )
     retry_if: Answered | None = Field(
         default=None,
-        description="For any other answer: an expression on the same names; if it is true, the delivery is retried.",
+        description="For any other answer: an expression on status, headers and answer; if it is true, the delivery is retried.",
     )
     signing_secret: Secret | list[Secret] | None = Field(
-        default=None, description="Signs by Standard Webhooks: `whsec_…`, or a list while the secret is being replaced."
+        default=None,
+        description="The secret that signs by Standard Webhooks: `whsec_…`; a list while one secret replaces another.",
     )
-    hmac_secret: Secret | None = Field(default=None, description="Signs as GitHub does: X-Hub-Signature-256.")
-    cloudevents: CloudEvents | None = Field(default=None, description="Sends a CloudEvent.")
-    auth: Auth | None = Field(default=None, description="{bearer: TOKEN}, or {username: …, password: …}.")
+    hmac_secret: Secret | None = Field(
+        default=None, description="The secret that signs as GitHub does (X-Hub-Signature-256)."
+    )
+    cloudevents: CloudEvents | None = Field(default=None, description="Sends each event as a CloudEvent.")
+    auth: Auth | None = Field(
+        default=None, description="The credentials: {bearer: TOKEN}, or {username: …, password: …}."
+    )
     client_certificate: ClientCertificate | None = Field(
         default=None, description="The certificate that the sink shows to the server."
     )
     batch_as: Literal["array", "lines"] | None = Field(
-        default=None, description="Sends several events at once: a JSON array, or a JSON document on each line."
+        default=None,
+        description="Sends several events in one request: as a JSON array, or as one JSON document on each line.",
     )
 
     @field_validator("headers")

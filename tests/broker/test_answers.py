@@ -58,17 +58,17 @@ def test_an_answer_that_stays_needs_a_person(answer):
 @pytest.mark.parametrize("around", IN_SCRIPTS)
 @pytest.mark.parametrize("answer", [TEMPORARY[1], TEMPORARY[4], TEMPORARY[8], LASTING[3], LASTING[4]])
 def test_an_answer_to_a_command_of_a_script_is_that_of_the_command(answer, around):
-    plain = answers.plain(error_of(around.format(answer)))
+    plain = answers.unwrapped(error_of(around.format(answer)))
     assert type(client.explain(plain, "x")) is type(client.explain(error_of(answer), "x"))
-    assert answers.said(plain).startswith(answer.rstrip("."))
+    assert answers.error_text(plain).startswith(answer.rstrip("."))
 
 
 @pytest.mark.parametrize("answer", [*TEMPORARY, *LASTING])
 def test_what_was_said_begins_with_its_code(answer):
-    assert answers.said(error_of(answer)) in (answer.strip(), answer.strip().removeprefix("ERR "))
+    assert answers.error_text(error_of(answer)) in (answer.strip(), answer.strip().removeprefix("ERR "))
 
 
 def test_an_error_that_is_no_answer_stays_what_it_is():
     broken = failures.ConnectionError("Connection closed by server.")
-    assert answers.plain(broken) is broken
-    assert answers.said(broken) == "Connection closed by server."
+    assert answers.unwrapped(broken) is broken
+    assert answers.error_text(broken) == "Connection closed by server."

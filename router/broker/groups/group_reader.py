@@ -255,7 +255,7 @@ class GroupReader:
         if lost is None:
             return
         self.resets += 1
-        self._log.warning(stream.healed(lost, held), stream=stream.name)
+        self._log.warning(stream.loss_message(lost, held), stream=stream.name)
 
     async def _read(self, room: int, now: float) -> None:
         """Read new entries and pass them on."""

@@ -268,7 +268,7 @@ class GroupSource:
 
     async def _lose(self, error: Exception) -> None:
         """Record why the source does not read. The loss of a group is logged when the group is restored."""
-        said = answers.said(error)
+        said = answers.error_text(error)
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
             self.up, self.reason = False, reason

@@ -144,7 +144,7 @@ class Stream:
             return [prefix + one for one in ids]
         return [portable(prefix + one) for one in ids]
 
-    def healed(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # for `ListStream`
+    def loss_message(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # for `ListStream`
         """Return the message about the loss of the stream or group. `held` entries were in flight."""
         begins = "at the beginning of the stream" if lost is Loss.STREAM else "early enough that no entry is lost"
         return f"{lost} was deleted; the router creates the group again and begins {begins}"

@@ -176,8 +176,8 @@ class ItemMover:
         except failures.NoPermissionError as error:
             raise Refused(command, stream.list, str(error), "list") from error
         for name, why in zip(told[::2], told[1::2], strict=True):
-            if answers.denies(why):
-                raise Refused(name, stream.list, answers.inner(why), "list")
+            if answers.is_denial(why):
+                raise Refused(name, stream.list, answers.unwrapped_text(why), "list")
 
     async def read(self, room: int) -> list[Any]:
         """Move items and return them; if there are none, wait a little."""
@@ -229,7 +229,7 @@ class ItemMover:
         keys: list[str | bytes] = [stream.list, stream.landing, stream.key]
         words: list[Word] = [stream.names.group, stream.names.consumer, room, MOST_BYTES, PAYLOAD]
         fault, more, entries = await self._link.script(MOVE, keys, words)
-        self._note_fault(each, answers.inner(text(fault)))
+        self._note_fault(each, answers.unwrapped_text(text(fault)))
         each.ready = bool(more or fault)
         return [(entry[0], entry[1]) for entry in entries]
 
@@ -264,7 +264,7 @@ class ItemMover:
         try:
             await each.link.call("BLMOVE", stream.list, stream.landing, "RIGHT", "LEFT", str(BLOCK))
         except failures.ResponseError as error:
-            said = answers.said(error)
+            said = answers.error_text(error)
             if not said.startswith("WRONGTYPE"):
                 raise
             self._note_fault(each, said)

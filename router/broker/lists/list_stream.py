@@ -35,7 +35,7 @@ class ListStream(Stream):
         self.prefix = prefix
         self.landing = keys.beside(prefix, key, "landing")
 
-    def healed(self, lost: Loss, held: int) -> str:
+    def loss_message(self, lost: Loss, held: int) -> str:
         """Return the message about the loss of the stream or group, and its consequence for `held` items in flight."""
         if lost is Loss.STREAM:
             return f"the items in flight were deleted from Redis: the {counted(held, 'item')} of this router will be delivered, but items of other routers may be lost"

@@ -57,7 +57,7 @@ def pushing_back(streams: list[ListStream]) -> GiveBack:
                 words: list[Word] = [group, consumer, PAYLOAD, in_flight.mark(b""), *ids[first : first + TOGETHER]]
                 await link.script(PUSH_BACK, where, words)
         except failures.ResponseError as error:
-            if not answers.said(error).startswith("WRONGTYPE"):
+            if not answers.error_text(error).startswith("WRONGTYPE"):
                 raise
         await uncounted(link, in_flight)
 

@@ -39,7 +39,7 @@ class RedisHashes:
         """Return the error of a key; None for a key that does not exist."""
         if not isinstance(answer, failures.ResponseError):
             return None
-        if answers.said(answer).startswith("WRONGTYPE"):
+        if answers.error_text(answer).startswith("WRONGTYPE"):
             return PermanentError("the key is not a hash")
         return self._away(answer)
 

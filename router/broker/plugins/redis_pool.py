@@ -77,8 +77,8 @@ class RedisPool:
         if not isinstance(known, ConfigError):
             return TransientError(str(known))
         if isinstance(error, failures.ResponseError):
-            text = answers.said(error)
-            if not answers.denies(text) and not _OF_SINK.match(text):
+            text = answers.error_text(error)
+            if not answers.is_denial(text) and not _OF_SINK.match(text):
                 return PermanentError(str(known))
         return SinkError(str(known))
 

@@ -29,7 +29,7 @@ _CROWDED = "max number of clients"
 """The text, under the general code ERR, of a server that has too many connections."""
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return the server's error text with the code that redis-py cut off."""
     text = str(error).strip()
     code = getattr(error, "status_code", None)
@@ -38,25 +38,25 @@ def said(error: BaseException) -> str:
 
 def is_temporary(answer: BaseException | str) -> bool:
     """Return whether an error answer is temporary: the same command may succeed later."""
-    text = answer if isinstance(answer, str) else said(answer)
+    text = answer if isinstance(answer, str) else error_text(answer)
     return text.partition(" ")[0] in TEMPORARY or text.removeprefix("ERR ").startswith(_CROWDED)
 
 
-def denies(text: str) -> bool:
+def is_denial(text: str) -> bool:
     """Return whether an answer refuses a command for lack of permission. Inside scripts, the text depends on the server."""
     return any(words in text for words in ("NOPERM", "ACL failure in script", "The user executing the script can't"))
 
 
-def inner(text: str) -> str:
+def unwrapped_text(text: str) -> str:
     """Return the error of a command inside a script, without the text that servers add, which differs by version."""
     text = re.sub(r"^(ERR )?Error running script .*?@user_script: ?\d+: -?", "", text)
     return re.sub(r"^@user_script: ?\d+: -?|,? script: [0-9a-f]{40}.*$", "", text).rstrip(". ")
 
 
-def plain(error: failures.ResponseError) -> failures.ResponseError:
+def unwrapped(error: failures.ResponseError) -> failures.ResponseError:
     """Return the error of a script as redis-py would raise it for the failed command alone."""
-    text = said(error)
-    bare = inner(text)
+    text = error_text(error)
+    bare = unwrapped_text(text)
     if bare == text.rstrip(". "):
         return error
     return _KINDS.get(bare.partition(" ")[0], failures.ResponseError)(bare)

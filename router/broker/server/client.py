@@ -85,7 +85,7 @@ def explain(error: BaseException, address: str) -> RouterError:
 
     The result is a `ConfigError` if an operator must act, else an `UnavailableError`, because the failure is temporary.
     """
-    text = answers.said(error).rstrip(".")
+    text = answers.error_text(error).rstrip(".")
     match error:
         case RouterError():
             return error

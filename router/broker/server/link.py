@@ -127,7 +127,7 @@ class Link:
                 except failures.NoScriptError:
                     return await self._send(_pack(("EVAL", script.text, *rest)))
             except failures.ResponseError as error:
-                raise answers.plain(error) from error
+                raise answers.unwrapped(error) from error
 
     async def pipeline(self, commands: Iterable[Sequence[Word]], *, texts: bool = False) -> list[Any]:
         """Send commands together; return the answer of each, in order. An error answer is returned, not raised.

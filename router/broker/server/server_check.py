@@ -57,5 +57,5 @@ class ServerCheck:
         except failures.MasterDownError:
             raise
         except failures.ResponseError as error:
-            if answers.said(error).startswith("BUSY "):  # an endless script: all other commands are refused
+            if answers.error_text(error).startswith("BUSY "):  # an endless script: all other commands are refused
                 raise

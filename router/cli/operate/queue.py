@@ -133,7 +133,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
 # move and dead-letter
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Arguments(msgspec.Struct, frozen=True):
     """The arguments of the two commands that take deliveries out of a queue."""
 
     name: str
@@ -150,14 +150,14 @@ class Asked(msgspec.Struct, frozen=True):
         return claim_idle_of(sink.host.timeout if sink else None)
 
 
-def asking(function: Callable[..., Any]) -> Callable[..., int]:
-    """Add the options of the two commands, and pass them as one `Asked`."""
+def with_arguments(function: Callable[..., Any]) -> Callable[..., int]:
+    """Add the options of the two commands, and pass them as one `Arguments`."""
 
     @wraps(function)
     def wrapped(
         *, name: str, loaded: Loaded, limit: int | None, dry_run: bool, yes: bool, as_json: bool, **given: Any
     ) -> Any:
-        return function(Asked(name, loaded, limit, dry_run, yes, as_json), **given)
+        return function(Arguments(name, loaded, limit, dry_run, yes, as_json), **given)
 
     limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N deliveries.")
     return limit_option(dry_run_option(yes_option(json_option(of_running(wrapped)))))
@@ -166,15 +166,15 @@ def asking(function: Callable[..., Any]) -> Callable[..., int]:
 @queue.command()
 @click.argument("name", metavar="FROM")
 @click.argument("to", metavar="TO")
-@asking
-async def move(asked: Asked, to: str) -> int:
+@with_arguments
+async def move(arguments: Arguments, to: str) -> int:
     """Move the waiting deliveries of the sink FROM to the sink TO, which delivers them with its own templates.
 
     FROM may be a removed sink; TO must be configured, with its queue in Redis. Deliveries in flight in a running router
     stay in FROM. If TO becomes full, the command ends with exit code 1. `--json` prints one object.
     """
-    loaded = asked.loaded
-    _check_target(asked.name, to, loaded)
+    loaded = arguments.loaded
+    _check_target(arguments.name, to, loaded)
     config = loaded.config.sinks[to].host.queue or QueueConfig()
     async with _queues(loaded) as queues:
         held = (await queues.look(to)).held
@@ -182,12 +182,12 @@ async def move(asked: Asked, to: str) -> int:
 
         def act(on_progress: Progress) -> Awaitable[None]:
             return queues.move(
-                asked.name,
+                arguments.name,
                 to,
                 bounds=Bounds(config.max_events, config.max_bytes),
                 overriding=loaded.overriding(to),
-                idle=asked.idle,
-                limit=asked.limit,
+                idle=arguments.idle,
+                limit=arguments.limit,
                 progress=on_progress,
             )
 
@@ -196,11 +196,11 @@ async def move(asked: Asked, to: str) -> int:
             where=f" to {to}",
             full=f"{to} is full (max_events {config.max_events}, max_bytes {config.max_bytes})",
             room=room,
-            document={"from": asked.name, "to": to},
+            document={"from": arguments.name, "to": to},
             count_key="moved",
             act=act,
         )
-        return await _carry_out(queues, asked, job)
+        return await _carry_out(queues, arguments, job)
 
 
 def _check_target(name: str, to: str, loaded: Loaded) -> None:
@@ -217,25 +217,25 @@ def _check_target(name: str, to: str, loaded: Loaded) -> None:
 
 @queue.command(name="dead-letter")
 @click.argument("name", metavar="NAME")
-@asking
-async def dead_letter(asked: Asked) -> int:
+@with_arguments
+async def dead_letter(arguments: Arguments) -> int:
     """Turn the waiting deliveries of the sink NAME into dead letters.
 
     Their reason is `exhausted`, or `orphaned` if the sink is removed. Deliveries in flight in a running router stay in
     the queue. The command evicts no letter: if `dead_letters.max_events` is reached, it ends with exit code 1. `--json`
     prints one object.
     """
-    loaded = asked.loaded
+    loaded = arguments.loaded
     most = loaded.config.dead_letters.max_events
-    orphaned = asked.name not in redis_queues(loaded)
+    orphaned = arguments.name not in redis_queues(loaded)
     reason = Reason.ORPHANED if orphaned else Reason.EXHAUSTED
     async with _queues(loaded) as queues:
         room = max(most - await queues.letters(), 0)
 
         def act(on_progress: Progress) -> Awaitable[None]:
-            make = _maker(reason, _why(asked.name, loaded, orphaned=orphaned))
+            make = _maker(reason, _why(arguments.name, loaded, orphaned=orphaned))
             return queues.dead_letter(
-                asked.name, make, most=most, idle=asked.idle, limit=asked.limit, progress=on_progress
+                arguments.name, make, most=most, idle=arguments.idle, limit=arguments.limit, progress=on_progress
             )
 
         job = _Job(
@@ -243,11 +243,11 @@ async def dead_letter(asked: Asked) -> int:
             where=f", reason {reason}",
             full=f"the stream of dead letters is full (dead_letters.max_events {most})",
             room=room,
-            document={"sink": asked.name, "reason": str(reason)},
+            document={"sink": arguments.name, "reason": str(reason)},
             count_key="dead_lettered",
             act=act,
         )
-        return await _carry_out(queues, asked, job)
+        return await _carry_out(queues, arguments, job)
 
 
 def _why(name: str, loaded: Loaded, *, orphaned: bool) -> str:
@@ -278,30 +278,30 @@ class _Job(msgspec.Struct, frozen=True):
     act: Callable[[Progress], Awaitable[None]]
 
 
-async def _carry_out(queues: QueueAdmin, asked: Asked, job: _Job) -> int:
+async def _carry_out(queues: QueueAdmin, arguments: Arguments, job: _Job) -> int:
     """Print the number of deliveries, ask for confirmation, do the work, and print the result."""
-    before = await queues.look(asked.name, idle=asked.idle)
+    before = await queues.look(arguments.name, idle=arguments.idle)
     if not before.held:
-        await _check_it_exists(queues, asked)
-    number = before.free if asked.limit is None else min(before.free, asked.limit)
+        await _check_it_exists(queues, arguments)
+    number = before.free if arguments.limit is None else min(before.free, arguments.limit)
     done: Counter[State] = Counter()
     if number:
-        tell(f"{job.verbs[0] if asked.dry_run else job.verbs[1]} {_summary(asked, before, number)}{job.where}")
+        tell(f"{job.verbs[0] if arguments.dry_run else job.verbs[1]} {_summary(arguments, before, number)}{job.where}")
         if job.room < number:
             tell(f"warning: there is room for only {job.room} of them; then {job.full}", "warning")
     else:
-        tell(f"no delivery can be taken out of the queue of {asked.name} now")
-    if number and not asked.dry_run:
-        if not agreed(number, "Continue?", yes=asked.yes):
+        tell(f"no delivery can be taken out of the queue of {arguments.name} now")
+    if number and not arguments.dry_run:
+        if not agreed(number, "Continue?", yes=arguments.yes):
             return Exit.FINDINGS
         await _act(job, number, done)
-    after = await queues.look(asked.name, idle=asked.idle)
-    if number and not asked.dry_run:
+    after = await queues.look(arguments.name, idle=arguments.idle)
+    if number and not arguments.dry_run:
         tell(f"{job.verbs[2]} {_number(done[State.TAKEN])}", "good")
-    _tell_left(asked, job, done, after)
-    if asked.as_json:
+    _tell_left(arguments, job, done, after)
+    if arguments.as_json:
         numbers = {"found": number, job.count_key: done[State.TAKEN], "left": after.held, "in_hand": after.kept}
-        others = {"unreadable": done[State.UNREADABLE], "full": done[State.NO_ROOM] > 0, "dry_run": asked.dry_run}
+        others = {"unreadable": done[State.UNREADABLE], "full": done[State.NO_ROOM] > 0, "dry_run": arguments.dry_run}
         print_json({**job.document, **numbers, **others})
     return Exit.FINDINGS if done[State.NO_ROOM] else Exit.OK
 
@@ -324,7 +324,7 @@ async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
         raise
 
 
-def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> None:
+def _tell_left(arguments: Arguments, job: _Job, done: Counter[Any], after: Standing) -> None:
     if done[State.NO_ROOM]:
         tell(
             f"warning: {counted(after.held, 'delivery remains', 'deliveries remain')} in the queue, because {job.full}",
@@ -339,34 +339,34 @@ def _tell_left(asked: Asked, job: _Job, done: Counter[Any], after: Standing) -> 
     if after.kept:
         tell(
             f"note: {counted(after.kept, 'delivery was', 'deliveries were')} left in the queue, because they are in flight "
-            f"in a running router, or in a router that was killed less than {asked.idle:g} s ago",
+            f"in a running router, or in a router that was killed less than {arguments.idle:g} s ago",
             "note",
         )
 
 
-async def _check_it_exists(queues: QueueAdmin, asked: Asked) -> None:
+async def _check_it_exists(queues: QueueAdmin, arguments: Arguments) -> None:
     """Raise `RouterError` if neither a sink nor a queue has this name."""
-    if asked.name in asked.loaded.config.sinks:
+    if arguments.name in arguments.loaded.config.sinks:
         return
     names = await queues.names()
-    if asked.name not in names:
-        known = {*names, *asked.loaded.config.sinks}
+    if arguments.name not in names:
+        known = {*names, *arguments.loaded.config.sinks}
         raise RouterError(
-            f"there is no queue {asked.name!r} in Redis{did_you_mean(asked.name, known)} (see: event-router queue list)"
+            f"there is no queue {arguments.name!r} in Redis{did_you_mean(arguments.name, known)} (see: event-router queue list)"
         )
 
 
-def _summary(asked: Asked, standing: Standing, number: int) -> str:
+def _summary(arguments: Arguments, standing: Standing, number: int) -> str:
     kinds = {
         "due later": standing.delayed,
         "that are no longer in flight in any router": standing.in_flight - standing.kept,
     }
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
-    if asked.limit is not None and number < standing.free:
+    if arguments.limit is not None and number < standing.free:
         parts = [f"of {standing.free}"]
     old = [] if standing.oldest is None else [f"the oldest {_age(standing.oldest, time.time())} old"]
     about = ", ".join([*parts, *old])
-    return f"{_number(number)} of {asked.name}{f' ({about})' if about else ''}"
+    return f"{_number(number)} of {arguments.name}{f' ({about})' if about else ''}"
 
 
 def _queues(loaded: Loaded) -> QueueAdmin:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from redis import exceptions as failures
 
 from router.broker.queues.queue_scripts import TICK
-from router.broker.server.answers import plain
+from router.broker.server.answers import unwrapped
 from router.broker.server.client import Server
 from router.broker.server.link import Link, Word, cancelled
 from router.core.accounts.beats import until_beat
@@ -137,7 +137,7 @@ class QueueRounds:
             return
         for (member, answers), row in zip(asked.items(), rows, strict=True):
             if isinstance(row, failures.ResponseError):
-                _fail({member: answers}, plain(row))
+                _fail({member: answers}, unwrapped(row))
                 continue
             member.read((milliseconds, row))
             for answer in answers:
