@@ -1,6 +1,6 @@
 """The benchmarks: `make bench` runs the first one, and `make bench ARGS='NAME …'` runs another.
 
-Machines differ and may be busy. Therefore contenders are measured in turn, and their ratios within one run are
+Machines differ and may be busy. Therefore the programs are measured in turn, and their ratios within one run are
 compared. CPU is the user and system time of a process and its children. With `--other` the command of another checkout
 is measured too, and its figures are printed beside those of this checkout.
 """
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         arguments(one)
         return one
 
-    as_json = "print everything that was measured as JSON"
+    as_json = "print all measured values as JSON"
     add(FIRST, str(peers.__doc__), peers.arguments).add_argument("--json", action="store_true", help=as_json)
     add(QUICK, str(quick.__doc__), quick.arguments)
     add(REPORT, str(report.__doc__), report.arguments)
@@ -149,7 +149,11 @@ def _parser() -> argparse.ArgumentParser:
         one = add(name, benchmark.about, benchmark.arguments)
         one.add_argument("--json", action="store_true", help=as_json)
         one.add_argument(
-            "--rounds", "--pairs", type=_positive, default=benchmark.rounds, help="how often each is measured"
+            "--rounds",
+            "--pairs",
+            type=_positive,
+            default=benchmark.rounds,
+            help="the number of rounds; each round measures everything once",
         )
         one.add_argument(
             "--other",

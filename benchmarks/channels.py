@@ -69,7 +69,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--channels", type=int, default=100_000, help="how many channels there are")
     parser.add_argument("--burst", type=int, default=300_000, help="events of the burst")
-    parser.add_argument("--only", nargs="+", choices=[*kinds(), BURST], help="these cases alone, beside one channel")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*kinds(), BURST], help="measure only these cases, and the case with one channel"
+    )
 
 
 def cases(options: argparse.Namespace) -> list[Case]:

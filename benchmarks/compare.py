@@ -41,7 +41,7 @@ DEARER = 1.03
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="these alone")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="measure only these jobs")
     parser.add_argument("--events", type=int, default=400_000, help="events of a run")
 
 

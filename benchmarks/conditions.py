@@ -72,9 +72,9 @@ def _range_by_itself(number: int) -> dict[str, Any]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument(
-        "--events", type=int, default=100_000, help="how many events a case gets; a slow one gets fewer"
+        "--events", type=int, default=100_000, help="how many events a case gets; a slow case gets fewer"
     )
-    parser.add_argument("--only", nargs="+", choices=[*kinds()], help="these cases alone")
+    parser.add_argument("--only", nargs="+", choices=[*kinds()], help="measure only these cases")
 
 
 def cases(options: argparse.Namespace) -> list[Case]:

@@ -38,8 +38,10 @@ GOALS = {SENT: 25.0, ALL: 70.0, CPU: 0.4}
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument("--settle", type=float, default=5.0, help="seconds from the last event until it is measured")
-    parser.add_argument("--seconds", type=float, default=60.0, help="seconds that are measured")
+    parser.add_argument(
+        "--settle", type=float, default=5.0, help="seconds from the last event to the beginning of the measurement"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="how many seconds are measured")
 
 
 def cases(options: argparse.Namespace) -> list[Case]:

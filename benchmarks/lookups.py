@@ -75,7 +75,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", type=int, default=100_000, help="how many events a case gets")
     parser.add_argument("--users", type=int, default=100_000, help="how many hashes there are")
     parser.add_argument("--rate", type=int, default=0, help="events per second; 0 for as fast as the server takes them")
-    parser.add_argument("--only", nargs="+", choices=[*kinds()], help="these cases alone")
+    parser.add_argument("--only", nargs="+", choices=[*kinds()], help="measure only these cases")
 
 
 def cases(options: argparse.Namespace) -> list[Case]:

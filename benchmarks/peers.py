@@ -149,7 +149,7 @@ def table(runs: list[Run]) -> Table:
     """Draw the runs as a table, the floor first."""
     floor = next(run for run in runs if run.contender == FLOOR)
     drawn = Table(title="pub/sub → schema → route → log file")
-    for heading in ("contender", "CPU µs/event", "floors", "events/s", "peak MiB", "missing"):
+    for heading in ("contender", "CPU µs/event", "÷ floor", "events/s", "peak MiB", "missing"):
         drawn.add_column(heading, justify="left" if heading == "contender" else "right")
     for run in runs:
         floors = f"{run.cpu_us / floor.cpu_us:.1f}"
@@ -203,10 +203,14 @@ def best(contenders: dict[str, int], rounds: int, progress: Progress) -> list[Ru
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument("--events", type=int, default=400_000, help="events of a run; the peer gets a twentieth")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each; the cheapest counts")
-    parser.add_argument("--svg", type=Path, default=RESULTS / "pubsub.svg", help="where the bars are drawn to")
-    parser.add_argument("--rate", type=int, default=10_000, help="publishes per second while latency is measured")
+    parser.add_argument(
+        "--events", type=int, default=400_000, help="events of a run; the program with redis-py gets a twentieth"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of each program; the run with the least CPU time counts"
+    )
+    parser.add_argument("--svg", type=Path, default=RESULTS / "pubsub.svg", help="the file of the bar chart")
+    parser.add_argument("--rate", type=int, default=10_000, help="events per second while the latency is measured")
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:

@@ -1,8 +1,8 @@
 """A quick check whether an event costs more CPU time than before: a few short jobs, compared with stored ratios.
 
-Each job is measured together with its floor in the same run, and the ratio of the two is compared with the stored one.
+Each job is measured together with its base in the same run, and the ratio of the two is compared with the stored one.
 
-The floor of an event is a bare loop that only reads the same messages. The floor of a start is the import of the
+The base of an event is a bare loop that only reads the same messages. The base of a start is the import of the
 libraries. Ratios are stored and compared, because they hardly depend on the machine. A job counts as more expensive if
 its ratio is above the stored one by more than the tolerance in every round, and as cheaper if it is below in every
 round. `--store` replaces the stored ratios.
@@ -36,7 +36,7 @@ OK, DEARER, CHEAPER, NEW = "ok", "more expensive", "cheaper", "not stored"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result for one job: its ratio to its floor, the stored ratio (None if there is none), and the conclusion."""
+    """The result for one job: its ratio to its base, the stored ratio (None if there is none), and the conclusion."""
 
     job: str
     ratio: Interval
@@ -56,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def cases(events: int) -> list[Case]:
-    """Return the floors and the jobs."""
+    """Return the bases and the jobs."""
     jobs = [
         Case(job, [Figure(job, "µs CPU/event", base=FLOOR)], partial(compare.measure, job, events))
         for job in compare.JOBS
@@ -104,8 +104,8 @@ def _result(ratio: Interval, stored: float | None, tolerance: float) -> str:
 
 def table(verdicts: list[Verdict]) -> Table:
     """Return the verdicts as a table with one row per verdict."""
-    drawn = Table(title="As a multiple of the floor of the same run")
-    for heading in ("job", "÷ floor", "stored", "÷ stored", ""):
+    drawn = Table(title="As a multiple of the base of the same run")
+    for heading in ("job", "÷ base", "stored", "÷ stored", ""):
         drawn.add_column(heading, justify="left" if heading in {"job", ""} else "right")
     for each in verdicts:
         stored = ("", "") if each.stored is None else (f"{each.stored:.2f}", f"{each.ratio.median / each.stored:.2f}")

@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md: runs benchmarks, merges their figures into results.json, draws the table and the plot.
+"""The command that stores the figures of benchmarks, and draws the table and the plot of docs/performance.md from them.
 
     make bench ARGS='report start webhook "mixed --minutes 20"'
 

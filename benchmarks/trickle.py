@@ -69,8 +69,10 @@ JOBS = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
-    parser.add_argument("--seconds", type=float, default=5.0, help="of events, for each program and job")
-    parser.add_argument("--only", nargs="+", type=int, choices=range(1, len(JOBS) + 1), help="the numbers of jobs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each program gets events, for each job")
+    parser.add_argument(
+        "--only", nargs="+", type=int, choices=range(1, len(JOBS) + 1), help="measure only the jobs with these numbers"
+    )
 
 
 def cases(options: argparse.Namespace) -> list[Case]:

@@ -75,7 +75,9 @@ def register_sinks(register):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--events", type=int, default=1_000, help="events of one measurement")
-    parser.add_argument("--answer-after", type=float, default=0.03, metavar="SECONDS", help="of the endpoint")
+    parser.add_argument(
+        "--answer-after", type=float, default=0.03, metavar="SECONDS", help="the time after which the endpoint answers"
+    )
 
 
 def cases(options: argparse.Namespace) -> list[Case]:

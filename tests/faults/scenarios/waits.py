@@ -67,8 +67,8 @@ class Limits:
 
 
 @scenario(
-    "Sinks with `concurrency: 4` are asked to wait 2 s (`Retry-After`), twenty times each; one of them is asked "
-    "for single users. During that time the router is killed with -9",
+    "A service tells sinks with `concurrency: 4` to wait 2 s (`Retry-After`), twenty times each; for one of these sinks, "
+    "only the deliveries to one user must wait. During that time the router is killed with -9",
     "no request begins more than 0.35 s after the answer that asked the router to wait; nothing is lost, no "
     "attempt is counted",
 )
