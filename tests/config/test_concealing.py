@@ -27,6 +27,7 @@ from router.config.models import (
 from router.errors import ConfigError
 from router.ops.loading import effective, load
 from router.ops.loading.reading import shapes
+from router.ops.loading.reading.concealing import without_credentials
 from router.plugin_loading.plugin_manager import load_plugins
 from tests.cli.test_reload import CONFIG as RUNNING
 from tests.support.daemon import daemon
@@ -305,3 +306,18 @@ async def test_a_reload_that_is_refused_shows_no_secret(start_server, tmp_path):
         answers = "\n".join(done.out + done.err for done in told)
         assert "is not a duration" in answers
         assert not pieces(answers + router.process.err + "".join(router.process.notify.messages), SECRET)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("a: xoxb-1234567890-AbCdEf", "a: ***"),
+        ("[aB3456789012345, aB34567890123456, é-aB34567890123456]", "[aB3456789012345, ***, ***]"),
+        ("lowercase-and-digits-123456 UPPER-AND-DIGITS-123456", "lowercase-and-digits-123456 UPPER-AND-DIGITS-123456"),
+        ("my_PassWd: x", "my_PassWd: ***"),
+        ('{"api-key": "x y", "other": "x y"}', '{"api-key": ***, "other": "x y"}'),
+        ("title: x", "title: x"),
+    ],
+)
+def test_what_looks_like_a_credential_is_hidden_in_a_line(line, shown):
+    assert without_credentials(line) == shown

@@ -12,8 +12,8 @@ from router.core.conditions.index import is_simple
 from router.core.conditions.match import Match, holding
 from router.core.conditions.paths import Path
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import Fault, parse
-from router.core.rendering.expressions import BrokenExpressionError, Expression
+from router.core.rendering.checking import Fault
+from router.core.rendering.expressions import BrokenExpressionError, Expression, parse_expression
 from router.core.rendering.reads import paths_read
 from router.errors import TemplateError
 from router.events import Event
@@ -46,7 +46,7 @@ class When:
 
     def paths(self) -> list[Path]:
         """Return the paths of the payload that the expression reads, so that `explain` can show their values."""
-        read = paths_read(parse(f"{{{{ {self._source}\n}}}}", self._environment.expressions))
+        read = paths_read(parse_expression(self._source, self._environment))
         return [path for path in map(_path, read) if path]
 
 

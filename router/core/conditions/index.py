@@ -41,7 +41,7 @@ def is_simple(node: Node) -> bool:
 
 def _is_simple_test(test: Test) -> bool:
     if test.operator in _EQUALITIES:
-        return all(_is_exact(each) for each in _wanted(test))
+        return all(_is_exact(each) for each in operands(test))
     return test.operator in _BOUNDS and _is_exact(test.wanted)
 
 
@@ -49,7 +49,8 @@ def _is_exact(value: Any) -> bool:
     return not isinstance(value, int | float) or -_EXACT < value < _EXACT
 
 
-def _wanted(test: Test) -> Iterable[Any]:
+def operands(test: Test) -> Iterable[Any]:
+    """Return the values of a test, of which one must match."""
     return test.wanted if isinstance(test.wanted, tuple) else (test.wanted,)
 
 
@@ -135,7 +136,7 @@ def _bits(numbers: Iterable[int]) -> int:
 
 def _equal_to(tests: Sequence[Test]) -> set[Key] | None:
     """Return the values that meet every equality among these tests; None if there is no equality."""
-    sets = [{(_KINDS[type(each)], each) for each in _wanted(test)} for test in tests if test.operator in _EQUALITIES]
+    sets = [{(_KINDS[type(each)], each) for each in operands(test)} for test in tests if test.operator in _EQUALITIES]
     return set.intersection(*sets) if sets else None
 
 

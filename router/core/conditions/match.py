@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
-from router.core.conditions.clauses import Node
+from router.core.conditions.clauses import Clause, Node
+from router.core.conditions.index import is_simple, operands
 from router.core.conditions.match_schema import document
 from router.core.conditions.reading import At, Fault, Place, Reader, nothing
 from router.core.validation import SchemaProblem, compile_schema
@@ -22,19 +25,34 @@ class BrokenMatchError(Exception):
 class Match:
     """A compiled `match`: its clauses, and the function `holds` that evaluates them for a payload.
 
-    `nulls` are the places of comparisons with null, `doubts` the texts that look like a condition. The constructor raises `SchemaProblem`.
+    `nulls` are the places of comparisons with null, `doubts` the texts that look like a condition. The constructor raises
+    `SchemaProblem`.
     """
 
     def __init__(self, clauses: tuple[Node, ...], nulls: tuple[At, ...] = (), doubts: tuple[Fault, ...] = ()) -> None:
         self.clauses = clauses
         self.nulls = nulls
         self.doubts = doubts
-        self.holds: Callable[[Any], bool] = holding(clauses)
+        if not all(map(_surely_compiles, clauses)):
+            self.holds  # noqa: B018  # compiles the clauses now, because a fault must be reported when they are loaded
+
+    @cached_property
+    def holds(self) -> Callable[[Any], bool]:
+        """The function. The index of routes evaluates most clauses itself, so many matches never need this function."""
+        return holding(self.clauses)
 
 
 def holding(clauses: tuple[Node, ...]) -> Callable[[Any], bool]:
     """Return a function that returns whether a payload meets all of these clauses. Raises `SchemaProblem`."""
     return compile_schema(document(clauses), uri="schema:///match", retrieve=nothing).is_valid
+
+
+def _surely_compiles(node: Node) -> bool:
+    """Return whether the schema of a clause certainly compiles: its keys and values are ASCII texts or small numbers."""
+    if not isinstance(node, Clause) or not is_simple(node):
+        return False
+    values = chain(node.path, chain.from_iterable(map(operands, node.tests)))
+    return all(value.isascii() for value in values if isinstance(value, str))
 
 
 def compile_match(written: Any, place: Place = lambda _at: "") -> Match:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from difflib import get_close_matches
+from typing import TypeVar
 
 import msgspec
-from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.filters import EACH, zone
 from router.core.rendering.sandbox.functions import FUNCTIONS, network_fault
 from router.core.rendering.sandbox.values import EVENT_FIELDS
+from router.core.rendering.trees import names_read, nodes_below
 from router.options import TemplateFile
+
+_N = TypeVar("_N", bound=nodes.Node)
 
 _TEXTS = frozenset(
     {("route",), ("sink",), *(("event", name) for name in ("id", "source", "channel", "pattern", "key"))}
@@ -90,6 +94,8 @@ class Source(msgspec.Struct):
 
     file: str | None = None
     trees: dict[str | None, nodes.Template] = msgspec.field(default_factory=dict)
+    below: dict[str | None, list[nodes.Node]] = msgspec.field(default_factory=dict)
+    """All nodes below each tree, in the order of the text: a check looks through the list instead of walking the tree."""
     texts: dict[str, str] = msgspec.field(default_factory=dict)
     names: frozenset[str] = frozenset()
     faults: list[Fault] = msgspec.field(default_factory=list)
@@ -106,12 +112,27 @@ def read(text: str, environment: Sandbox) -> Source:
     `text` is a `TemplateFile` if it comes from a file. Only a template from a file can include others.
     """
     source = parse(text, environment)
+    source = msgspec.structs.replace(source, faults=list(source.faults))  # the parsed template may be shared
     _names(source, environment)
     return source
 
 
 def parse(text: str, environment: Sandbox) -> Source:
-    """Parse a template as `read` does, but do not look for names and their faults, because that takes most of the time."""
+    """Parse a template as `read` does, but do not look for names and their faults.
+
+    Callers must not change the returned trees, because equal texts of one `TemplateEnvironment` share them while a
+    configuration is loaded. Equal texts from files may include different files, so they are parsed again.
+    """
+    if isinstance(text, TemplateFile):
+        return _parsed(text, environment)
+    key = (environment.kind, text)
+    found: Source | None = environment.parsed.get(key)
+    if found is None:
+        found = environment.parsed[key] = _parsed(text, environment)
+    return found
+
+
+def _parsed(text: str, environment: Sandbox) -> Source:
     own = text.name if isinstance(text, TemplateFile) else None
     source = Source(own)
     waiting: list[tuple[str | None, str]] = [(None, text)]
@@ -119,16 +140,17 @@ def parse(text: str, environment: Sandbox) -> Source:
         name, content = waiting.pop(0)
         place = _place(own if name is None else name)
         try:
-            tree = source.trees[name] = environment.parse(content)
+            source.trees[name] = environment.parse(content)
         except TemplateSyntaxError as error:
             source.faults.append(place(_plainly(error), error.lineno))
             continue
         except RecursionError:
             source.faults.append(place("it is nested too deeply", None))
             continue
-        for line, message in _unknown(tree, environment):
+        below = source.below[name] = nodes_below(source.trees[name])
+        for line, message in _unknown(below, environment):
             source.faults.append(place(message, line))
-        for line, referred in _references(tree):
+        for line, referred in _references(below):
             if referred is None:
                 source.faults.append(place("write out the name of an included file, in quotes", line))
             elif referred not in source.texts:
@@ -155,18 +177,19 @@ def _read_file(text: str, name: str) -> str:
     return text.read(name)
 
 
-def _references(tree: nodes.Template) -> Iterator[tuple[int, str | None]]:
+def _references(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str | None]]:
     """Yield the line and name of the files that a template includes; None for a name that is computed when it runs."""
-    kinds = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
-    for node in tree.find_all(kinds):
-        named: nodes.Expr = node.template  # type: ignore[attr-defined]  # each of these has one
+    for node in below:
+        if not isinstance(node, nodes.Extends | nodes.FromImport | nodes.Import | nodes.Include):
+            continue
+        named = node.template
         for one in named.items if isinstance(named, nodes.List | nodes.Tuple) else [named]:
             yield node.lineno, _constant([one], 0)
 
 
-def _unknown(tree: nodes.Template, environment: Environment) -> Iterator[tuple[int, str]]:
+def _unknown(below: list[nodes.Node], environment: Environment) -> Iterator[tuple[int, str]]:
     """Yield unknown filters, tests and time zones, and constructs that are not allowed."""
-    for filter_ in tree.find_all(nodes.Filter):
+    for filter_ in _of_kind(nodes.Filter, below):
         yield from _known("filter", filter_.name, environment.filters, filter_)
         kind = _FIRST_ARGUMENT.get(filter_.name) or _SECOND_ARGUMENT.get(filter_.name)
         place = 1 if filter_.name in _SECOND_ARGUMENT else 0
@@ -179,16 +202,20 @@ def _unknown(tree: nodes.Template, environment: Environment) -> Iterator[tuple[i
                 zone(given)
             except ValueError as error:
                 yield filter_.lineno, str(error)
-    for test in tree.find_all(nodes.Test):
+    for test in _of_kind(nodes.Test, below):
         yield from _known("test", test.name, environment.tests, test)
-    for call in tree.find_all(nodes.Call):
+    for call in _of_kind(nodes.Call, below):
         network = _constant(call.args, 1)
         if isinstance(call.node, nodes.Name) and call.node.name == "cidr" and network is not None:
             fault = network_fault(network)
             if fault is not None:
                 yield call.lineno, f"cidr: {fault}"
-    for scope in tree.find_all(nodes.ScopedEvalContextModifier):
+    for scope in _of_kind(nodes.ScopedEvalContextModifier, below):
         yield scope.lineno, "`autoescape` can't be switched here; let one value through with `| markup`"
+
+
+def _of_kind(kind: type[_N], below: Iterable[nodes.Node]) -> Iterator[_N]:
+    return (node for node in below if isinstance(node, kind))
 
 
 def _constant(arguments: list[nodes.Expr], place: int) -> str | None:
@@ -196,13 +223,18 @@ def _constant(arguments: list[nodes.Expr], place: int) -> str | None:
     return argument.value if isinstance(argument, nodes.Const) and isinstance(argument.value, str) else None
 
 
-def _known(kind: str, name: str, table: Iterable[str], node: nodes.Expr) -> Iterator[tuple[int, str]]:
-    known = [each for each in table if each != EACH and not each.startswith("_")]
-    if name not in known:
+def _known(kind: str, name: str, table: Collection[str], node: nodes.Expr) -> Iterator[tuple[int, str]]:
+    if name not in table or not _public(name):
+        known = list(filter(_public, table))
         hint = f" (write {_INSTEAD[name]})" if kind == "filter" and name in _INSTEAD else did_you_mean(name, known)
         yield node.lineno, f"there is no {kind} `{name}`{hint}"
         if isinstance(node, nodes.Filter | nodes.Test) and node.name == name:
             node.name = known[0]  # the next step would stop at this fault
+
+
+def _public(name: str) -> bool:
+    """Return whether a template may name a filter or test itself. The others are for the changes to a tree alone."""
+    return name != EACH and not name.startswith("_")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -218,28 +250,31 @@ def _names(source: Source, environment: Sandbox) -> None:
     """
     known = environment.names | environment.lookups
     stored = {
-        node.name for tree in source.trees.values() for node in tree.find_all(nodes.Name) if node.ctx != "load"
-    } | {node.name for tree in source.trees.values() for node in tree.find_all(nodes.Macro)}
+        node.name
+        for below in source.below.values()
+        for node in below
+        if isinstance(node, nodes.Macro) or (isinstance(node, nodes.Name) and node.ctx != "load")
+    }
     used: set[str] = set()
     for name, tree in source.trees.items():
-        place = _place(source.file if name is None else name)
+        place, below = _place(source.file if name is None else name), source.below[name]
         try:
-            undeclared = meta.find_undeclared_variables(tree)
+            undeclared = names_read(tree, below)
         except TemplateSyntaxError as error:
             source.faults.append(place(_plainly(error), error.lineno))
             continue
         used |= undeclared
         if "event" not in stored:
-            source.faults += [place(message, line) for line, message in _event_fields(tree)]
-        source.faults += [place(message, line) for line, message in _fields_of_texts(tree, stored, environment)]
+            source.faults += [place(message, line) for line, message in _event_fields(below)]
+        source.faults += [place(message, line) for line, message in _fields_of_texts(below, stored, environment)]
         for unknown in sorted(undeclared - known - stored):
-            lines = [node.lineno for node in tree.find_all(nodes.Name) if node.name == unknown]
+            lines = [node.lineno for node in _of_kind(nodes.Name, below) if node.name == unknown]
             if unknown in environment.refused:
                 source.faults.append(place(f"`{unknown}` is a lookup: {_NO_LOOKUP}", min(lines, default=None)))
                 continue
             hint = (
                 did_you_mean(unknown, known)
-                or _hyphen(tree, unknown)
+                or _hyphen(below, unknown)
                 or did_you_mean(unknown, FUNCTIONS)
                 or f", {environment.kind} knows {', '.join(sorted(known))}"
             )
@@ -247,29 +282,31 @@ def _names(source: Source, environment: Sandbox) -> None:
     source.names = frozenset(used)
 
 
-def _hyphen(tree: nodes.Template, name: str) -> str:
+def _hyphen(below: Iterable[nodes.Node], name: str) -> str:
     """Return the hint for `payload.user-id`, which is a subtraction, if that explains the unknown name."""
-    for node in tree.find_all(nodes.Sub):
+    for node in _of_kind(nodes.Sub, below):
         left, right = chain_of(node.left), chain_of(node.right)
         if left and right and len(left) > 1 and right[0] == name:
             return f', and a key with a hyphen is written {".".join(map(str, left[:-1]))}["{left[-1]}-{name}"]'
     return ""
 
 
-def _event_fields(tree: nodes.Template) -> Iterator[tuple[int, str]]:
+def _event_fields(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str]]:
     """Yield the attributes of `event` that do not exist."""
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        chain = chain_of(node)
+    for node in below:
+        chain = _path_of(node)
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:
             hint = did_you_mean(str(chain[1]), EVENT_FIELDS) or f", it has {', '.join(sorted(EVENT_FIELDS))}"
             yield node.lineno, f"an event has no `{chain[1]}`{hint}"
 
 
-def _fields_of_texts(tree: nodes.Template, stored: Collection[str], environment: Sandbox) -> Iterator[tuple[int, str]]:
+def _fields_of_texts(
+    below: list[nodes.Node], stored: Collection[str], environment: Sandbox
+) -> Iterator[tuple[int, str]]:
     """Yield the reads of fields of strings, which have none. A call, such as `route.upper()`, is not a field."""
-    called = {id(call.node) for call in tree.find_all(nodes.Call)}
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        chain = chain_of(node)
+    called = {id(call.node) for call in _of_kind(nodes.Call, below)}
+    for node in below:
+        chain = _path_of(node)
         if chain is None or chain[:-1] not in _TEXTS or chain[0] in stored or id(node) in called:
             continue
         if isinstance(chain[-1], str):
@@ -280,8 +317,13 @@ def _fields_of_texts(tree: nodes.Template, stored: Collection[str], environment:
 
 def chains(source: Source) -> frozenset[tuple[object, ...]]:
     """Return every path that the templates read, such as `("payload", "order", "total")`, for messages."""
-    found = (chain_of(node) for tree in source.trees.values() for node in tree.find_all((nodes.Getattr, nodes.Getitem)))
+    found = (_path_of(node) for below in source.below.values() for node in below)
     return frozenset(chain for chain in found if chain is not None)
+
+
+def _path_of(node: nodes.Node) -> tuple[object, ...] | None:
+    """Return the path that a read of a field reads; None for other nodes, such as a name alone."""
+    return chain_of(node) if isinstance(node, nodes.Getattr | nodes.Getitem) else None
 
 
 def chain_of(node: nodes.Node) -> tuple[object, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, cast
 from jinja2 import nodes
 
 from router.core.rendering.checking import Source, chain_of
+from router.core.rendering.reads import assigns_to_event
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "contains"]
 
@@ -46,15 +47,13 @@ class Compared(NamedTuple):
 
 def comparisons(source: Source) -> list[Compared]:
     """Return the comparisons of a template with constants; none if the template assigns to `payload` or `event`."""
-    trees = source.trees
-    names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
-    if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
+    if assigns_to_event(source):
         return []
     found: list[Compared] = []
-    for name, tree in trees.items():
+    for name, below in source.below.items():
         file = source.file if name is None else name
-        for node in tree.find_all(nodes.Compare):
-            for each in _of(node):
+        for node in below:
+            for each in _of(node) if isinstance(node, nodes.Compare) else ():
                 place = f"{file}:{node.lineno}" if file else ""
                 found.append(each._replace(line=None if file else node.lineno, file=place))
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from router.core.rendering.checking import Fault
+from router.core.rendering.checking import Fault, Source, parse
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.values import Missing, text
@@ -127,9 +127,18 @@ def _compiled(source: str, sandbox: Sandbox) -> CompiledExpression:
     if is_template(source):
         raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
     try:
-        return CompiledExpression(f"{{{{ {source}\n}}}}", sandbox)
+        return CompiledExpression(_as_template(source), sandbox)
     except BrokenTemplateError as error:
         raise BrokenExpressionError(error.faults) from None
+
+
+def parse_expression(source: str, environment: TemplateEnvironment) -> Source:
+    """Parse an expression, as `parse` does with a template."""
+    return parse(_as_template(source), environment.expressions)
+
+
+def _as_template(source: str) -> str:
+    return f"{{{{ {source}\n}}}}"
 
 
 def _present(found: Any) -> Any:

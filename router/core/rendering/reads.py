@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from jinja2 import nodes
@@ -36,10 +36,9 @@ def fields_read(source: Source) -> list[Read]:
     payload`).
     """
     trees = source.trees
-    names = (node for tree in trees.values() for node in tree.find_all(nodes.Name))
-    if any(node.name in {"payload", "event"} and node.ctx != "load" for node in names):
-        return []  # the template assigns another value to the name
-    optional = {path for tree in trees.values() for path in _optional(tree)}
+    if assigns_to_event(source):
+        return []
+    optional = {path for below in source.below.values() for path in _optional(below)}
     found: dict[Path, Read] = {}
     for name, tree in trees.items():
         file = source.file if name is None else name
@@ -50,6 +49,12 @@ def fields_read(source: Source) -> list[Read]:
                 if always and not earlier.always:
                     found[path] = earlier._replace(always=True)
     return list(found.values())
+
+
+def assigns_to_event(source: Source) -> bool:
+    """Return whether a template assigns a value of its own to `payload` or `event`."""
+    names = (node for below in source.below.values() for node in below if isinstance(node, nodes.Name))
+    return any(node.name in {"payload", "event"} and node.ctx != "load" for node in names)
 
 
 def paths_read(source: Source) -> list[Path]:
@@ -96,16 +101,16 @@ def _always_evaluated(node: nodes.Node) -> list[nodes.Node] | None:
     return None
 
 
-def _optional(tree: nodes.Template) -> Iterator[Path]:
+def _optional(below: Iterable[nodes.Node]) -> Iterator[Path]:
     """Yield the paths that are optional in a template."""
-    for node in tree.find_all((nodes.Filter, nodes.Test)):
-        guards = isinstance(node, nodes.Filter) and node.name in _GUARDS
-        if guards or (isinstance(node, nodes.Test) and node.name in _TESTS):
-            path = _of_payload(node.node) if node.node is not None else None
+    for node in below:
+        if isinstance(node, nodes.Filter | nodes.Test):
+            guards = node.name in (_GUARDS if isinstance(node, nodes.Filter) else _TESTS)
+            path = _of_payload(node.node) if guards and node.node is not None else None
             if path is not None:
                 yield path
-    for compared in tree.find_all(nodes.Compare):
-        for operand in compared.ops:
-            path = _of_payload(operand.expr)
-            if operand.op in {"in", "notin"} and path is not None and isinstance(compared.expr, nodes.Const):
-                yield (*path, compared.expr.value)
+        elif isinstance(node, nodes.Compare):
+            for operand in node.ops:
+                path = _of_payload(operand.expr)
+                if operand.op in {"in", "notin"} and path is not None and isinstance(node.expr, nodes.Const):
+                    yield (*path, node.expr.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import FunctionType
 from typing import Any, Self, cast
 
 from jinja2 import Template, TemplateSyntaxError, nodes
@@ -21,6 +22,7 @@ from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.lenient import Lenient
 from router.core.rendering.sandbox.lookup_records import Record
 from router.core.rendering.sandbox.values import EventFields, MissingError, dotted, plain
+from router.core.rendering.trees import shape_of
 from router.errors import EventError, TemplateError
 from router.escaping import cut
 from router.events import Event
@@ -66,6 +68,7 @@ class TemplateEnvironment:
         self.lookups = frozenset(lookups)
         """The names of the configured lookups."""
         self._allowed = False
+        self._parsed: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def plain(self) -> Sandbox:
@@ -100,6 +103,7 @@ class TemplateEnvironment:
         """Return an environment of expressions that may use only these names, and no event."""
         sandbox = Lenient(self._zone)
         sandbox.names = frozenset(names)
+        sandbox.parsed = self._parsed
         return sandbox
 
     def escaping(self, escape: Callable[[str], str]) -> Sandbox:
@@ -110,10 +114,17 @@ class TemplateEnvironment:
     def with_lookups(self) -> TemplateEnvironment:
         """A copy of this environment for templates that may use lookups."""
         other = TemplateEnvironment(timezone=self._timezone, lookups=self.lookups)
-        other._allowed = True  # private access is allowed: `other` has the class of `self`
+        # private access is allowed: `other` has the class of `self`
+        other._allowed = True
+        other._parsed = self._parsed
         return other
 
+    def forget_trees(self) -> None:
+        """Free the syntax trees of all templates that were compiled. Only the checks of a configuration need them."""
+        self._parsed.clear()
+
     def _knowing(self, sandbox: Sandbox) -> Sandbox:
+        sandbox.parsed = self._parsed
         if self._allowed:
             sandbox.lookups = self.lookups
         else:
@@ -177,13 +188,19 @@ class Compiled:
         return found
 
     def _compile(self, tree: nodes.Template) -> Template:
+        codes = self._sandbox.codes
         try:
-            code = self._sandbox.compile(tree)
+            shape = shape_of(tree)
+            code = codes.get(shape.key)
+            if code is None:
+                code = codes[shape.key] = self._sandbox.compile(shape.tree)
         except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError) as error:
             raise BrokenTemplateError(
                 [Fault(f"it can't be compiled: {error}", getattr(error, "lineno", None))]
             ) from None
-        return Template.from_code(self._sandbox, code, {})
+        template = Template.from_code(self._sandbox, code, {})
+        cast("FunctionType", template.root_render_func).__globals__.update(shape.values)
+        return template
 
     def render(self, names: Names) -> str:
         """Return the text. Raises any error of the template."""

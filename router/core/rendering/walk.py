@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
@@ -65,13 +66,8 @@ class _Walk:
 
     def model(self, model: BaseModel, path: Path) -> Part:
         parts = {
-            name: self.part(
-                Annotated[info.annotation, None, *info.metadata],
-                getattr(model, name),
-                (*path, info.alias or name),
-                model,
-            )
-            for name, info in type(model).model_fields.items()
+            name: self.part(annotation, getattr(model, name), (*path, key), model, kind)
+            for name, key, annotation, kind in _fields(type(model))
         }
         changed = {name: part.value for name, part in parts.items() if part.value is not getattr(model, name)}
         makers = [(name, part.make) for name, part in parts.items() if part.make is not None]
@@ -79,8 +75,12 @@ class _Walk:
         static = copy({}) if changed else model
         return Part(static, _making(copy, makers) if makers else None)
 
-    def part(self, annotation: Any, value: Any, path: Path, model: BaseModel) -> Part:
-        kind, marker = kind_of(annotation)
+    def part(
+        self, annotation: Any, value: Any, path: Path, model: BaseModel, known: tuple[Any, Marker | None] | None = None
+    ) -> Part:
+        if type(value) in _UNMARKED:
+            return Part(value, None)
+        kind, marker = known or kind_of(annotation)
         if isinstance(marker, Json):
             return self._json(annotation, marker, value, path, model)
         if marker is not None and _marks(marker, value):
@@ -151,6 +151,17 @@ def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[s
 
 
 _UNIONS = (Union, UnionType)
+
+
+_UNMARKED = frozenset({bool, int, float, type(None)})
+"""The types of values that no marker concerns."""
+
+
+@lru_cache(maxsize=64)
+def _fields(model: type[BaseModel]) -> list[tuple[str, str, Any, tuple[Any, Marker | None]]]:
+    """Return for each field of a model its name, its key in the configuration, its type, and the `kind_of` this type."""
+    whole = {name: Annotated[info.annotation, None, *info.metadata] for name, info in model.model_fields.items()}
+    return [(name, model.model_fields[name].alias or name, kind, kind_of(kind)) for name, kind in whole.items()]
 
 
 def kind_of(annotation: Any) -> tuple[Any, Marker | None]:

@@ -8,8 +8,9 @@ everything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from router.core.conditions import paths
@@ -145,17 +146,27 @@ def _of_value(document: Any, schema: Mapping[str, Any], path: Path, test: Test) 
     if not fitting:
         return Refusal(None, None, what, _said(types), _cure(types, test))
     listed = _listed(schema, document)
-    if listed is not None:
-        meets = holding((Clause((), (test,)),))
-        if not any(map(meets, listed)):
-            allowed = ", ".join(map(shown, listed[:_MOST])) + (", …" if len(listed) > _MOST else "")
-            return Refusal(None, None, what, f"allows {allowed or 'nothing'}", _meant(listed, test))
+    if listed is not None and not any(map(_meeting(test), listed)):
+        allowed = ", ".join(map(shown, listed[:_MOST])) + (", …" if len(listed) > _MOST else "")
+        return Refusal(None, None, what, f"allows {allowed or 'nothing'}", _meant(listed, test))
     if test.operator == "contains" and fitting == ["array"] and "prefixItems" not in schema:
         elements = resolved(schema.get("items"), document)
         (wanted,) = test.wanted
         inner = None if elements is None else _of_value(document, elements, (*path, EACH), Test("eq", wanted))
         return inner and inner._replace(what=what, fact=f"{inner.fact} as its elements")
     return None
+
+
+def _meeting(test: Test) -> Callable[[Any], bool]:
+    """Return the function that returns whether a value meets a test."""
+    values = test.wanted if isinstance(test.wanted, tuple) else (test.wanted,)
+    return _meeting_values(test.operator, test.wanted, tuple(map(type, values)))
+
+
+@lru_cache(maxsize=100)
+def _meeting_values(operator: str, wanted: Any, _types: tuple[type, ...]) -> Callable[[Any], bool]:
+    """Return `_meeting`. The types are arguments because the cache takes 1, 1.0 and true for the same value."""
+    return holding((Clause((), (Test(operator, wanted),)),))
 
 
 def _listed(schema: Mapping[str, Any], document: Any) -> list[Any] | None:

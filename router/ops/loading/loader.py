@@ -210,7 +210,8 @@ def _finished_checks(draft: Draft, environment: TemplateEnvironment) -> frozense
     except ConfigError as error:
         error.files = files
         raise
-    look_around(draft)
+    look_around(draft, environment)
+    environment.forget_trees()
     return files
 
 

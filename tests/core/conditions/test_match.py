@@ -256,3 +256,20 @@ def test_what_is_shown_of_a_payload_is_bounded():
     assert reason.saw == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …"
     (reason,) = why(compile_match({"a": ["x" * 50] * 10}), {})
     assert len(reason.clause) == 200
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"severity": ["high", "low"], "order.total": {"gte": 5}},
+        {"a": {"regex": "x"}},
+        {"a": "ä"},
+        {"a": 2**60},
+        {"a": {"not": 1}},
+    ],
+)
+def test_only_the_schemas_of_simple_clauses_are_compiled_when_they_are_first_needed(match):
+    compiled = compile_match(match)
+
+    assert ("holds" in vars(compiled)) is (len(match) == 1)
+    assert compiled.holds({}) is ("not" in str(match))

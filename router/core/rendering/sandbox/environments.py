@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, tzinfo
 from functools import partial
+from types import CodeType
 from typing import Any, ClassVar, Self
 
 import markupsafe
@@ -34,6 +35,7 @@ from router.core.rendering.sandbox.filters import (
     strftime,
 )
 from router.core.rendering.sandbox.functions import FUNCTIONS
+from router.core.rendering.sandbox.generating import Generator
 from router.core.rendering.sandbox.lookup_records import Blank, Record
 from router.core.rendering.sandbox.textual import METHODS
 from router.core.rendering.sandbox.values import Missing, join, text
@@ -210,6 +212,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """True if a field that a record lacks is blank rather than missing."""
 
     concat = staticmethod(concat)
+    code_generator_class = Generator
     context_class = _Context
     loop = _Loop
     macro = _Macro
@@ -242,8 +245,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.marked, self.escaped = Markup, markupsafe.escape
         else:
             self.marked = self.escaped = str
-        self.compiled: dict[tuple[type, str], Any] = {}
-        """The templates that `Compiled.shared` has compiled, by class and text."""
+        self.compiled: dict[tuple[type, str], Any] = {}  # the templates of `Compiled.shared`, by class and text
+        self.codes: dict[tuple[object, ...], CodeType] = {}  # the code of compiled templates, by the key of their shape
+        self.parsed: dict[tuple[str, str], Any] = {}
+        """The parsed templates, by `kind` and text. The sandboxes of a `TemplateEnvironment` share them."""
         for name in _REMOVED:
             del self.globals[name]
         self.globals.update(FUNCTIONS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from router.config.models import PubSubConfig, StreamConfig
 from router.config.redis_url import database
 from router.core.matching import any_of, is_glob
+from router.core.rendering import TemplateEnvironment
 from router.errors import class_and_text
 from router.files import UnreadableError, others_may_write, resolve_path
 from router.ops.loading.checking.conditions import without_fields
@@ -33,13 +34,13 @@ _OPENING = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _CLOSING = "\u201c\u201d\u2018\u2019\u00ab\u00bb"
 
 
-def look_around(draft: Draft) -> None:
+def look_around(draft: Draft, environment: TemplateEnvironment) -> None:
     """Add the warnings and notes to a draft without errors."""
     _typographic_quotes(draft)
     _passwords(draft)
     _unused_sinks(draft)
     _unused_lookups(draft)
-    look_for_the_unreachable(draft)
+    look_for_the_unreachable(draft, environment)
     _broken_plugins(draft)
     _warnings_of_options(draft)
     _unknown_disabled_plugins(draft)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from router.config.models import PubSubConfig
 from router.core.matching import exactly
+from router.core.rendering import TemplateEnvironment
 from router.core.wiring.channel_sets import EVERY, meet
 from router.core.wiring.glob_slips import broken_class, regular_expression
 from router.core.wiring.reach import Reach
@@ -15,7 +16,7 @@ from router.ops.loading.checking.fields.match_fields import (
     look_at_matches,
     look_for_names_of_templates,
 )
-from router.ops.loading.checking.fields.template_fields import Use, look_for_absent_fields, templates_of
+from router.ops.loading.checking.fields.template_fields import Absences, Use, look_for_absent_fields, templates_of
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import did_you_mean
@@ -27,7 +28,7 @@ _MOST = 5
 """The maximum number of names in one message."""
 
 
-def look_for_the_unreachable(draft: Draft) -> None:
+def look_for_the_unreachable(draft: Draft, environment: TemplateEnvironment) -> None:
     """Add warnings about routes, schemas and sources that no event reaches, and notes about probable mistakes."""
     _slips_in_globs(draft)
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
@@ -37,9 +38,10 @@ def look_for_the_unreachable(draft: Draft) -> None:
         _sources_that_no_route_takes(draft)
     _schemas_without_events(draft, reach)
     look_at_contradictions(draft)
-    uses = [Use(draft, reach, number) for number in range(len(draft.routes))]
+    absences = Absences()
+    uses = [Use(draft, reach, number, absences) for number in range(len(draft.routes))]
     look_for_names_of_templates(draft, uses)
-    templates = templates_of(draft, uses)
+    templates = templates_of(draft, uses, environment)
     look_at_compared_values(draft, templates)
     if draft.schemas:
         look_at_matches(draft, uses)

@@ -43,7 +43,7 @@ _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url"
 _USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
 _CREDENTIAL = re.compile(r"[\w-]{16,}")
-_MIXED = re.compile(r"(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{16,}")
+_MIXED = re.compile(r"(?<![\w-])(?=[\w-]{16})(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]+")
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -64,6 +64,8 @@ class Concealment(msgspec.Struct):
     """The whole configuration, after it is read."""
     _hidden: dict[tuple[Path, int], list[tuple[int, int]]] | None = None
     """The start and end columns of each secret, by file and line."""
+    _searched: tuple[str, str] = ("", "")
+    """The line that was searched for credentials last, and the line without them."""
 
     def add(self, text: str, shown: str = HIDDEN, at: Scalar | None = None) -> None:
         """Hide a value.
@@ -97,13 +99,19 @@ class Concealment(msgspec.Struct):
             line = f"{line[:begin]}{HIDDEN}{line[end:]}"
             if caret > begin:
                 caret = max(begin, caret - (end - begin) + len(HIDDEN))
-        hidden = _without(without_credentials(line), near)
+        hidden = _without(self._without_credentials(line), near)
         if (
             hidden[:caret] != line[:caret]
         ):  # a secret before the place was replaced, so count from the end of the line if the end is unchanged
             same = hidden.endswith(line[caret:])
             caret = len(hidden) - len(line) + caret if same else len(hidden) - len(hidden.lstrip())
         return _framed(hidden, caret)
+
+    def _without_credentials(self, line: str) -> str:
+        """Return `without_credentials` of a line. A file of one line may have a thousand problems in that line."""
+        if self._searched[0] != line:
+            self._searched = line, without_credentials(line)
+        return self._searched[1]
 
     def _columns(self, mark: Mark) -> list[tuple[int, int]]:
         """Return the columns of the secrets in the line of a mark, counted from 0."""
@@ -132,9 +140,10 @@ class Concealment(msgspec.Struct):
 
 def _framed(line: str, caret: int) -> str:
     """Return a part of the line around a place, and below it a line with a caret at the place."""
-    line = "".join(sign if sign.isprintable() else " " if sign == "\t" else "?" for sign in line.rstrip())
+    line = line.rstrip()
     begin = max(0, min(caret - _LEFT, len(line) - _FRAME)) if len(line) > _FRAME else 0
-    shown = line[begin : begin + _FRAME]
+    part = line[begin : begin + _FRAME]
+    shown = "".join(sign if sign.isprintable() else " " if sign == "\t" else "?" for sign in part)
     if begin:
         shown = f"…{shown[1:]}"
     if begin + _FRAME < len(line):
@@ -191,6 +200,8 @@ def without_credentials(line: str) -> str:
     line = _USERINFO.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", line)
     line = _PATH.sub(lambda found: found[1] + _CREDENTIAL.sub(HIDDEN, found[2]), line)
     line = _MIXED.sub(HIDDEN, line)
+    if not _SECRET_PART.search(line):  # a quicker search, for long lines
+        return line
     return _SECRET_KEY.sub(lambda found: found[0] if "{" in found[2] else f"{found[1]}{HIDDEN}", line)
 
 

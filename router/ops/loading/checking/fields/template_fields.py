@@ -11,10 +11,12 @@ from pydantic import BaseModel
 from router.core.matching import exactly
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.checking import Source, parse
+from router.core.rendering.expressions import parse_expression
 from router.core.rendering.reads import Read, fields_read
 from router.core.rendering.sandbox.values import dotted
 from router.core.rendering.walk import Marker, Part, Path, walk
 from router.core.routing import SchemaRule
+from router.core.validation import Schema
 from router.core.wiring.channel_sets import meet
 from router.core.wiring.reach import Reach, globs_of
 from router.core.wiring.schema_fields import Absent, absent
@@ -22,19 +24,34 @@ from router.ops.loading.checking import compiling
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, quoted
 from router.ops.loading.reading.problems import did_you_mean
-from router.options import TemplateFile, is_template
+from router.options import is_template
 
 _MOST = 10
 """The maximum number of names of fields in one message."""
 
 
+class Absences:
+    """The fields that schemas lack, each looked for once. A thousand routes may read the same field."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Absent | None] = {}
+
+    def absent(self, schema: Schema, path: tuple[object, ...]) -> Absent | None:
+        """Return `schema_fields.absent` of a schema."""
+        key = (id(schema), path, *map(type, path))  # the types, because 1 == 1.0 == True
+        if key not in self._known:
+            self._known[key] = absent(schema.document, path)
+        return self._known[key]
+
+
 class Use:
     """A route by which a template or a condition is used."""
 
-    def __init__(self, draft: Draft, reach: Reach, number: int) -> None:
+    def __init__(self, draft: Draft, reach: Reach, number: int, absences: Absences) -> None:
         self._draft = draft
         self._reach = reach
         self._number = number
+        self.absent = absences.absent
 
     @property
     def route(self) -> str:
@@ -95,29 +112,20 @@ def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> N
             _judge(read, template, draft)
 
 
-def templates_of(draft: Draft, uses: Sequence[Use]) -> Collection[TemplateUses]:
+def templates_of(draft: Draft, uses: Sequence[Use], environment: TemplateEnvironment) -> Collection[TemplateUses]:
     """Return the templates and expressions of sinks and routes, each with all routes that use it.
 
-    `uses` are the routes, in their order.
+    `uses` are the routes, in their order. `environment` is that in which the templates were compiled.
     """
     elsewhere, written = _sinks_reached_otherwise(draft), draft.routes_by_id()
-    sandbox = TemplateEnvironment(timezone=draft.timezone).plain
     own_texts = {name: _texts(sink.config.options) for name, sink in draft.sinks.items() if sink.config is not None}
-    parsed: dict[str, Source] = {}
     found: dict[int, TemplateUses] = {}
-
-    def source_of(text: str) -> Source:
-        if isinstance(text, TemplateFile):  # equal texts of files may include different files
-            return parse(text, sandbox)
-        if text not in parsed:
-            parsed[text] = parse(text, sandbox)
-        return parsed[text]
 
     def add(node: Node | None, text: str, use: Use, *, only_here: bool, expression: bool = False) -> None:
         if node is None:
             return
         if id(node) not in found:
-            source = source_of(_expression(text) if expression else text)
+            source = parse_expression(text, environment) if expression else parse(text, environment.plain)
             found[id(node)] = TemplateUses(node, source, [], only_here, expression)
         found[id(node)].uses.append(use)
 
@@ -151,11 +159,6 @@ def templates_of(draft: Draft, uses: Sequence[Use]) -> Collection[TemplateUses]:
             elif host.only_if is not None:
                 add(sink.keys.get("only_if"), host.only_if, use, only_here=only_here, expression=True)
     return found.values()
-
-
-def _expression(source: str) -> str:
-    """Return an expression as a template."""
-    return f"{{{{ {source}\n}}}}"
 
 
 def _sinks_reached_otherwise(draft: Draft) -> set[str]:
@@ -206,7 +209,7 @@ def absent_in_all(path: Sequence[object], use: Use) -> list[Absent] | None:
     """Return for each schema of a use why it lacks a field; None if some event may have the field."""
     if use.schemas is None:
         return None
-    found = [absent(rule.schema.document, path) for rule in use.schemas if rule.schema is not None]
+    found = [use.absent(rule.schema, tuple(path)) for rule in use.schemas if rule.schema is not None]
     return [each for each in found if each is not None] if None not in found else None
 
 
