@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from router.events import TEXT, Event, json_line, json_lines, text, timestamp
@@ -52,6 +52,12 @@ def test_times_always_have_six_decimals_and_are_utc():
         "2026-01-02T03:04:05.000001Z",
         "2026-01-02T03:04:05.000000Z",
     ]
+
+
+@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-2)), timezone(timedelta(0))])))
+def test_times_are_written_as_isoformat_writes_them(at):
+    assume(at.year < 9999)  # two hours later is no datetime
+    assert timestamp(at) == at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def test_big_integers_stand_as_published():

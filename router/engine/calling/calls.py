@@ -94,7 +94,8 @@ class Caller:
         results = await self._deliver(batch)
         if results is None:
             return None
-        if isinstance(results, str) or not isinstance(results, Sequence) or len(results) != len(batch):
+        # `list` comes first because the check for an abstract class takes longer.
+        if isinstance(results, str) or not isinstance(results, list | Sequence) or len(results) != len(batch):
             raise PluginError(
                 f"deliver_batch returned {type(results).__name__} instead of one result for each of its events"
             )

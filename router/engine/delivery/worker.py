@@ -196,20 +196,16 @@ class SinkWorker:
             if slot.events or slot.kept:  # the sink is at fault, or these took no part in the probe
                 size = size_of(slot.take_up())
             else:
-                size = await self._take(slot)
+                most = self._most if self._gate.ticket is not None else await self._admitted()
+                slot.events, size = await self.line.take(most)
+                if self._max_wait and len(slot.events) < most:
+                    size += await slot.wait(self._wait_for_more(slot))
             slot.events = await self._attempt(slot, slot.events, size)
 
-    async def _take(self, slot: Slot) -> int:
-        """Fill the slot when attempts may begin; return the bytes of its deliveries. A probe needs only one delivery."""
-        most = self._most
-        if self._gate.ticket is None:
-            await self._gate.passable()
-            if self._gate.ticket is None:
-                most = 1
-        slot.events, size = await self.line.take(most)
-        if self._max_wait and len(slot.events) < most:
-            size += await slot.wait(self._wait_for_more(slot))
-        return size
+    async def _admitted(self) -> int:
+        """Wait until an attempt may begin; return the largest number of deliveries to take for it: one for a probe."""
+        await self._gate.passable()
+        return 1 if self._gate.ticket is None else self._most
 
     async def _wait_for_more(self, slot: Slot) -> int:
         """Fill the slot's batch for at most `batch.max_wait` seconds; return the bytes that were added."""

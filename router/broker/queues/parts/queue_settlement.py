@@ -16,7 +16,7 @@ from router.core.accounts.records import pack
 from router.errors import Reason
 from router.events import Event, Outcome
 
-PAUSE = 0.005
+PAUSE = 0.01
 """The minimum number of seconds between two reports to Redis. A report costs about the same for one outcome as for ten."""
 
 
