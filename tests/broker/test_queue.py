@@ -91,6 +91,37 @@ async def test_outcomes_that_follow_each_other_quickly_are_reported_together(red
     assert reports() == 2
 
 
+async def test_few_outcomes_wait_for_more_before_they_are_reported(redis_server, line, monkeypatch):
+    monkeypatch.setattr(queue_settlement, "PAUSE", 0.02)
+    monkeypatch.setattr(queue_settlement, "LONGEST_PAUSE", PATIENCE)
+    monkeypatch.setattr(queue_settlement, "FEW", 3)
+    one = line(redis_server.url)
+    one.put(*numbered(4))
+    events = [(await one.take(1))[0] for _ in range(4)]
+    redis_server.do("CONFIG", "RESETSTAT")
+    one.deliver(events[:1])
+    for _ in range(3):
+        await asyncio.sleep(0)  # its report is under way
+    one.deliver(events[1:2])
+    await until(lambda: redis_server.do("XLEN", STREAM) == 3)
+    await stays(lambda: redis_server.do("XLEN", STREAM) == 3, 0.2)
+    one.deliver(events[2:])
+    await until(lambda: redis_server.do("XLEN", STREAM) == 0)
+    assert redis_server.do("INFO", "commandstats")["cmdstat_xack"]["calls"] == 2
+
+
+async def test_a_shutdown_does_not_wait_for_more_outcomes(redis_server, line, monkeypatch):
+    monkeypatch.setattr(queue_settlement, "LONGEST_PAUSE", 2 * PATIENCE)
+    one = line(redis_server.url)
+    one.put(*numbered(2))
+    events = [(await one.take(1))[0] for _ in range(2)]
+    one.deliver(events[:1])
+    await until(lambda: redis_server.do("XLEN", STREAM) == 1)
+    one.deliver(events[1:])
+    await one.queue.settled()
+    assert redis_server.do("XLEN", STREAM) == 0
+
+
 async def test_each_outcome_is_counted_with_its_reason(redis_server, line):
     one = line(redis_server.url)
     one.put(*numbered(4))

@@ -19,6 +19,14 @@ from router.events import Event, Outcome
 PAUSE = 0.01
 """The minimum number of seconds between two reports to Redis. A report costs about the same for one outcome as for ten."""
 
+FEW = 32
+"""The number of outcomes below which a report waits for more outcomes, up to `LONGEST_PAUSE`. A killed router delivers the
+events of unreported outcomes again, so more outcomes do not wait longer than `PAUSE`.
+"""
+
+LONGEST_PAUSE = 0.02
+"""The maximum number of seconds between two reports while there are outcomes to report."""
+
 
 class _Part(msgspec.Struct, eq=False):
     """The receipt of a delivery that was split off another one. Other receipts of the queue are entry ids."""
@@ -46,7 +54,8 @@ def entry_of(event: Event) -> bytes:
 class Settlement:
     """Collects outcomes and sends them to Redis in batches; a batch without an answer is sent again.
 
-    An outcome after a quiet time is sent at once. Outcomes that follow within `PAUSE` are sent together.
+    An outcome after a quiet time is sent at once. Outcomes that follow within `PAUSE` are sent together. Fewer than `FEW`
+    outcomes wait longer, up to `LONGEST_PAUSE`, unless the router shuts down or a delivery is deferred.
 
     `put_off` is called when a delivery was added to the delayed ones. `overriding` are the routes that override options
     of the sink.
@@ -137,19 +146,33 @@ class Settlement:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self.flush()
+                await self._report()
             except Exception as error:  # noqa: BLE001  # after any error the outcomes are sent again
                 self._changed.set()
                 await asyncio.sleep(health.failed(error, "settle"))
             else:
                 health.succeeded("settle")
-                await asyncio.sleep(PAUSE)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait until the next outcomes may be reported."""
+        waited = 0.0
+        while waited < LONGEST_PAUSE:
+            await asyncio.sleep(PAUSE)
+            waited += PAUSE
+            collected = sum(len(ids) for ids, _ in self._done.values())
+            if not 0 < collected < FEW or self._deferred or self._context.ending.begun:
+                return
 
     async def flush(self) -> None:
         """Send all outcomes. After an error they stay collected, to be sent again. Raises redis-py's errors."""
-        while self._done:
-            counter, (ids, size) = next(iter(self._done.items()))
-            del self._done[counter]
+        while self._done or self._deferred:
+            await self._report()
+
+    async def _report(self) -> None:
+        """Send outcomes as `flush` does, but outcomes that follow during a report to Redis wait for the next one."""
+        for counter in list(self._done):
+            ids, size = self._done.pop(counter)
             self._sending = True
             try:
                 await self._settle(counter, ids, size)
