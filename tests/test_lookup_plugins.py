@@ -50,19 +50,19 @@ def config(tmp_path, options):
     ("arguments", "extra", "said"),
     [
         ('"http", crm', "", "lookup type 'http' is taken: the router registered it"),
-        ('"a b", crm', "", "its name must be 1 to 64 of the letters"),
+        ('"a b", crm', "", "the name of a type must have 1 to 64 characters"),
         ('"crm", 5', "", "5 is neither a function nor a class"),
-        ('"crm", X', "class X: pass", "class X has no `fetch_many`"),
+        ('"crm", X', "class X: pass", "class X has no method `fetch_many`"),
         ('"crm", crm, options=int', "", "`options` must be a subclass of LookupOptions, not <class 'int'>"),
         (
             '"crm", crm, options=X',
             "class X(LookupOptions):\n    ttl: int",
-            "its option `ttl` has the same name as a key of the router",
+            "the option `ttl` has the same name as a key of the router",
         ),
         (
             '"crm", crm, options=X',
             "class X(LookupOptions):\n    base: 'Unknown'",
-            "an option of class X has the type `Unknown`, which is unknown: define or import it",
+            "an option of class X has the type `Unknown`, which is not defined: define or import this type",
         ),
         (
             '"crm", crm, option=X',
@@ -72,10 +72,14 @@ def config(tmp_path, options):
         (
             '"crm", crm, options=X',
             "class X(LookupOptions):\n    json: str",
-            "its option `json` has the name of an attribute of LookupOptions: rename it, or write `json_: …",
+            "the option `json` has the same name as an attribute of LookupOptions: rename the option, or write `json_: …",
         ),
-        ('"crm", x', "def x(key): pass", "`x(key)` (plugins/crm.py, line 11) takes (key, options)"),
-        ('"crm", X', "class X:\n    def fetch_many(self): pass", "takes (self, keys): give it these parameters"),
+        (
+            '"crm", x',
+            "def x(key): pass",
+            "`x(key)` (plugins/crm.py, line 11) has the wrong parameters: it must take (key, options)",
+        ),
+        ('"crm", X', "class X:\n    def fetch_many(self): pass", "has the wrong parameters: it must take (self, keys)"),
     ],
 )
 def test_a_registration_that_can_not_work_is_refused(tmp_path, arguments, extra, said):

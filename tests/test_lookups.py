@@ -218,7 +218,7 @@ async def test_a_changed_file_is_in_force_for_the_next_delivery_and_a_broken_one
         write("id,nom\n42,Jeanne,x\n")
         await router.until(lambda: broken in router.process.err)
         [warning] = status(router)["warnings"]
-        assert warning == "lookup user: users.csv:2: this row has 3 fields, and the first line names 2 columns"
+        assert warning == "lookup user: users.csv:2: this row has 3 fields, but the first line names 2 columns"
         await said("42 Jane", "42 Joan", "42 Joan")
         write("id,name\n42,Jeanne\n")
         await router.until(lambda: "the lookup works again" in router.process.err)

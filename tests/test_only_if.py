@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE
 
 SOURCES = {"web": {"type": "pubsub", "channels": ["notification"]}}
 WANTS = "on(payload.wants, true)"
-SAID = "only_if: on(): the value is none of yes, no, true, false, 1, 0, on and off"
+SAID = "only_if: on(): the value must be yes, no, true, false, 1, 0, on or off"
 
 
 def log_sink(name="audit", **keys):

@@ -102,7 +102,10 @@ def test_a_file_of_the_same_name_is_loaded_and_the_folder_named(plugins):
     assert loaded.sinks["pager"].origin == str(file)
     failed = failure(loaded)
     assert failed.path == folder
-    assert failed.error == "pager.py is in the same folder and is loaded instead: remove or rename one of the two"
+    assert (
+        failed.error
+        == "pager.py in the same folder has the same name and is loaded instead: remove or rename one of the two"
+    )
 
 
 # Who may change them.
@@ -203,8 +206,8 @@ def test_nothing_but_modules_and_packages_can_be_imported(plugins, name):
         ({"__init__.py": INIT.replace(".options", ".option")}, "there is neither option.py nor option/__init__.py in "),
         ({"__init__.py": INIT.replace(".options", ".option")}, "/plugins/pager (__init__.py, line 4)"),
         ({"wire/__init__.py": None}, "there is neither wire.py nor wire/__init__.py in "),
-        ({"sending.py": "from options import PagerOptions\n"}, "No module named 'options' (sending.py, line 1); a plugin of several modules"),
-        ({"sending.py": "import pager.options\n"}, "No module named 'pager' (sending.py, line 1); a plugin of several modules"),
+        ({"sending.py": "from options import PagerOptions\n"}, "No module named 'options' (sending.py, line 1); put a plugin with several modules into a folder"),
+        ({"sending.py": "import pager.options\n"}, "No module named 'pager' (sending.py, line 1); put a plugin with several modules into a folder"),
         ({"sending.py": "from ...options import PagerOptions\n"}, "beyond top-level package (sending.py, line 1)"),
         ({"__init__.py": "from . import hooks\n", "hooks.py": INIT}, "no function of __init__.py is marked with `@hookimpl`"),
     ],
@@ -228,7 +231,7 @@ def test_a_file_that_has_its_helper_beside_it_is_told_to_be_a_folder(plugins, li
     drop_in(plugins, "x = 1\n", "_helper.py").rename(plugins / "helper.py")
     (error,) = [plugin.error for plugin in load(plugins).failures if plugin.name == "pager"]
     assert (error or "").endswith(
-        "(line 1); a plugin of several modules is a folder with an __init__.py, and they are imported as `from .name import …`"
+        "(line 1); put a plugin with several modules into a folder with an __init__.py, and import them with `from .name import …`"
     )
 
 

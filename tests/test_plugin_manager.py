@@ -109,7 +109,10 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         ("\n\nraise RuntimeError('broken')\n", "RuntimeError: broken (line 3)"),
         ("import sys\nsys.exit(3)\n", "SystemExit"),
         ("class Panic(BaseException): ...\n\nraise Panic('all is lost')\n", "Panic: all is lost (line 3)"),
-        ("def register_sinks(register):\n    register('a', print)\n", "`register_sinks` lacks `@hookimpl`"),
+        (
+            "def register_sinks(register):\n    register('a', print)\n",
+            "the function `register_sinks` is not marked as a hook",
+        ),
         (
             "def helper(): ...\n",
             "no function is marked with `@hookimpl`; the hooks are register_lookups, register_sinks",
@@ -125,11 +128,11 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         ),
         (
             SINK + "    register('a', sink, batch=10)\n",
-            "sink type 'a': `batch` is for classes with the method `deliver_batch`: remove `batch`, or register such a class",
+            "sink type 'a': only classes with the method `deliver_batch` can have `batch`: remove `batch`, or register such a class",
         ),
         (
             SINK + "    register('a', type('A', (), {'deliver': lambda self, event, options: None}), batch=10)\n",
-            "`batch` is for classes with the method `deliver_batch`",
+            "only classes with the method `deliver_batch` can have `batch`",
         ),
         (SINK + "    register('a', 42)\n", "neither a function nor a class"),
         (SINK + "    register('a', sink, queue='disk')\n", "'memory' or 'redis'"),
@@ -139,21 +142,21 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         (SINK + "    register('a', sink, options=dict)\n", "subclass of SinkOptions"),
         (SINK + "    register('a', sink, execution='rocket')\n", "'process'"),
         (SINK + "    register('a', sink, execution='process')\n", "plain functions"),
-        (SINK + "    register('', sink)\n", "its name must be 1 to 64"),
-        (SINK + "    register('two words', sink)\n", "its name must be 1 to 64"),
+        (SINK + "    register('', sink)\n", "the name of a type must have 1 to 64 characters"),
+        (SINK + "    register('two words', sink)\n", "the name of a type must have 1 to 64 characters"),
         (SINK + "    register('all', sink)\n", "and not `all`"),
         (
             GOOD.replace("number", "timeout").replace('"pager"', '"a"'),
-            "its option `timeout` has the same name as a key of the router",
+            "the option `timeout` has the same name as a key of the router",
         ),
         (
             GOOD.replace("str", "'Unknown'").replace('"pager"', '"a"'),
-            "sink type 'a': an option of class PagerOptions has the type `Unknown`, which is unknown: define or import it",
+            "sink type 'a': an option of class PagerOptions has the type `Unknown`, which is not defined: define or import this type",
         ),
         *(
             (
                 GOOD.replace("number", name).replace('"pager"', '"a"'),
-                f"sink type 'a': its option `{name}` has the name of an attribute of SinkOptions: rename it, or write `{name}_: …",
+                f"sink type 'a': the option `{name}` has the same name as an attribute of SinkOptions: rename the option, or write `{name}_: …",
             )
             for name in ("json", "copy")
         ),
@@ -168,11 +171,11 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         ),
         (
             SINK.replace("(event, options)", "(event)") + "    register('a', sink)\n",
-            "ValueError: sink type 'a': `sink(event)` (plugins/broken.py, line 3) takes (event, options), and `context` as a third",
+            "ValueError: sink type 'a': `sink(event)` (plugins/broken.py, line 3) has the wrong parameters: it must take (event, options), and may take `context` as a third parameter",
         ),
         (
             SINK + "    register('a', type('A', (), {'deliver_batch': lambda self, batch, options: None}))\n",
-            "`<lambda>(self, batch, options)` (plugins/broken.py, line 7) takes (self, batch): give it these parameters",
+            "`<lambda>(self, batch, options)` (plugins/broken.py, line 7) has the wrong parameters: it must take (self, batch)",
         ),
     ],
 )
@@ -257,7 +260,7 @@ def test_a_plugin_that_blocks_while_it_loads_is_interrupted_and_named(folder, mo
     plugins = load(folder)
     failed = failure(plugins)
     assert failed.name == "slow"
-    assert "TooSlowError: it takes longer than 1.5 s to load" in (failed.error or "")
+    assert "TooSlowError: the plugin takes longer than 1.5 s to load" in (failed.error or "")
     assert line is None or f"(line {line})" in (failed.error or "")
     assert "pager" in plugins.sinks
 

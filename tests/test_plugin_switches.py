@@ -108,7 +108,10 @@ def test_a_type_of_a_plugin_that_is_switched_off_names_the_cure(tmp_path):
 def test_a_type_with_another_name_than_its_plugin_names_what_is_switched_off(tmp_path, folder, trace):
     drop_in(folder, trace)
     (message,) = faults(tmp_path, "beeper", "[chat, pager]")
-    assert "`plugins.disable` switches off chat, pager: if the type belongs there, remove the plugin from it" in message
+    assert (
+        "`plugins.disable` switches off chat, pager: if the type belongs to one of these plugins, remove the plugin from the list"
+        in message
+    )
 
 
 def test_a_name_that_no_plugin_has_is_a_warning(tmp_path):
@@ -139,8 +142,11 @@ async def test_a_process_loads_no_plugin_but_its_own(tmp_path, folder, trace):
     [
         ("requires_api = 1", None),
         ("requires_api: int = 1", None),
-        ("from router.api import NewThing\nrequires_api = 2", "ValueError: it requires version 2 of the plugin API"),
-        ("requires_api = 1 + 1", "it requires version 2 of the plugin API"),
+        (
+            "from router.api import NewThing\nrequires_api = 2",
+            "ValueError: the plugin requires version 2 of the plugin API",
+        ),
+        ("requires_api = 1 + 1", "the plugin requires version 2 of the plugin API"),
         ("requires_api = '1'", "such as 1, not '1'"),
         ("requires_api = True", "such as 1, not True"),
         ("requires_api = 0", "such as 1, not 0"),
@@ -174,4 +180,4 @@ def test_a_package_for_a_newer_api_is_refused_before_it_is_imported(tmp_path, tr
     monkeypatch.syspath_prepend(tmp_path)
     (failed,) = load_plugins().failures
     assert (failed.name, failed.origin) == ("newer", "package newer")
-    assert "it requires version 3 of the plugin API" in failed.error
+    assert "the plugin requires version 3 of the plugin API" in failed.error

@@ -93,7 +93,7 @@ async def test_a_dead_letter_that_is_shown_is_not_said_to_be_kept(redis_server, 
     wrong = '/user_id type: "42" is not of type "integer"'
     assert router.process.out.splitlines() == [
         f"{shown} (schema), not kept: {missing}; {wrong}",
-        f"{shown} (decode), not kept: not JSON: this ends too early, at line 1, column 2",
+        f"{shown} (decode), not kept: not JSON: the JSON ends too early, at line 1, column 2",
         f"{shown} (schema), not kept: {missing}",
     ]
     assert "rejected" not in re.sub(r'\{[^{}]*"event":"stopped".*', "", router.process.err), "once is enough"

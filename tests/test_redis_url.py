@@ -44,8 +44,8 @@ def test_a_sound_url_has_no_fault(url):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        (f"http://{SECRET}", "begins with redis://, rediss:// or unix://"),
-        (f"{SECRET}:6379", "begins with redis://, rediss:// or unix://"),
+        (f"http://{SECRET}", "begin with redis://, rediss:// or unix://"),
+        (f"{SECRET}:6379", "begin with redis://, rediss:// or unix://"),
         (f"redis://:{SECRET}#x@cache", "a `#` in the user name or the password as %23"),
         (f"redis://:a{SECRET}@cache#", "`#` is written %23"),
         (f"redis://:{SECRET}/x@cache", "a `/` in the user name or the password as %2F"),
@@ -59,14 +59,14 @@ def test_a_sound_url_has_no_fault(url):
         (f"redis://:{SECRET}@cache:65536", "a number from 1 to 65535"),
         (f"redis://:{SECRET}@[::1", "write an IPv6 address in brackets"),
         (f"redis://:{SECRET}@", "the host is missing"),
-        (f"redis://:{SECRET}@cache/first", "the `/` must be followed by the database"),
+        (f"redis://:{SECRET}@cache/first", "the number of the database must follow the `/`"),
         (f"redis://:{SECRET}@cache?db=-1", "`db` must be the number of the database"),
         (f"redis://:{SECRET}@cache?db=", "`db` must be the number of the database"),
         (f"redis://:{SECRET}@cache?socket_timeout=5s", "a number of seconds"),
         (f"redis://:{SECRET}@cache?sokcet_timeout=3", "unknown option 'sokcet_timeout'"),
         (f"redis://:{SECRET}@cache?ssl_ca_certs=x", "unknown option 'ssl_ca_certs'"),
         (f"redis://:{SECRET}@cache?db=1&db=2", "twice"),
-        ("unix://", "needs the path"),
+        ("unix://", "the path of the socket is missing"),
     ],
 )
 def test_a_fault_is_named_without_the_password(url, said):

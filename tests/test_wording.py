@@ -39,7 +39,7 @@ NOUNS = [
 ]
 ALWAYS_MANY = {
     # More than one by what stands before it in the code.
-    "bytes are over max_bytes",
+    "bytes, but max_bytes is",
     "bytes, more than a datagram",
     "bytes, the limit for",
     "bytes, but the server accepts at most",

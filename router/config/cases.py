@@ -63,28 +63,31 @@ class CaseModel(BaseModel):
 class CaseEvent(CaseModel):
     """The event that a test sends through the configuration."""
 
-    channel: Text = Field(description="the channel, stream or list on which it arrives")
+    channel: Text = Field(description="name the channel, stream or list on which the event arrives")
     source: str | None = Field(
-        None, description="the source that receives it; default: the first that reads the channel"
+        None, description="the source that receives the event; default: the first source that reads the channel"
     )
     payload: Any = Field(
         None, description="the published message: a string is published unchanged, anything else is encoded as JSON"
     )
     file: Text | None = Field(
-        None, description="a file with the published message, relative to this file; instead of `payload`"
+        None,
+        description="the path of a file that holds the published message, relative to this file; replaces `payload`",
     )
     headers: dict[str, str] = Field(default_factory=dict, description="the other fields of a stream entry")
     at: CaseTime | None = Field(
         None,
-        description="when it was received: RFC 3339, or +10m after the start; default: the time of the test's clock",
+        description="the time of receipt: RFC 3339, or +10m after the start; default: the time of the test's clock",
     )
 
     @model_validator(mode="after")
     def _one_payload(self) -> CaseEvent:
         if {"payload", "file"} <= self.model_fields_set:
-            raise ValueError("`payload` and `file` exclude each other; keep one")
+            raise ValueError("`payload` and `file` can't be used together; keep one of them")
         if not {"payload", "file"} & self.model_fields_set:
-            raise ValueError("`payload` is required: what was published, or `file`, a file that contains it")
+            raise ValueError(
+                "`payload` or `file` is required: write the published message, or the path of a file that holds it"
+            )
         return self
 
 
@@ -92,27 +95,29 @@ class Expected(CaseModel):
     """The expectations of a test about its event. Results without an expectation are ignored, except failures."""
 
     sinks: list[str] | None = Field(
-        None, description="exactly the sinks that deliver; a sink with two deliveries is listed twice"
+        None, description="all sinks that deliver, and no others; a sink with two deliveries is listed twice"
     )
     not_sinks: list[str] | None = Field(None, description="sinks that do not deliver")
-    routes: list[str] | None = Field(None, description="exactly the routes that take the event")
-    to: dict[str, Texts] | None = Field(None, description="by sink: exactly the addresses")
-    text: dict[str, Texts] | None = Field(None, description="by sink: the text of a delivery, exactly")
-    contains: dict[str, Texts] | None = Field(None, description="by sink: parts of the text of one delivery")
-    thread: dict[str, Texts] | None = Field(None, description="by sink: the key `thread` of a delivery")
-    update: dict[str, Texts] | None = Field(None, description="by sink: the key `update` of a delivery")
-    suppressed: dict[str, str] | None = Field(None, description="by sink: the reason why a delivery is suppressed")
-    dead: dict[str, str] | None = Field(
-        None, description="by sink: the reason why a delivery becomes a dead letter before any attempt"
+    routes: list[str] | None = Field(None, description="all routes that take the event, and no others")
+    to: dict[str, Texts] | None = Field(None, description="for each sink: all addresses, and no others")
+    text: dict[str, Texts] | None = Field(None, description="for each sink: the whole text of a delivery")
+    contains: dict[str, Texts] | None = Field(None, description="for each sink: parts of the text of one delivery")
+    thread: dict[str, Texts] | None = Field(None, description="for each sink: the key `thread` of a delivery")
+    update: dict[str, Texts] | None = Field(None, description="for each sink: the key `update` of a delivery")
+    suppressed: dict[str, str] | None = Field(
+        None, description="for each sink: the reason why a delivery is suppressed"
     )
-    rejected: bool | str | None = Field(None, description="the event is rejected: true, or the reason")
-    unmatched: bool | None = Field(None, description="true: no route takes the event")
+    dead: dict[str, str] | None = Field(
+        None, description="for each sink: the reason why a delivery becomes a dead letter before any attempt"
+    )
+    rejected: bool | str | None = Field(None, description="true if the event is rejected for any reason, or the reason")
+    unmatched: bool | None = Field(None, description="true if no route takes the event")
 
     @model_validator(mode="after")
     def _something(self) -> Expected:
         if all(value is None for _, value in self):
             raise ValueError(
-                f"`expect` is empty, so the test would always pass; name one of {', '.join(type(self).model_fields)}"
+                f"`expect` is empty, so the test would always pass; write at least one of {', '.join(type(self).model_fields)}"
             )
         return self
 
@@ -121,19 +126,19 @@ class StepConfig(CaseModel):
     """A step of a test with several events."""
 
     at: CaseTime | None = Field(None, description="the time of the test's clock: RFC 3339, or +10m after the start")
-    event: CaseEvent = Field(description="the event: {channel, payload}")
-    expect: Expected = Field(description="the expected result")
+    event: CaseEvent = Field(description="write the event: {channel, payload}")
+    expect: Expected = Field(description="write the expected result")
 
 
 class CaseConfig(CaseModel):
     """An entry of `tests`: `event` and `expect`, or `steps`."""
 
-    name: Text = Field(description="the name of the test, unique")
+    name: Text = Field(description="give the test a unique name")
     event: CaseEvent | None = Field(None, description="the event: {channel, payload}")
     expect: Expected | None = Field(None, description="the expected result")
     lookups: dict[str, dict[str, dict[str, Any] | None]] = Field(
         default_factory=dict,
-        description="the records that the lookups find, by lookup and by rendered key; no other records exist",
+        description="for each lookup: the records that it finds, by their rendered keys; no other records exist",
     )
     steps: Annotated[list[StepConfig], Field(min_length=1)] | None = Field(
         None, description="several events in sequence, instead of `event` and `expect`"
@@ -142,7 +147,9 @@ class CaseConfig(CaseModel):
     @model_validator(mode="after")
     def _one_form(self) -> CaseConfig:
         if self.steps is not None and (self.event is not None or self.expect is not None):
-            raise ValueError("`steps` replaces `event` and `expect`; keep one")
+            raise ValueError(
+                "`steps` can't be used together with `event` or `expect`; remove `steps`, or move `event` and `expect` into a step"
+            )
         if self.steps is None and (self.event is None or self.expect is None):
             missing = "event" if self.event is None else "expect"
             raise ValueError(f"a test needs `event` and `expect`, or `steps`; `{missing}` is missing")

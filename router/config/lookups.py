@@ -29,41 +29,44 @@ Missing = Literal["dead-letter", "suppress", "empty"]
 class LookupKeys(Model):
     """The keys of the configuration of every lookup."""
 
-    type: str = Field(description="where the records come from")
-    ttl: Duration = Field(60.0, description="how long a record, or its absence, is cached")
+    type: str = Field(description="write redis-hash, file, http, or the type that a plugin registers")
+    ttl: Duration = Field(60.0, description="how long a record is cached; a key without a record is cached as long")
     missing: Missing = Field(
         "dead-letter",
-        description="what happens to a delivery if there is no record; `empty`: the fields of the record are empty",
+        description="what happens to a delivery if its record does not exist; with `empty`, the delivery is made with empty fields",
     )
 
 
 _Key = Annotated[str, StringConstraints(min_length=1)]
-_KEY = "a template that gives the key of the record: user:{{ payload.user_id }}"
+_KEY = "write a template that gives the key of the record, such as user:{{ payload.user_id }}"
 
 
 class RedisHashConfig(LookupKeys):
     """The configuration of a lookup whose records are hashes in Redis."""
 
-    type: Literal["redis-hash"] = Field(description="where the records come from")
+    type: Literal["redis-hash"] = Field(description="write redis-hash, file, http, or the type that a plugin registers")
     key: _Key = Field(description=_KEY)
-    url: ServerUrl | None = Field(None, description="the Redis server with the hashes; default: redis.url")
+    url: ServerUrl | None = Field(
+        None, description="the URL of the Redis server that holds the hashes; default: redis.url"
+    )
 
 
 class FileLookupConfig(LookupKeys):
     """The configuration of a lookup whose records are in a file. The file is read again when it changes."""
 
-    type: Literal["file"] = Field(description="where the records come from")
+    type: Literal["file"] = Field(description="write redis-hash, file, http, or the type that a plugin registers")
     key: _Key = Field(description=_KEY)
-    path: _Key = Field(description="a .csv, .json, .yaml or .yml file; its path is relative to this file")
+    path: _Key = Field(description="write the path of a .csv, .json, .yaml or .yml file, relative to this file")
     by: _Key | None = Field(
-        None, description="the column or field that holds the key; left out if the file is a mapping of keys"
+        None,
+        description="the column or field that holds the key; leave `by` out if the file is a mapping of keys to records",
     )
 
 
 def _literal_origin(url: str) -> str:
     if not _ORIGIN.match(url):
         raise ValueError(
-            "write the scheme and the host literally (https://crm.example.org/…): the values of an event must not choose "
+            "write the scheme and the host without a template (https://crm.example.org/…), so that no event can choose "
             "the server"
         )
     return url
@@ -72,11 +75,11 @@ def _literal_origin(url: str) -> str:
 class HttpLookupConfig(LookupKeys):
     """The configuration of a lookup whose records are JSON objects of an HTTP server, each at its own URL."""
 
-    type: Literal["http"] = Field(description="where the records come from")
+    type: Literal["http"] = Field(description="write redis-hash, file, http, or the type that a plugin registers")
     url: Annotated[str, AfterValidator(_literal_origin)] = Field(
-        description="a template that gives the URL of the record: https://crm.example.org/users/{{ payload.user_id }}"
+        description="write a template that gives the URL of the record, such as https://crm.example.org/users/{{ payload.user_id }}"
     )
-    headers: dict[str, Secret] = Field(default_factory=dict, description="headers of each request")
+    headers: dict[str, Secret] = Field(default_factory=dict, description="the headers of each request")
     http: HttpConfig = Field(default_factory=HttpConfig, description="the settings of the HTTP client")
     allow_private: bool = Field(False, description="whether the lookup may connect to private addresses")
 

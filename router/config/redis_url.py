@@ -32,7 +32,7 @@ ENCODED = " (in a password `#` is written %23, `/` %2F, `@` %40, `?` %3F, `%` %2
 """The percent-encoding of characters that would end a password too early."""
 
 
-NO_SUCH_NAME = "the path has characters that the locale's encoding of file names lacks; set LC_ALL=C.UTF-8"
+NO_SUCH_NAME = "the path has characters that the locale can't encode in file names; set LC_ALL=C.UTF-8"
 
 
 def nameable(path: str) -> bool:
@@ -53,20 +53,20 @@ def fault(url: str) -> str | None:
         return misread(url) or _badly_placed(url)
     scheme = parts.scheme
     if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):
-        return "a Redis URL begins with redis://, rediss:// or unix://"
+        return "a Redis URL must begin with redis://, rediss:// or unix://"
     if parts.fragment or "#" in url:
         return misread(url) or f"this URL can't be read{ENCODED}"
     if port == 0:
         return "the port must be a number from 1 to 65535"
     if scheme == "unix":
         if parts.path in {"", "/"}:
-            return "a unix:// URL needs the path of the socket: unix:///run/redis/redis.sock?db=0"
+            return "the path of the socket is missing: write unix:///run/redis/redis.sock?db=0"
         if not nameable(unquote(parts.path)):
             return NO_SUCH_NAME
     elif not parts.hostname:
-        return misread(url) or f"the host is missing: {scheme}://HOST:6379/0"
+        return misread(url) or f"the host is missing: write {scheme}://HOST:6379/0"
     elif parts.path.strip("/") and not re.fullmatch(r"/\d{1,9}", parts.path):
-        return misread(url) or f"the `/` must be followed by the database, a number: {scheme}://HOST:6379/0{ENCODED}"
+        return misread(url) or f"the number of the database must follow the `/`: write {scheme}://HOST:6379/0{ENCODED}"
     return _options_fault(parts.query, scheme)
 
 
@@ -87,7 +87,7 @@ def _badly_placed(url: str) -> str:
     rest = url.partition("://")[2]
     credentials, _, host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
     if "[" in host or "]" in host:
-        return "this is not a URL: write an IPv6 address in brackets, [::1]"
+        return "this is not a URL: write an IPv6 address in brackets, such as [::1]"
     if not credentials.isascii():
         return "this is not a URL: percent-encode all characters of a user name or password that are not ASCII"
     return f"this is not a URL: the port after the host must be a number from 1 to 65535{ENCODED}"
@@ -98,13 +98,13 @@ def _options_fault(query: str, scheme: str) -> str | None:
     allowed = ["db", *SECONDS, *(TLS_OPTIONS if scheme == "rediss" else ())]
     for name, values in parse_qs(query, keep_blank_values=True).items():
         if name not in allowed and name not in CREDENTIALS:
-            return f"unknown option {name!r} in the URL, allowed: {', '.join(allowed)}"
+            return f"the URL has the unknown option {name!r}; the allowed options are {', '.join(allowed)}"
         if len(values) > 1:
             return f"the option `{name}` appears twice in the URL"
         if name == "db" and not re.fullmatch(r"\d{1,9}", values[0]):
-            return "`db` must be the number of the database: ?db=0"
+            return "`db` must be the number of the database: write ?db=0"
         if name in SECONDS and not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", values[0]):
-            return f"`{name}` must be a number of seconds: ?{name}=5"
+            return f"`{name}` must be a number of seconds: write ?{name}=5"
     return None
 
 

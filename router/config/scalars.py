@@ -39,13 +39,15 @@ _sizes = TypeAdapter(ByteSize)
 def seconds_of(value: object) -> float:
     """Return the seconds of a duration such as `1m30s`. Raises `ValueError` for any other value."""
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
-        raise ValueError(f"{value!r} is not a duration; write a number with its unit: 500ms, 30s, 5m, 24h or 7d")
+        raise ValueError(
+            f"{value!r} is not a duration; write a number with its unit, such as 500ms, 30s, 5m, 24h or 7d"
+        )
     try:
         seconds = durationpy.from_str(value).total_seconds()
     except (durationpy.DurationError, OverflowError):
         seconds = _LONGEST + 1
     if seconds > _LONGEST:
-        raise ValueError(f"{value!r} is longer than 100 years")
+        raise ValueError(f"{value!r} is longer than 100 years; write a shorter duration")
     return seconds
 
 
@@ -60,7 +62,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _size(value: object) -> int:
-    wrong = ValueError(f"{value!r} is not a size; write for example 512KiB, 1MiB or 64MiB")
+    wrong = ValueError(f"{value!r} is not a size; write a number of bytes with its unit, such as 512KiB, 1MiB or 64MiB")
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise wrong
     try:
@@ -68,7 +70,7 @@ def _size(value: object) -> int:
     except (ValidationError, OverflowError, ValueError):
         raise wrong from None
     if not 0 < size < 2**63:
-        raise ValueError(f"{value!r} is not a size; it must be above zero and below 8 EiB")
+        raise ValueError(f"{value!r} is not a valid size; it must be above zero and below 8EiB")
     return size
 
 
@@ -83,7 +85,7 @@ def _read_ahead(size: int) -> int:
     """Return a size in bytes if it is allowed for a read-ahead. Raises `ValueError` otherwise."""
     if not SMALLEST_READ_AHEAD <= size <= LARGEST_READ_AHEAD:
         bounds = f"from {_size_text(SMALLEST_READ_AHEAD)} to {_size_text(LARGEST_READ_AHEAD)}"
-        raise ValueError(f"{_size_text(size)} is not a size for reading ahead; write one {bounds}")
+        raise ValueError(f"{_size_text(size)} is outside the allowed range; write a size {bounds}")
     return size
 
 
@@ -94,9 +96,7 @@ def _zone(value: str) -> str:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         if not available_timezones():
-            message = (
-                f"{value!r} is not known: this system has no time zone data; install the package tzdata, or write UTC"
-            )
+            message = f"{value!r} can't be used, because this system has no time zone data; install the package tzdata, or write UTC"
             raise ValueError(message) from None
         raise ValueError(f"{value!r} is not a time zone; write a name such as UTC or Europe/Berlin") from None
     return value
@@ -105,7 +105,7 @@ def _zone(value: str) -> str:
 def _server_url(value: str) -> str:
     """Return the URL of a Redis server if it is valid. No error quotes the URL, because it may hold a password."""
     if value == "embedded":
-        raise ValueError("`embedded` is allowed only in `redis.url`; leave `url` out to use that server")
+        raise ValueError("`embedded` is allowed only in `redis.url`; to use the embedded server here, remove `url`")
     return _redis_url(value)
 
 
@@ -119,7 +119,7 @@ def _redis_url(value: str) -> str:
 def dotted(value: str) -> str:
     """Return a dotted path into a payload, such as `order.id`, if it is valid. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
-        raise ValueError(f"{value!r} is not a path in a payload; write names with dots between them: order.id")
+        raise ValueError(f"{value!r} is not a path in a payload; write names with dots between them, such as order.id")
     return value
 
 
@@ -164,7 +164,7 @@ def address(listen: str) -> Address:
     if listen.startswith("unix:"):
         path = listen.removeprefix("unix:").removeprefix("//")
         if not path.startswith("/") or path == "/":
-            raise ValueError("write the full path of the socket: unix:/run/event-router/admin.sock")
+            raise ValueError("write the full path of the socket, such as unix:/run/event-router/admin.sock")
         if not redis_url.nameable(path):
             raise ValueError(redis_url.NO_SUCH_NAME)
         return Address(path)
@@ -189,7 +189,9 @@ def listen_address(value: str) -> str:
 def admin_token(value: Secret) -> Secret:
     """Return a bearer token if it is printable ASCII without spaces. Raises `ValueError` otherwise."""
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("a token must be printable ASCII without spaces, and not empty, because a header carries it")
+        raise ValueError(
+            "a token is sent in an HTTP header, so it must be printable ASCII without spaces, and not empty"
+        )
     return value
 
 
@@ -197,7 +199,7 @@ def distinct(names: list[str]) -> list[str]:
     """Return a list of names if all names are different. Raises `ValueError` otherwise."""
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise ValueError(f"{name!r} appears here twice; once is enough")
+            raise ValueError(f"{name!r} appears twice in this list; remove one of the two")
     return names
 
 
@@ -236,7 +238,7 @@ def _expires(value: object) -> object:
     except ValueError as error:
         raise ValueError(f'{error}; or write a template that gives a time: "{{{{ payload.expires_at }}}}"') from None
     if not seconds:
-        raise ValueError(f"{value!r} is not a time to deliver in: write a longer duration, such as 15m")
+        raise ValueError(f"{value!r} leaves no time for a delivery; write a longer duration, such as 15m")
     return seconds
 
 

@@ -46,7 +46,7 @@ def open_envelope(raw: bytes) -> Opened:
     try:
         fields = _open(raw)
     except msgspec.ValidationError:
-        raise _wrong("a structured CloudEvent must be a JSON object, and this is not one") from None
+        raise _wrong("a structured CloudEvent must be a JSON object") from None
     attributes = {name: text for name, value in fields.items() if (text := _attribute(name, value)) is not None}
     _check_required(attributes)
     data, format_ = _content(fields, attributes.get("datacontenttype"))
@@ -77,10 +77,10 @@ def _check_required(attributes: dict[str, str]) -> None:
     if missing := [f"`{name}`" for name in REQUIRED if name not in attributes]:
         raise _wrong(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     if attributes["specversion"] != VERSION:
-        only = f"and only {VERSION!r} is supported"
+        only = f"but only {VERSION!r} is supported"
         raise _wrong(
             f"`specversion` is {attributes['specversion'][:20]!r}, {only}",
-            f"`specversion` has a different value, {only}",
+            f"`specversion` has another value, {only}",
         )
     if empty := [f"`{name}`" for name in REQUIRED if not attributes[name]]:
         raise _wrong(f"{', '.join(empty)} must not be empty")
@@ -92,7 +92,7 @@ def _content(fields: dict[str, msgspec.Raw], kind: str | None) -> tuple[bytes, s
     encoded = _present(fields.get("data_base64"))
     if encoded is not None:
         if data is not None:
-            raise _wrong("it has both `data` and `data_base64`")
+            raise _wrong("`data` and `data_base64` can't be used together")
         return _decoded(encoded), JSON if _is_json(kind) else TEXT
     if data is None:
         return b"null", JSON

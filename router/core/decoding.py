@@ -54,17 +54,17 @@ class SourceFormat(msgspec.Struct, frozen=True):
 def read(raw: bytes, source: SourceFormat) -> Message:
     """Read one message of a source. Raises `RejectedError` (`too_large`, `decode`)."""
     if len(raw) > source.max_bytes:
-        raise RejectedError(Reason.TOO_LARGE, f"{len(raw)} bytes are over max_bytes {source.max_bytes}")
+        raise RejectedError(Reason.TOO_LARGE, f"the payload has {len(raw)} bytes, but max_bytes is {source.max_bytes}")
     data, format, id_, headers = raw, source.format, None, None  # noqa: A001  # named as in the configuration
     try:
         if format == events.CLOUDEVENTS:
             id_, headers, data, format = open_envelope(raw)  # noqa: A001  # named as in the configuration
         payload = events.decode(data, format)
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
-        where = "" if data is raw else ", of its data"
+        where = "" if data is raw else ", in the data of the CloudEvent"
         raise RejectedError(Reason.DECODE, _cause(error, data, format) + where) from None
     except RecursionError:
-        raise RejectedError(Reason.DECODE, "not JSON that can be handled: nested too deeply") from None
+        raise RejectedError(Reason.DECODE, "the JSON is nested too deeply") from None
     return Message(payload, data, format, (_id(payload, source.id_path) if source.id_path else None) or id_, headers)
 
 

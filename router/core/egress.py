@@ -54,7 +54,9 @@ def url_fault(url: str, *, allow_private: bool) -> str | None:
     unless `allow_private`.
     """
     if url and not _VISIBLE.fullmatch(url):
-        return "has a space, a control character or a letter outside ASCII; write it percent-encoded (a host as xn--…)"
+        return (
+            "has a space, a control character or a letter outside ASCII; percent-encode it (write a host name as xn--…)"
+        )
     try:
         parts = urlsplit(url)
         host, good = parts.hostname or "", parts.scheme in {"http", "https"} and parts.port != 0

@@ -33,7 +33,7 @@ _NO_JSON = {
     "null": "write null",
     "true": "write true",
     "false": "write false",
-    "undefined": "send null, or leave the key out",
+    "undefined": "send null, or omit the key",
 }
 _COMPLETE = ("true", "false", "null")
 _WORD = re.compile(r"-?[A-Za-z_]\w*")
@@ -49,12 +49,12 @@ _BOM = "\ufeff"
 _TYPOGRAPHIC = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 
 _AS_VALUE = {
-    "'": "strings need double quotes, not single ones",
-    "`": "strings need double quotes",
-    "+": "a number has no `+` before it",
-    ".": "a number begins with a digit: 0.5",
+    "'": "a string must be in double quotes, not in single quotes",
+    "`": "a string must be in double quotes",
+    "+": "a number can't begin with `+`",
+    ".": "a number must begin with a digit, such as 0.5",
     "-": "a digit must follow the `-`",
-    "(": "write a list in square brackets, not in round ones",
+    "(": "a list must be in square brackets, not in round brackets",
     ",": "a value is missing before this comma",
     "}": "a value is missing before this `}`",
     "]": "a value is missing before this `]`",
@@ -89,10 +89,10 @@ def find(raw: bytes) -> Fault | None:
     if not raw.strip():
         return Fault("the payload contains only white space" if raw else "the payload is empty")
     if raw.startswith(_COMPRESSED):
-        return Fault("this is compressed (gzip); send it as plain text")
+        return Fault("the payload is compressed (gzip); send it uncompressed")
     encoding = json.detect_encoding(raw)
     if encoding.startswith(("utf-16", "utf-32")):
-        return Fault(f"this is {encoding[:6].upper()}; send UTF-8")
+        return Fault(f"the payload is {encoding[:6].upper()}; send it as UTF-8")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -110,7 +110,7 @@ def not_utf8(raw: bytes, error: UnicodeDecodeError) -> Fault:
 def find_in_text(text: str) -> Fault | None:
     """Return the fault of a string that is invalid JSON, or None if it is not found."""
     if text.startswith(_BOM):
-        return _placed("there is a byte order mark (BOM) before the JSON; send it without", text, 0)
+        return _placed("there is a byte order mark (BOM) before the JSON; send the JSON without it", text, 0)
     try:
         json.loads(text, parse_constant=_no_constant, parse_float=_number, parse_int=_integer)
     except json.JSONDecodeError as error:
@@ -145,7 +145,7 @@ def _number(literal: str) -> None:
 
 def _integer(literal: str) -> None:
     if len(literal.removeprefix("-")) > MOST_DIGITS:
-        raise _RefusedError(literal, f"this number is too long: an integer has {MOST_DIGITS} digits at most")
+        raise _RefusedError(literal, f"this number is too long: an integer can have at most {MOST_DIGITS} digits")
 
 
 def _place_of(literal: str, text: str) -> int | None:
@@ -164,13 +164,13 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
     if said.startswith("Invalid \\"):
         # The reader reports the backslash of the escape; for `\\uXXXX` some Python versions report the `u`.
         return (
-            "a backslash in a string is written `\\\\`, because this is not an escape of JSON",
+            "this is not an escape of JSON; write a backslash in a string as `\\\\`",
             text,
             text.rfind("\\", 0, at + 1),
         )
     rest = text[at:].strip()
     if not rest or any(word.startswith(rest) for word in _COMPLETE):
-        return "this ends too early", text, len(text.rstrip())
+        return "the JSON ends too early", text, len(text.rstrip())
     if text.startswith(("//", "/*", "#"), at):
         return "JSON has no comments", text, at
     comma = _trailing_comma(text, at)
@@ -215,15 +215,15 @@ def _before(text: str, at: int) -> str:
 
 
 def _control(sign: str) -> str:
-    short = {"\n": "a line break in a string is written \\n", "\t": "a tab in a string is written \\t"}
-    return short.get(sign, f"a control character in a string is written \\u{ord(sign):04x}")
+    short = {"\n": "write a line break in a string as \\n", "\t": "write a tab in a string as \\t"}
+    return short.get(sign, f"write this control character in a string as \\u{ord(sign):04x}")
 
 
 def _no_number(digits: str) -> str:
     if "_" in digits:
-        return "a number has no `_` in it"
+        return "a number can't contain `_`"
     if digits[:1] == "0" and digits[1:2].isdigit():
-        return "a number has no leading zeros"
+        return "a number can't have leading zeros"
     if digits[:2].lower() in {"0x", "0o", "0b"}:
         return "a number must be decimal"
     if _CUT_SHORT.fullmatch(digits):
@@ -242,7 +242,7 @@ def _value(text: str, at: int) -> str:
         if known in _NO_JSON:
             return f"{word[0]} is not JSON: {_NO_JSON[known]}"
         if sign != "-":
-            return "a string needs double quotes"
+            return "a string must be in double quotes"
     return _AS_VALUE.get(sign, _between(sign) or "no value can begin with this character")
 
 
@@ -253,12 +253,14 @@ def _key(text: str, at: int) -> str:
         return 'typographic quotes are not JSON: write `"`'
     if sign == ",":
         return "a key is missing before this comma"
-    return _between(sign) or ("a key is expected here" if sign in "]}[{:" else "keys need double quotes")
+    return _between(sign) or ("a key is expected here" if sign in "]}[{:" else "a key must be in double quotes")
 
 
 def _between(sign: str) -> str | None:
     return (
-        "only spaces, tabs and line breaks are allowed between values, no other white space" if sign.isspace() else None
+        "this white space is not allowed; between values, JSON allows only spaces, tabs and line breaks"
+        if sign.isspace()
+        else None
     )
 
 
@@ -269,9 +271,9 @@ def _colon(_text: str, _at: int) -> str:
 def _comma(text: str, at: int) -> str:
     sign = text[at]
     if sign in "]}":
-        return f"`{sign}` closes a bracket of the other kind"
+        return f"this `{sign}` does not match the bracket that is open"
     if _before(text, at) == '"' and sign != '"' and _continues_word(sign):
-        return 'a `,` is missing before this; if this belongs to the string, write the `"` before it as `\\"`'
+        return 'a `,` is missing before this; if the string goes on here, write the `"` before this place as `\\"`'
     return "a `,` is missing before this"
 
 
@@ -280,8 +282,8 @@ def _extra(text: str, at: int) -> str:
     if sign in "]}":
         return f"this `{sign}` closes nothing"
     if sign in '{["':
-        return "a second JSON value begins here: send each value as a message of its own"
-    return "there is something after the end of the JSON value"
+        return "a second JSON value begins here: send each value in a separate message"
+    return "there is text after the end of the JSON value"
 
 
 _EXPLANATIONS: Mapping[str, Callable[[str, int], str]] = {

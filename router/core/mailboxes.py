@@ -62,7 +62,7 @@ def mailbox(address: str) -> Mailbox:
         quoted_name, plain_name, (local, domain) = "", "", found.groups() if found else ("", "")
     if found is None:
         check_no_group(address)
-        cure = "; write it without `mailto:`" if address.lower().startswith("mailto:") else ""
+        cure = "; remove `mailto:`" if address.lower().startswith("mailto:") else ""
         raise refused(address, f"is not a mail address{cure}")
     if len(local.encode()) > _LOCAL_OCTETS or len(f"{local}@{domain}".encode()) > _MAILBOX_OCTETS:
         raise refused(address, "is too long for a mail address")
@@ -92,7 +92,7 @@ def check_text(address: str) -> None:
 def check_no_group(address: str) -> None:
     """Raise `AddressError` for the group syntax (`team: a@example.org;`) in an address of any kind."""
     if ";" in _QUOTED.sub("", address):
-        raise refused(address, "is a group; write the addresses themselves")
+        raise refused(address, "is a group of addresses; write each address of the group instead")
 
 
 def has_control(whole: str) -> bool:

@@ -61,7 +61,7 @@ def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context
     name = getattr(function, "__name__", type(function).__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # A call only makes the generator, so nothing would be sent and the delivery would count as delivered.
-        return f"`{name}`{_place(function)} contains `yield`, so a call runs none of its code: remove the `yield`"
+        return f"`{name}`{_place(function)} contains `yield`, so a call would not run its code: remove the `yield`"
     try:
         # A decorator may pass on other arguments than it takes, so its own parameters are checked.
         signature = inspect.signature(function, follow_wrapped=False)
@@ -71,8 +71,8 @@ def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context
         signature.bind(*arguments, *(["context"] if context and takes_context(function) else []))
     except TypeError:
         wanted = ", ".join(arguments)
-        also = ", and `context` as a third where it needs that" if context else ""
-        return f"`{name}{_shown(signature)}`{_place(function)} takes ({wanted}){also}: give it these parameters"
+        also = ", and may take `context` as a third parameter" if context else ""
+        return f"`{name}{_shown(signature)}`{_place(function)} has the wrong parameters: it must take ({wanted}){also}"
     return None
 
 

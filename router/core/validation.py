@@ -96,7 +96,7 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     `SchemaProblem` if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
     if not isinstance(document, dict | bool):
-        raise SchemaProblem("", f"a schema is an object or a boolean, not {type(document).__name__}")
+        raise SchemaProblem("", f"a schema must be an object or a boolean, not {type(document).__name__}")
     try:
         validator = jsonschema_rs.validator_for(
             document,
@@ -107,7 +107,9 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
         )
     except jsonschema_rs.ValidationError as error:
         if error.message.startswith("Unknown meta-schema") and isinstance(document, dict):
-            raise SchemaProblem("/$schema", f"this draft is not supported, allowed: {', '.join(DRAFTS)}") from None
+            raise SchemaProblem(
+                "/$schema", f"this draft is not supported; the supported drafts are {', '.join(DRAFTS)}"
+            ) from None
         raise SchemaProblem(pointer(error.instance_path), _explained(error)) from None
     except (jsonschema_rs.ReferencingError, ValueError, RecursionError) as error:
         raise SchemaProblem("", str(error).splitlines()[0][:_LONGEST]) from None
@@ -149,8 +151,8 @@ def pattern_fault(pattern: str) -> str:
             (found for found in _COUNT.finditer(pattern) if found[2] and int(found[1]) > int(found[2])), None
         )
         if too_few:
-            return f"is not a regular expression: {too_few[0]} is at least {too_few[1]} and at most {too_few[2]}"
-        return "is too large a regular expression: a count such as {1000} multiplies the part before it"
+            return f"is not a regular expression: in {too_few[0]}, the minimum {too_few[1]} is larger than the maximum {too_few[2]}"
+        return "is a regular expression that is too large: a count such as {1000} multiplies the size of the part before it"
     if _BACKTRACKING.search(pattern):
         return "has look-around or back-references, which the linear-time engine does not support"
     try:
@@ -159,7 +161,7 @@ def pattern_fault(pattern: str) -> str:
         if isinstance(error, re.error) and not error.msg.startswith("bad escape"):
             place = "" if error.pos is None else f", at character {error.pos + 1}"
             return f"is not a regular expression: {error.msg}{place}"
-    return "is not a regular expression of the linear-time engine, or too large for it"
+    return "is not a regular expression that the linear-time engine supports, or it is too large"
 
 
 def _is_pattern(pattern: str) -> bool:

@@ -319,19 +319,19 @@ def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryEr
         case aiohttp.ClientConnectorSSLError():
             return TransientError("the TLS handshake failed")
         case aiohttp.ClientConnectorError():
-            return TransientError(f"no connection: {_cause(error)}")
+            return TransientError(f"no connection to the server: {_cause(error)}")
         case aiohttp.ClientHttpProxyError(status=407):
             return SinkError("the proxy refuses the credentials (HTTP 407)")
         case aiohttp.ClientHttpProxyError():
             return TransientError(f"the proxy refused with HTTP {error.status}")
         case aiohttp.InvalidURL():
-            return PermanentError("the URL can't be used")
+            return PermanentError("the URL is not valid")
         case TimeoutError():
             return TransientError(f"no connection within {connect_timeout:g} s")
         case aiohttp.ServerDisconnectedError():
             return TransientError("the server closed the connection without an answer")
         case aiohttp.ClientPayloadError():
-            return TransientError("the connection ended in mid-answer")
+            return TransientError("the connection ended before the answer was complete")
         case aiohttp.ClientResponseError():
             return TransientError("the answer is not HTTP")
         case OSError():

@@ -197,17 +197,21 @@ def _of_sources(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
     yield _counter("events_rejected", "Rejected events, by reason.", ("source", "reason"), rejected)
     yield _counter("events_unmatched", "Events that no route took.", labels, _rows(own, lambda b: b.unmatched))
     warned = _rows(own, lambda b: b.schema_warnings)
-    yield _counter("schema_warnings", "Events that a schema of mode warn let pass.", labels, warned)
+    yield _counter(
+        "schema_warnings", "Events that did not fit a schema with mode warn, and were accepted.", labels, warned
+    )
     yield _gauge("source_up", "Whether a source is connected and reads.", labels, _rows(sources, lambda s: s.up))
     deaf = {name: source for name, source in sources.items() if source.type == "pubsub"}
     yield _counter("pubsub_gaps", "The number of times a subscription was lost.", labels, _rows(deaf, lambda s: s.gaps))
     seconds = _rows(deaf, lambda s: s.gap_seconds)
-    yield _counter("pubsub_gap_seconds", "Seconds without a subscription.", labels, seconds)
+    yield _counter("pubsub_gap_seconds", "The seconds in which a source had no subscription.", labels, seconds)
     ahead = _rows(deaf, lambda s: s.read_ahead_bytes)
     yield _gauge("source_read_ahead_bytes", "Bytes that were read and are not processed yet.", labels, ahead)
     streams = {name: source for name, source in sources.items() if source.type == "stream"}
     trimmed = _rows(streams, lambda s: s.trimmed)
-    yield _counter("stream_trimmed", "Entries trimmed off a stream that never reached the router.", labels, trimmed)
+    yield _counter(
+        "stream_trimmed", "Stream entries that were trimmed before they reached the router.", labels, trimmed
+    )
 
 
 def _of_routes(books: Books) -> Metric:
@@ -223,7 +227,7 @@ def _of_sinks(snapshot: Snapshot, books: Books) -> Iterator[Metric]:
         "breaker_open", "Whether the circuit breaker of a sink is open, because the sink fails.", ("sink",), opened
     )
     waiting = _rows(snapshot.sinks, lambda sink: sink.pending)
-    yield _gauge("queue_events", "Deliveries that a sink's queue holds, those in flight included.", ("sink",), waiting)
+    yield _gauge("queue_events", "Deliveries in the queue of a sink, including those in flight.", ("sink",), waiting)
 
 
 def _outcomes(book: SinkBook) -> Iterator[Row]:
@@ -256,4 +260,4 @@ def _of_meters(meters: Mapping[str, SinkMeter]) -> Iterator[Metric]:
         "delivery_seconds", "The duration of a call of a sink, for one delivery or a batch.", of_sink, calls
     )
     ages = [((name,), meter.ages.buckets(), meter.ages.sum) for name, meter in meters.items()]
-    yield _histogram("event_age_seconds", "The age of an event at its delivery.", of_sink, ages)
+    yield _histogram("event_age_seconds", "The age of an event when it is delivered.", of_sink, ages)

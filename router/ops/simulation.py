@@ -324,7 +324,7 @@ class Simulator:
             prepared = prepare(delivery, rules, now, named.find)
         if isinstance(prepared, Refused) and prepared.decided_by in {Step.ADDRESS, Step.TEMPLATE}:
             why = self._redactor.text(str(named.named(prepared.detail)))
-            return msgspec.structs.replace(made, unsure=f"{unsure}, and without them: {why}")
+            return msgspec.structs.replace(made, unsure=f"{unsure}; without their records: {why}")
         found = self._made(made, delivery, prepared, rules)
         return msgspec.structs.replace(
             found,

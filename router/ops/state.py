@@ -24,11 +24,15 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _problem(f"the state directory {path} can't be made: {_why(error)}; set STATE_DIRECTORY") from error
+        raise _problem(
+            f"the state directory {path} can't be created: {_why(error)}; set STATE_DIRECTORY to another directory"
+        ) from error
     if (why := distrust(path)) is not None:
         raise _problem(f"the state directory {path} {why}, or set STATE_DIRECTORY")
     if not os.access(path, os.W_OK | os.X_OK):
-        raise _problem(f"the state directory {path} can't be written by this user; set STATE_DIRECTORY")
+        raise _problem(
+            f"the state directory {path} can't be written by this user; set STATE_DIRECTORY to another directory"
+        )
     return path
 
 
@@ -69,8 +73,8 @@ class InstanceLock:
             pid = os.pread(file, 32, 0).decode(errors="replace").strip()
             os.close(file)
             who = f"another event-router (process {pid})" if pid else "another event-router"
-            cure = "stop it, or give this one a name of its own with --instance NAME"
-            raise _problem(f"{who} runs under the name {self._instance!r}; {cure}") from error
+            cure = "stop the other one, or start this one under another name with --instance NAME"
+            raise _problem(f"{who} already runs under the name {self._instance!r}; {cure}") from error
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._file = file

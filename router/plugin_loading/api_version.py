@@ -37,10 +37,10 @@ def check_module(module: Any) -> None:
 def _check(required: object) -> None:
     if isinstance(required, bool) or not isinstance(required, int) or required < 1:
         raise ValueError(
-            f"`{_NAME}` is the number of a version of the plugin API, such as {API_VERSION}, not {required!r}"
+            f"`{_NAME}` must be the number of a version of the plugin API, such as {API_VERSION}, not {required!r}"
         )
     if required > API_VERSION:
         raise ValueError(
-            f"it requires version {required} of the plugin API, and this event-router has version {API_VERSION}: "
+            f"the plugin requires version {required} of the plugin API, but this event-router has version {API_VERSION}: "
             "upgrade event-router, or install an older version of the plugin"
         )

@@ -74,7 +74,9 @@ def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
     """Return why a drop-in must not be loaded, with the correction; the reason is a name clash, or code that other users can change."""
     twin = drop_in.with_name(f"{drop_in.name}.py")
     if drop_in.suffix != ".py" and os.path.lexists(twin):
-        return f"{twin.name} is in the same folder and is loaded instead: remove or rename one of the two"
+        return (
+            f"{twin.name} in the same folder has the same name and is loaded instead: remove or rename one of the two"
+        )
     for path in code:
         refused = _distrusted(path)
         if refused:

@@ -29,7 +29,9 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
         refuse_unknown(register, unknown)
         other = known.get(name) or found.get(name)
         if other or name in LOOKUPS:
-            raise ValueError(f"lookup type {name!r} is taken: {other.origin if other else 'the router'} registered it")
+            raise ValueError(
+                f"lookup type {name!r} is taken: {other.origin if other else 'the router'} registered it; choose another name"
+            )
         kind = LookupType(name, fetch, options or NoLookupOptions, origin)
         fault = _fault(kind)
         if fault:
@@ -45,16 +47,16 @@ def _fault(kind: LookupType) -> str | None:
     fetch: Any = kind.fetch
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name):
-        return "its name must be 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
+        return "the name of a type must have 1 to 64 characters: a-z, A-Z, 0-9, `_`, `.` and `-`"
     if not callable(fetch):
         return f"{fetch!r} is neither a function nor a class"
     if inspect.isclass(fetch) and not hasattr(fetch, "fetch_many"):
-        return f"class {fetch.__name__} has no `fetch_many`"
+        return f"class {fetch.__name__} has no method `fetch_many`"
     if not (inspect.isclass(options) and issubclass(options, LookupOptions)):
         return f"`options` must be a subclass of LookupOptions, not {options!r}"
     taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
     if taken:
-        return f"its option `{taken[0]}` has the same name as a key of the router, so it would never be set"
+        return f"the option `{taken[0]}` has the same name as a key of the router, so it would never be set: rename the option"
     return hidden_attribute(options, LookupOptions) or undefined_type(options) or wrong_lookup_parameters(fetch)
 
 

@@ -21,7 +21,7 @@ def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | N
     for name in options.model_fields:
         if hasattr(base, name):
             return (
-                f"its option `{name}` has the name of an attribute of {base.__name__}: rename it, or write "
+                f"the option `{name}` has the same name as an attribute of {base.__name__}: rename the option, or write "
                 f'`{name}_: … = Field(alias="{name}")`'
             )
     return None
@@ -36,7 +36,7 @@ def undefined_type(options: type[BaseModel]) -> str | None:
         options.model_rebuild()
     except PydanticUndefinedAnnotation as error:
         return (
-            f"an option of class {options.__name__} has the type `{error.name}`, which is unknown: define or import it in "
-            "the module of the class, and not only for type checkers"
+            f"an option of class {options.__name__} has the type `{error.name}`, which is not defined: define or import this type in "
+            "the module of the class, outside of `if TYPE_CHECKING`"
         )
     return None

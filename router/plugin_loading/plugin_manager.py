@@ -250,7 +250,7 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
             module = find()
             check_module(module)
             if manager.register(module, name=f"{plugin.origin}/{plugin.name}") is None:
-                raise ValueError("it is already loaded")
+                raise ValueError("the plugin is already loaded")
             _call(
                 manager.hook.register_sinks,
                 module,
@@ -296,7 +296,7 @@ def _guard() -> Iterator[None]:
 
 
 def _too_slow(_number: int, _frame: FrameType | None) -> None:
-    raise TooSlowError(f"it takes longer than {PATIENCE:g} s to load")
+    raise TooSlowError(f"the plugin takes longer than {PATIENCE:g} s to load")
 
 
 def _call(hook: pluggy.HookCaller, module: Any, register: object) -> None:
@@ -310,7 +310,7 @@ def _unmarked(module: Any) -> str:
     """Return why a plugin that was imported without error registers no hook, with the correction."""
     names = [name for name in sorted(_known_hooks()) if callable(getattr(module, name, None))]
     if names:
-        return f"`{names[0]}` lacks `@hookimpl`: write `@hookimpl` above it (from router.api import hookimpl)"
+        return f"the function `{names[0]}` is not marked as a hook: write `@hookimpl` above it (from router.api import hookimpl)"
     where = " of __init__.py" if hasattr(module, "__path__") else ""
     return f"no function{where} is marked with `@hookimpl`; the hooks are {', '.join(sorted(_known_hooks()))}"
 
@@ -349,6 +349,4 @@ def _hint(error: BaseException, plugin: LoadedPlugin) -> str:
     own = {plugin.name, *map(plugin_name, (*plugin.code, *plugin.path.parent.glob("*.py")))}
     if (error.name or "").partition(".")[0] not in own and "no known parent package" not in text_of(error):
         return ""
-    return (
-        "; a plugin of several modules is a folder with an __init__.py, and they are imported as `from .name import …`"
-    )
+    return "; put a plugin with several modules into a folder with an __init__.py, and import them with `from .name import …`"

@@ -47,7 +47,7 @@ def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin:
         refuse_unknown(register, unknown)
         other = origin if name in found else known.get(name)
         if other:
-            raise ValueError(f"sink type {name!r} is taken: {other} registered it")
+            raise ValueError(f"sink type {name!r} is taken: {other} registered it; choose another name")
         kind = SinkType(name, sink, options or NoOptions, queue, concurrency, batch, execution, origin, sources)
         fault = _fault(kind)
         if fault:
@@ -63,7 +63,7 @@ def _fault(kind: SinkType) -> str | None:
     sink: Any = kind.sink
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name) or kind.name == ALL:
-        return f"its name must be 1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`, and not `{ALL}`"
+        return f"the name of a type must have 1 to 64 characters: a-z, A-Z, 0-9, `_`, `.` and `-`; the name `{ALL}` is not allowed"
     if not callable(sink):
         return f"{sink!r} is neither a function nor a class"
     is_class = inspect.isclass(sink)
@@ -73,7 +73,7 @@ def _fault(kind: SinkType) -> str | None:
         return f"`options` must be a subclass of SinkOptions, not {options!r}"
     taken = sorted(_keys(options) & _keys(HostKeys))
     if taken:
-        return f"its option `{taken[0]}` has the same name as a key of the router, so it would never be set"
+        return f"the option `{taken[0]}` has the same name as a key of the router, so it would never be set: rename the option"
     if kind.queue not in {"memory", "redis"}:
         return f"`queue` must be 'memory' or 'redis', not {kind.queue!r}"
     if not _is_count(kind.concurrency):
@@ -81,11 +81,11 @@ def _fault(kind: SinkType) -> str | None:
     if kind.batch is not None and not _is_count(kind.batch):
         return f"`batch` must be None or a whole number above 0, not {kind.batch!r}"
     if kind.batch is not None and not (is_class and hasattr(sink, "deliver_batch")):
-        return "`batch` is for classes with the method `deliver_batch`: remove `batch`, or register such a class"
+        return "only classes with the method `deliver_batch` can have `batch`: remove `batch`, or register such a class"
     if kind.execution not in {None, "process"}:
         return f"`execution` must be None or 'process', not {kind.execution!r}"
     if kind.execution == "process" and (is_class or inspect.iscoroutinefunction(sink)):
-        return "`execution='process'` is for plain functions"
+        return "`execution='process'` can be used only with plain functions"
     return (
         hidden_attribute(options, SinkOptions)
         or undefined_type(options)

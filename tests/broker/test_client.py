@@ -42,7 +42,7 @@ def test_unacknowledged_bytes_and_silence_end_a_tcp_connection():
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        (f"http://{SECRET}", "begins with redis://, rediss:// or unix://"),
+        (f"http://{SECRET}", "begin with redis://, rediss:// or unix://"),
         (f"redis://:{SECRET}#x@cache", "`#` in the user name or the password as %23"),
         (f"redis://:{SECRET}@cache?sokcet_timeout=3", "unknown option 'sokcet_timeout'"),
         (f"rediss://:{SECRET}@cache?ssl_password=a&ssl_ca_certs=b&x=c", "unknown option 'x'"),

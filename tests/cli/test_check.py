@@ -116,7 +116,9 @@ def test_of_many_keys_the_near_ones_are_named_and_all_with_verbose(tmp_path):
         done = run(*command, cwd=tmp_path)
         assert done.code == 78
         said = done.out + done.err
-        assert re.search(r"did you mean `path`\?\); \d+ others are allowed, `check --verbose` lists all\n", said)
+        assert re.search(
+            r"did you mean `path`\?\); \d+ others are allowed; `check --verbose` lists all of them\n", said
+        )
         assert "fallback" not in said
     for command in (["check", "bad.yaml", "--verbose"], ["run", "-c", "bad.yaml", "--verbose"]):
         done = run(*command, cwd=tmp_path)
@@ -368,7 +370,10 @@ def test_it_imports_the_client_alone_where_a_redis_holds_queues(folder, server):
 
 # The Redis that holds the queues, where it answers.
 
-LOST, EVICTED = "Redis may lose the queues when it restarts", "set maxmemory-policy noeviction, not allkeys-lru"
+LOST, EVICTED = (
+    "Redis may lose the queues when it restarts",
+    "set maxmemory-policy to noeviction instead of allkeys-lru",
+)
 
 
 def queue_in_redis(folder):
@@ -453,7 +458,11 @@ def test_it_does_not_wait_for_a_server_that_is_silent(folder, monkeypatch):
         ("redis: {url: embedded, appendfsync: everysec}", "redis.appendfsync", "the last second"),
         ("redis: {url: embedded, appendfsync: always}", None, None),
         ("redis: {url: URL}", "redis.url", "the last second"),
-        ("redis: {url: URL, appendfsync: always}", "redis.appendfsync", "applies only to the embedded server"),
+        (
+            "redis: {url: URL, appendfsync: always}",
+            "redis.appendfsync",
+            "has no effect, because the router does not use the embedded server",
+        ),
     ],
 )
 def test_what_a_power_cut_takes_is_a_note(folder, server, redis, path, said):

@@ -196,7 +196,7 @@ def test_what_can_not_be_read_is_an_error_of_the_reason(folder):
     found = as_json(folder, "{user_id: 1}", code=1)
     (error,) = found["schema"]["errors"]
     assert (error["pointer"], error["keyword"]) == ("", "decode")
-    assert "keys need double quotes" in error["message"]
+    assert "a key must be in double quotes" in error["message"]
     assert found["event"]["payload"] == "{user_id: 1}"
 
 

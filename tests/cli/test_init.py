@@ -237,14 +237,14 @@ def test_the_printed_command_and_the_tests_are_right_for_any_first_name(folder, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--redis", "localhost:6379"], "--redis: a Redis URL begins with redis://"),
+        (["--redis", "localhost:6379"], "--redis: a Redis URL must begin with redis://"),
         (["--redis", "redis://x:1/#a-Pass-word"], "--redis: this URL can't be read"),
         (["--redis", "${HOME"], "--redis: `${` is never closed"),
         (["--channel", ""], "--channel: the name of a channel must not be empty"),
         (["--channel", "a\x1bb"], "--channel: it has a character that can't be printed"),
         (["--channel", "a\udcff"], "--channel: it has a character that can't be printed"),
         (["--channel", "[a"], '--channel: "[a": the `[` is not closed'),
-        (["--source", "stream", "--channel", "a*"], "--channel: 'a*' is an exact name here"),
+        (["--source", "stream", "--channel", "a*"], "--channel: 'a*' is read as an exact name"),
         (["--source", "kafka"], "'kafka' is not one of 'pubsub', 'stream', 'list'"),
         (["--sink", "chatt"], '--sink: unknown type of sink "chatt"'),
         (["--sink", "command"], "--sink: a sink of type command runs programs"),
@@ -277,7 +277,7 @@ def test_a_wrong_option_is_named_and_nothing_is_written(folder, quick, words, sa
 def test_a_variable_of_the_environment_with_a_fault_is_named(folder, quick, monkeypatch):
     monkeypatch.setenv("REDIS_URL", "localhost")
     done = init(folder)
-    assert "--redis: a Redis URL begins with redis://" in done.exception.format_message()
+    assert "--redis: a Redis URL must begin with redis://" in done.exception.format_message()
     works(folder, init(folder, "--redis", "embedded"))
 
 

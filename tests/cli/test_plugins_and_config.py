@@ -67,7 +67,7 @@ def test_an_option_named_json_is_refused_without_a_warning_of_pydantic(drop_in):
     (drop_in / "plugins" / "pager.py").write_text(PAGER.replace("number: str", "json: str"))
     done = run("plugins", cwd=drop_in)
     assert done.code == 1
-    assert "its option `json` has the name of an attribute of SinkOptions" in " ".join(done.err.split())
+    assert "the option `json` has the same name as an attribute of SinkOptions" in " ".join(done.err.split())
     assert "UserWarning" not in done.err
 
 

@@ -67,7 +67,7 @@ def test_a_miss_is_shown_with_what_was_wanted_and_what_came(missing):
         "      sinks",
         "        wanted: nothing",
         "        got:    audit",
-        "        audit gets it by the route everything",
+        "        audit gets the event from the route everything",
         "3 tests: 2 passed, 1 missed",
     ]
 
@@ -78,7 +78,13 @@ def test_json(missing):
     [document] = json.loads(done.out)
     assert [test["ok"] for test in document["tests"]] == [True, True, False]
     assert document["tests"][2]["misses"] == [
-        {"step": None, "key": "sinks", "wanted": [], "got": ["audit"], "why": ["audit gets it by the route everything"]}
+        {
+            "step": None,
+            "key": "sinks",
+            "wanted": [],
+            "got": ["audit"],
+            "why": ["audit gets the event from the route everything"],
+        }
     ]
     assert (document["config"], document["passed"], document["missed"]) == ("config.yaml", 2, 1)
     assert document["coverage"] == {
@@ -178,11 +184,13 @@ def test_junit_holds_hostile_names(tested):
         "sinks",
         "  wanted: nothing",
         "  got:    audit",
-        "  audit gets it by the route everything",
+        "  audit gets the event from the route everything",
     ]
 
 
-NOT_TAKEN = "this route takes no test event: add a test with an event that it takes (`explain` shows why it takes none)"
+NOT_TAKEN = (
+    "no test has an event that this route takes: add such a test (`explain` shows why the route does not take an event)"
+)
 
 
 def test_coverage_and_mutants(tested):
@@ -201,12 +209,12 @@ def test_coverage_and_mutants(tested):
         "3 mutants: 1 noticed, 2 survived. All tests pass with each of these changes:",
         f"  ✗ config.yaml:{line}:45: route more: `match` negated: a == 1",
         f"    {NOT_TAKEN}",
-        f"  ✗ config.yaml:{line}:5: route more dropped",
+        f"  ✗ config.yaml:{line}:5: route more removed",
     ]
     [document] = json.loads(run("test", "config.yaml", "--mutate", "--json", cwd=tested).out)
     assert document["mutants"]["tried"] == 3
     assert document["mutants"]["survived"][1] == {
-        "place": f"config.yaml:{line}:5", "change": "route more dropped", "hint": NOT_TAKEN,
+        "place": f"config.yaml:{line}:5", "change": "route more removed", "hint": NOT_TAKEN,
     }  # fmt: skip
 
 

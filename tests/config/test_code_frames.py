@@ -107,7 +107,9 @@ def test_the_value_of_a_variable_is_in_no_excerpt(tmp_path):
 def test_of_many_allowed_words_the_near_ones_are_named_and_all_are_in_the_message(tmp_path):
     (problem,) = problems(tmp_path, SOUND.replace("path:", "concurency: 1, path:"))
     brief = problem.headline()
-    assert re.search(r"\(did you mean `concurrency`\?\); \d+ others are allowed, `check --verbose` lists all", brief)
+    assert re.search(
+        r"\(did you mean `concurrency`\?\); \d+ others are allowed; `check --verbose` lists all of them", brief
+    )
     assert "fallback" not in brief
     assert "fallback" in problem.headline(verbose=True)
     assert "fallback" in problem.message
@@ -121,4 +123,4 @@ def test_of_few_allowed_words_all_are_named(tmp_path):
 
 def test_where_no_allowed_word_is_near_their_number_is_told(tmp_path):
     (problem,) = problems(tmp_path, SOUND.replace("path:", "zzzz: 1, path:"))
-    assert re.search(r'unknown key "zzzz"; \d+ are allowed, `check --verbose` lists them', problem.headline())
+    assert re.search(r'unknown key "zzzz"; \d+ are allowed; `check --verbose` lists them', problem.headline())

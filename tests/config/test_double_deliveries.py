@@ -33,7 +33,7 @@ OVERRIDES = "sinks: [{sink: audit, template: x}]"
         ("sinks: [audit]", f"{OVERRIDES}", "b overrides `template`"),
         (OVERRIDES, OVERRIDES, "a overrides `template` and b overrides `template`"),
         ("sinks: [audit]", "sinks: [{sink: audit, only_if: payload.vip}]", "b overrides `only_if`"),
-        ("sinks: [audit]", "sinks: [audit], expires: 5m", "their `expires` differs"),
+        ("sinks: [audit]", "sinks: [audit], expires: 5m", "the two routes have a different `expires`"),
         ('channels: ["orders.*"], sinks: [audit]', f"channels: [orders.new], {OVERRIDES}", "b overrides `template`"),
         ("match: {n: 1}, sinks: [audit]", f"match: {{m: 2}}, {OVERRIDES}", "b overrides `template`"),
         ("match: {n: [1, 2]}, sinks: [audit]", f"match: {{n: 2}}, {OVERRIDES}", "b overrides `template`"),
@@ -43,7 +43,7 @@ OVERRIDES = "sinks: [{sink: audit, template: x}]"
 def test_a_pair_that_makes_two_is_noted_with_the_key_that_differs(tmp_path, first, second, why):
     (line, message), *rest = notes(tmp_path, [f"id: a, {first}", f"id: b, {second}"])
     assert not rest
-    assert (line, message) == (10, f"an event that both a and b take goes to audit twice: {why}")
+    assert (line, message) == (10, f"an event that the routes a and b both take goes to audit twice: {why}")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_secrets_are_gathered(everything):
 
 def test_notes_name_databases(everything):
     notes = [problem.headline() for problem in everything.problems]
-    assert sum("ignores the database number" in note for note in notes) == 2
+    assert sum("the number of the database has no effect" in note for note in notes) == 2
 
 
 def test_deliver_can_be_overridden(everything):

@@ -132,7 +132,9 @@ def test_a_secret_that_every_user_can_read_is_a_warning(write, tmp_path):
 
 
 def test_a_short_secret_is_a_warning(write, tmp_path):
-    warned = "a secret of fewer than 8 characters is hidden only as a whole word"
+    warned = (
+        "a secret of fewer than 8 characters is hidden in the output only where it is a whole word; use a longer secret"
+    )
     for value, expected in (("1234567", 1), ("12345678", 0)):
         loaded = load(write('token: "${TOKEN}"'), environ={"TOKEN": value})
         said = [problem.headline() for problem in loaded.problems if warned in problem.message]
@@ -160,7 +162,7 @@ def test_bad_lines_of_an_env_file_are_named(write, tmp_path):
     problems = problems_of(write(), env_file=env)
     assert problems == [
         f"{env}:2:1: a line of an env file must be KEY=VALUE",
-        f"{env}:3:3: the quote is not closed, or there is text after it",
+        f"{env}:3:3: the quote is not closed, or text follows the closing quote",
         f"{env}:4:1: a line of an env file must be KEY=VALUE",
     ]
     [problem] = problems_of(write(), env_file=tmp_path / "none")
@@ -202,7 +204,7 @@ def test_placeholders_stand_for_secrets_and_urls(write):
 
 def test_placeholders_stand_nowhere_else(write):
     problem, note = problems_of(write('subject: "${SUBJECT}"\n    token: "${T}"'), placeholders=True)
-    assert note.endswith("a placeholder is used [note]")
+    assert note.endswith("a placeholder is used instead [note]")
     assert "sinks.page.subject: SUBJECT is not set" in problem
 
 
@@ -239,18 +241,18 @@ def test_warnings(write, tmp_path):
     file.write_text(text)
     warnings = [problem.headline() for problem in load(file, environ={}).problems if problem.severity == "warning"]
     unread = (
-        'none of this route\'s sources reads a channel that "“notification”" matches, only: notification '
+        'none of this route\'s sources reads a channel that "“notification”" matches; the channels that are read: notification '
         "(did you mean `notification`?)"
     )
     assert [warning.removeprefix(f"{file}:") for warning in warnings] == [
-        "4:3: sources.web-app: no route takes the events of this source [warning]",
-        "5:3: sources.idle: no route takes the events of this source [warning]",
-        "8:3: sinks.page: no route uses this sink [warning]",
-        "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text; YAML's are \" and ' [warning]",
+        "4:3: sources.web-app: no route takes the events of this source; add a route for them [warning]",
+        "5:3: sources.idle: no route takes the events of this source; add a route for them [warning]",
+        "8:3: sinks.page: no route uses this sink, so it gets no deliveries [warning]",
+        "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text, because YAML's quotes are \" and '; write one of these instead [warning]",
         f"14:49: routes[0].channels[0]: {unread} [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
         '17:31: schemas[0].channels[1]: no source reads a channel that "x" matches, only: notification, idle.* [warning]',
-        "18:5: schemas[1]: no source listens to a channel of this schema, only: notification, idle.* [warning]",
+        "18:5: schemas[1]: no source reads a channel of this schema; the channels that are read: notification, idle.* [warning]",
     ]
 
 
@@ -290,7 +292,7 @@ def test_a_fault_in_defaults_is_told_once_where_it_stands(write):
     file.write_text(text)
     assert [problem.removeprefix(f"{file}:") for problem in problems_of(file)] == [
         '16:27: defaults.pager.level: must be a whole number, not the string "high"',
-        "16:49: defaults.all.timeout: 5 is not a duration; write a number with its unit: 500ms, 30s, 5m, 24h or 7d",
+        "16:49: defaults.all.timeout: 5 is not a duration; write a number with its unit, such as 500ms, 30s, 5m, 24h or 7d",
     ]
 
 
@@ -306,7 +308,7 @@ def test_template_files(write, tmp_path):
     (tmp_path / "mail" / "end.txt").unlink()
     (tmp_path / "mail" / "end.txt").symlink_to(tmp_path / "secret.txt")
     [problem] = problems_of(file)
-    assert "11:21: sinks.page.subject.file: mail/order.txt:1: end.txt: it is outside the folder" in problem
+    assert "11:21: sinks.page.subject.file: mail/order.txt:1: end.txt: the file is outside the folder" in problem
 
 
 def test_a_schema_link_out_of_the_folder_is_refused(write, tmp_path):
@@ -315,7 +317,7 @@ def test_a_schema_link_out_of_the_folder_is_refused(write, tmp_path):
     (tmp_path / "schemas" / "link.json").symlink_to(tmp_path / "outside.json")
     (tmp_path / "schemas" / "a.json").write_text(json.dumps({"$ref": "link.json"}))
     [problem] = problems_of(write("", "schemas: [{channels: [notification], file: schemas/a.json}]\n"))
-    assert "it leaves the folder of the schema" in problem
+    assert "the file is outside the folder of the schema" in problem
 
 
 def test_a_schema_may_have_an_id_and_refer_to_its_folder(write, tmp_path):
@@ -399,5 +401,5 @@ def test_a_queue_in_memory_that_holds_up_others_is_noted(tmp_path, *, source, ch
         (note,) = notes
         assert "sinks.audit" in note
         assert f"the router reads only {noted} entries of web" in note
-        assert "mail gets nothing new" in note
+        assert "mail gets no new events" in note
         assert note.endswith("[note]")

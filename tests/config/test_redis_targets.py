@@ -50,7 +50,7 @@ def messages(tmp_path, body=SOUND, own="redis://own", source="redis://a", sink="
 
 
 LOOP = [
-    'source web reads "n" of the same server, so every event would come back as a new one: write to a different channel'
+    'source web reads "n" from the same server, so every event would come back as a new event: write to another channel'
 ]
 
 
@@ -93,7 +93,7 @@ def test_the_router_s_own_server_is_the_same_even_if_it_is_not_known(tmp_path):
         ("return None", "fails in `redis_targets`: TypeError"),
         ("return [None, 5, ('channel', 'n', 'channel')]", None),
         ("return [RedisTarget('channel', None, 'channel'), RedisTarget('channel', 'n', 'nowhere', 'redis://c')]", None),
-        ("return [RedisTarget('channel', 'n', 'nowhere', 'redis://a')]", "write to a different channel"),
+        ("return [RedisTarget('channel', 'n', 'nowhere', 'redis://a')]", "write to another channel"),
     ],
 )
 def test_a_plugin_that_says_nonsense(tmp_path, body, said):

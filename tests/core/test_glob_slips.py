@@ -30,7 +30,7 @@ def test_a_regular_expression_is_told_with_the_glob_that_matches_the_same(writte
 
 def test_alternatives_become_a_glob_each():
     told = regular_expression("^orders.(new|paid)$")
-    assert told.endswith("; write `orders.new` and `orders.paid`, each as an entry of its own")
+    assert told.endswith("; write `orders.new` and `orders.paid` as separate entries")
     assert regular_expression("(a|b)(c|d)(e|f)(g|h)").endswith("* matches any text")
 
 

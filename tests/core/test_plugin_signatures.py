@@ -92,12 +92,12 @@ def test_other_parameters_are_shown_with_their_place_and_cure(sink, shown):
     said = wrong_parameters(sink, in_process=False)
     assert said is not None
     assert f"{shown}` (core/test_plugin_signatures.py, line " in said
-    assert ": give it these parameters" in said
+    assert "has the wrong parameters: it must take (" in said
 
 
 def test_a_process_gives_no_context():
     assert wrong_parameters(third, in_process=False) is None
-    assert "takes (event, options): give it" in (wrong_parameters(third, in_process=True) or "")
+    assert "it must take (event, options)" in (wrong_parameters(third, in_process=True) or "")
 
 
 def yields(event, options):

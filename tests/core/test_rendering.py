@@ -186,7 +186,7 @@ def test_filters(template: str, payload: Any, expected: str) -> None:
         ("{{ payload.x | time }}", {"x": 1e300}, "is not a time"),
         ("{{ 1 | local(payload.x) }}", {"x": "Mars/Base"}, "there is no time zone 'Mars/Base'"),
         ("{{ 1 | local(payload.x) }}", {"x": "../../etc/passwd"}, "there is no time zone"),
-        ("{{ range }}", {}, "is not a value that can be shown"),
+        ("{{ range }}", {}, "can't be written as text"),
     ],
 )
 def test_what_a_template_runs_into(template: str, payload: Any, cause: str) -> None:

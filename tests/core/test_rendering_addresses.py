@@ -259,7 +259,7 @@ def test_a_literal_that_is_no_address_is_a_fault_of_the_configuration() -> None:
         compiled(to=["a@example.org", "b, c@example.org"], cc="d;")
     assert [(fault.path, fault.message) for fault in caught.value.faults] == [
         (("to", 1), "'b' is not a mail address"),
-        (("cc", 0), "'d;' is a group; write the addresses themselves"),
+        (("cc", 0), "'d;' is a group of addresses; write each address of the group instead"),
     ]
 
 

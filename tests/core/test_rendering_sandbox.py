@@ -219,11 +219,11 @@ def test_what_fits_the_bounds_is_fine() -> None:
         ("{{ payload.x | random }}", "there is no filter `random`"),
         ("{{ lipsum() }}", "there is no `lipsum`"),
         ("{% debug %}", "there is no tag `debug`"),
-        ("{% include 'x' %}", "only a template in a file of its own"),
-        ("{% include payload.x %}", "write out the name of an included file, in quotes"),
-        ("{% extends payload.x %}", "write out the name of an included file, in quotes"),
-        ("{% import payload.x as y %}", "write out the name of an included file, in quotes"),
-        ("{% autoescape false %}{{ payload.x }}{% endautoescape %}", "`autoescape` can't be switched here"),
+        ("{% include 'x' %}", "only a template that is in a file"),
+        ("{% include payload.x %}", "the name of an included file must be written as a literal in quotes"),
+        ("{% extends payload.x %}", "the name of an included file must be written as a literal in quotes"),
+        ("{% import payload.x as y %}", "the name of an included file must be written as a literal in quotes"),
+        ("{% autoescape false %}{{ payload.x }}{% endautoescape %}", "a template can't change `autoescape`"),
     ],
 )
 def test_what_a_template_may_not_say(template: str, message: str) -> None:

@@ -60,7 +60,7 @@ def test_wordwrap_gives_the_lines_of_textwrap(line: str, width: int, break_long_
 
 def test_wordwrap_keeps_line_breaks_and_breaks_at_hyphens() -> None:
     assert wordwrap("well-known words\n\nin lines", 6) == "well-\nknown\nwords\n\nin\nlines"
-    with pytest.raises(TemplateError, match="a width is at least 1"):
+    with pytest.raises(TemplateError, match="the width must be at least 1"):
         subject("{{ 'a' | wordwrap(0) }}")
 
 

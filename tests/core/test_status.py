@@ -113,6 +113,6 @@ def test_what_can_not_be_read_and_workers_that_were_replaced_are_warnings_of_a_r
     told = replace(SNAPSHOT, sinks={"mail": replace(SINK, unreadable=3, replaced=2), "chat": SINK})
     assert told.ready
     first, second = told.warnings
-    assert "sink mail: 3 entries of its queue can't be read" in first
+    assert "sink mail: 3 entries in its queue can't be read" in first
     assert "sink mail: 2 workers ended" in second
     assert (document(told)["sinks"]["mail"]["unreadable"], document(told)["sinks"]["mail"]["replaced"]) == (3, 2)

@@ -241,7 +241,7 @@ async def test_a_lookup_whose_key_needs_a_record_that_is_not_there_has_none_eith
     [found] = await lookups.find([make_event(b'{"id": 1}')], [frozenset({"company"})], 0.0)
     assert isinstance(found, NoRecordError)
     assert found.suppresses
-    assert str(found) == "lookup company: the lookup that its key uses found no record"
+    assert str(found) == "lookup company: the key needs the record of another lookup, which found no record"
     assert not stores["company"].calls
 
 

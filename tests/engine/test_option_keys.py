@@ -90,5 +90,7 @@ async def test_a_key_is_printed():
 
 def test_a_key_uses_no_lookup():
     environment = TemplateEnvironment(lookups=("user",)).with_lookups
-    with pytest.raises(TemplateFaults, match="thread: a key can't use the lookup `user`, because it decides the order"):
+    with pytest.raises(
+        TemplateFaults, match="thread: this key can't use the lookup `user`, because the router needs the key before"
+    ):
         compile_options(options(thread="{{ user.id }}"), environment)

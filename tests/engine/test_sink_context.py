@@ -48,7 +48,7 @@ async def test_another_server_has_a_client_of_its_own(redis_server):
     assert other is not context.redis
     await other.call("SET", "a", "b")
     assert await context.redis.call("EXISTS", "a") == 0
-    with pytest.raises(SinkError, match="begins with redis://"):
+    with pytest.raises(SinkError, match="begin with redis://"):
         context.redis_at("http://localhost")
     await context.close()
 

@@ -584,7 +584,7 @@ async def test_what_comes_too_late_is_a_dead_letter_and_the_rest_is_not():
         assert Batches.made.batches == [[fresh.id, elsewhere.id]]
     (letter,) = at.letters.kept
     assert (letter.reason, letter.event_id, letter.attempts) == ("expired", late.id, 0)
-    assert letter.detail.startswith("it was to be delivered before ")
+    assert letter.detail.startswith("the delivery expired at ")
     assert sink.calls == 0
 
 

@@ -144,7 +144,7 @@ def test_what_does_not_hold(tmp_path, event, expect, keys):
         (
             {"channel": "orders.x", "payload": {"severity": "high", "count": 2}},
             {"sinks": ["audit", "ops-mail"]},
-            {"text ops-mail": ("the rendered text", "the JSON line instead of it")},
+            {"text ops-mail": ("the rendered text", "the JSON line of the event")},
         ),
     ],
     ids=["rejected", "dead letter", "text that fails"],
@@ -158,16 +158,18 @@ def test_a_miss_says_why_the_sink_does_not_get_it(tmp_path):
         tmp_path, {"channel": "orders.new", "payload": {"severity": "low", "id": 7}}, {"contains": {"user-mail": "x"}}
     )
     assert len(why) == 1
-    assert why[0].startswith("route user: channel ")
-    assert why[0].endswith(" notification, but saw orders.new")
+    assert why[0].startswith("route user does not take the event: wanted channel ")
+    assert why[0].endswith(" notification, got orders.new")
     _, why = missed(
         tmp_path,
         {"channel": "notification", "payload": {"severity": "low", "mail": ""} | USER["payload"]},
         {"sinks": ["audit", "user-mail", "ops-mail"]},
     )
-    assert why[0].partition(", at ")[0] == 'route urgent: severity is one of "high", "critical", but saw "low"'
+    assert why[0].partition(", at ")[0] == (
+        'route urgent does not take the event: wanted severity is one of "high", "critical", got "low"'
+    )
     assert f"{tmp_path}/config.yaml:17:" in why[0]
-    assert why[1].startswith("route rest: channel ")
+    assert why[1].startswith("route rest does not take the event: wanted channel ")
 
 
 def test_steps_share_a_clock(tmp_path):
@@ -227,8 +229,8 @@ def test_a_file_of_tests_names_its_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tests: []\n", "`config` is required: the configuration that is tested"),
-        ("config: config.yaml\n", "`tests` is required: a list of tests"),
+        ("tests: []\n", "`config` is required: write the path of the configuration that is tested"),
+        ("config: config.yaml\n", "`tests` is required: list the tests"),
         ("config: config.yaml\ntests: []\nsinks: {}\n", 'unknown key "sinks", allowed: config, tests'),
         ("config: [a]\ntests: []\n", "config: must be a string, not a list"),
     ],
@@ -315,7 +317,7 @@ def test_every_change_is_noticed_by_some_test(tmp_path):
 
 def test_without_a_test_its_changes_survive(tmp_path):
     _, survived = survivors(tmp_path, [test for number, test in enumerate(ALL) if number != 2])
-    assert [change for _, change in survived] == ["route urgent: `final` removed", "route urgent dropped"]
+    assert [change for _, change in survived] == ["route urgent: `final` removed", "route urgent removed"]
 
 
 def test_what_survives_is_named_with_its_place(tmp_path):
@@ -328,13 +330,13 @@ def test_what_survives_is_named_with_its_place(tmp_path):
         return f"config.yaml:{line + 1}:{lines[line].index(text) + 1}"
 
     assert survived == [
-        (at("{id: everything"), "route everything dropped"),
-        (at("{id: user,"), "route user dropped"),
+        (at("{id: everything"), "route everything removed"),
+        (at("{id: user,"), "route user removed"),
         (at("severity:"), 'route urgent: `match` negated: severity is one of "high", "critical"'),
         (at("when:"), "route urgent: `when` negated: payload.count > 1"),
         (at("final:"), "route urgent: `final` removed"),
-        (at("{id: urgent"), "route urgent dropped"),
-        (at("{id: rest"), "route rest dropped"),
+        (at("{id: urgent"), "route urgent removed"),
+        (at("{id: rest"), "route rest removed"),
         (at("only_if:"), "sink user-mail: `only_if` negated: not payload.quiet"),
     ]
 
@@ -344,11 +346,24 @@ def test_a_survivor_of_a_route_without_test_events_says_why(tmp_path):
     config = CONFIG.replace("tests:", impossible + "tests:")
     found, ran = results(tmp_path, {"event": USER, "expect": {"rejected": False}}, config=config)
     hints = {mutant.change: mutant.hint for mutant in Mutation(found, ran).survivors()}
-    assert hints["route everything dropped"] == ""
-    assert hints["route urgent dropped"].startswith("this route takes no test event: add a test")
+    assert hints["route everything removed"] == ""
+    assert hints["route urgent removed"].startswith("no test has an event that this route takes: add such a test")
     both = "`severity > 5` and `severity < 3` can't both hold: this `match` never holds"
-    assert hints["route never dropped"] == f"this route takes no test event, and `check` warns of it: {both}"
-    assert hints["route never: `match` negated: severity > 5"] == hints["route never dropped"]
+    assert (
+        hints["route never removed"]
+        == f"no test has an event that this route takes, and `check` warns about the route: {both}"
+    )
+    assert hints["route never: `match` negated: severity > 5"] == hints["route never removed"]
+
+
+def test_a_survivor_of_a_route_that_no_event_reaches_repeats_the_warning(tmp_path):
+    config = CONFIG.replace("id: user, channels: [notification],", "id: user, final: true,")
+    found, ran = results(tmp_path, {"event": USER, "expect": {"rejected": False}}, config=config)
+    hints = {mutant.change: mutant.hint for mutant in Mutation(found, ran).survivors()}
+    warned = (
+        "no test has an event that this route takes, and `check` warns about the route: no event reaches this route: "
+    )
+    assert hints["route rest removed"].startswith(warned)
 
 
 def test_final_is_no_mutant_where_no_later_route_can_get_the_event(tmp_path):
@@ -356,7 +371,7 @@ def test_final_is_no_mutant_where_no_later_route_can_get_the_event(tmp_path):
         "id: urgent, match", "id: urgent, channels: [notification], match"
     )
     changes = survivors(tmp_path, [{"event": USER, "expect": {"rejected": False}}], config)[1]
-    assert ("last", "removed") not in [(c.split()[1].strip(":"), c[-7:]) for _, c in changes]
+    assert "route last: `final` removed" not in [change for _, change in changes]
     without = config.replace("  - {id: last, sinks: [audit], final: true}\n", "")
     changes = survivors(tmp_path, [{"event": USER, "expect": {"rejected": False}}], without)[1]
     assert not [change for _, change in changes if "final" in change]
@@ -373,8 +388,8 @@ def test_an_override_of_only_if_and_disabled_routes(tmp_path):
     assert (count, [change for _, change in survived]) == (
         4,
         [
-            "route everything dropped",
-            "route rest dropped",
+            "route everything removed",
+            "route rest removed",
             "route rest, sink ops-mail: `only_if` negated: payload.id",
             "sink user-mail: `only_if` negated: not payload.quiet",
         ],

@@ -37,7 +37,7 @@ def test_without_a_home_there_is_a_plain_error(monkeypatch):
 
 def test_a_directory_that_cannot_be_made_is_a_plain_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"can't be made: .*; set STATE_DIRECTORY"):
+    with pytest.raises(ConfigError, match=r"can't be created: .*; set STATE_DIRECTORY"):
         state_directory({"STATE_DIRECTORY": str(tmp_path / "file" / "below")})
 
 

@@ -530,5 +530,5 @@ async def test_nobody_listens():
     async with stand_in() as server:
         values = webhook(server, "slack", url=f"{closed_port()}/SECRET")
     async with chat(values) as sink:
-        with pytest.raises(TransientError, match=r"^no connection: connection refused$"):
+        with pytest.raises(TransientError, match=r"^no connection to the server: connection refused$"):
             await sink.deliver(make_event(ORDER))

@@ -164,12 +164,11 @@ def test_it_is_off_unless_the_main_file_allows_it(tmp_path):
     for refused in (False, None):
         (path, message), *others = problems(allow_commands=refused)[::-1]
         assert path == "sinks.run.type"
-        assert message.endswith(
-            f"write `allow_commands: true` at the top level of {tmp_path}/config.yaml if that is wanted"
-        )
+        assert message.endswith(f"write `allow_commands: true` at the top level of {tmp_path}/config.yaml to allow it")
         assert len(others) == (refused is None)
     (tmp_path / "more.yaml").write_text("allow_commands: true")
     main = {"include": "more.yaml", "allow_commands": False}
-    assert ("allow_commands", f"an included file can't allow programs: write it in {tmp_path}/config.yaml") in problems(
-        **main
-    )
+    assert (
+        "allow_commands",
+        f"an included file can't set `allow_commands`; set it in {tmp_path}/config.yaml",
+    ) in problems(**main)

@@ -55,7 +55,7 @@ def test_takes(values):
         ({"host": "[::1]:25"}, ("host",), "write ::1 and port: 25"),
         ({"host": "mail.example.org/in"}, ("host",), "not a host name"),
         ({"helo": "https://mail.example.org"}, ("helo",), "must be a host name; write mail.example.org"),
-        ({"to": "mailto:ops@example.org"}, ("to",), "write it without `mailto:`"),
+        ({"to": "mailto:ops@example.org"}, ("to",), "remove `mailto:`"),
         ({"port": 0}, ("port",), "greater than or equal to 1"),
         ({"port": "25"}, ("port",), "valid integer"),
         ({"tls": "ssl"}, ("tls",), "'starttls', 'tls' or 'none'"),

@@ -19,7 +19,7 @@ from tests.support.sinks import sink_type, validate
         ({"rpush": "{{ payload.x }}"}, 'begin with a literal text, such as "inbox:{{ payload.user_id }}"'),
         ({"publish": "a", "maxlen": 5}, "`maxlen` can be used only with `xadd`"),
         ({"xadd": "a", "maxlen": 0}, "greater than or equal to 1"),
-        ({"xadd": "a", "url": "localhost"}, "begins with redis://"),
+        ({"xadd": "a", "url": "localhost"}, "begin with redis://"),
     ],
 )
 def test_what_is_refused(values, said):

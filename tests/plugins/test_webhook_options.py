@@ -113,7 +113,7 @@ def test_an_expression_is_compiled_with_the_options():
         compile_options(options, TemplateEnvironment())
     assert [(fault.path, fault.message) for fault in caught.value.faults] == [
         (("success",), "there is no `payload`, an expression knows answer, headers, status"),
-        (("retry_if",), "an expression is written without `{{` and `}}`"),
+        (("retry_if",), "write this expression without `{{` and `}}`"),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from router.config.models import SourceConfig
 
-_UNSYNCED = {"everysec": "the last second", "no": "the last 30 seconds or so"}
+_UNSYNCED = {"everysec": "the last second", "no": "about the last 30 seconds"}
 """The writes that may be missing in the append-only file, by the value of `appendfsync`."""
 
 
@@ -16,10 +16,10 @@ def judge(info: Mapping[str, str]) -> tuple[str, ...]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(
-            f"Redis may evict the queues when its memory is full: set maxmemory-policy noeviction, not {policy}"
+            f"Redis may evict the queues when its memory is full: set maxmemory-policy to noeviction instead of {policy}"
         )
     if info.get("aof_enabled") == "0":
-        found.append("Redis may lose the queues when it restarts: switch its append-only file on (appendonly yes)")
+        found.append("Redis may lose the queues when it restarts: enable its append-only file (appendonly yes)")
     return tuple(found)
 
 
@@ -31,8 +31,8 @@ def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tupl
     unsynced = _UNSYNCED.get(info.get("appendfsync", ""))
     if info.get("aof_enabled") != "1" or unsynced is None:
         return ()
-    lost = f"a power cut may take {unsynced} of the latest writes to Redis (appendfsync {info['appendfsync']})"
-    return (f"{lost}: events that came by pub/sub or from another server are then lost; to keep them, set {cure}",)
+    lost = f"after a power cut, Redis may lack the writes of {unsynced} (appendfsync {info['appendfsync']})"
+    return (f"{lost}: events from pub/sub or from another server are then lost; to keep these events, set {cure}",)
 
 
 def has_events_from_elsewhere(sources: Iterable[SourceConfig], redis_url: str) -> bool:

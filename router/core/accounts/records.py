@@ -144,7 +144,7 @@ class Reader:
             r = _decode(data)
             if r.version == VERSION:
                 if not (r.id.isascii() and r.id.isprintable()):  # the id is sent in mail and HTTP headers
-                    raise ValueError("its id is not printable ASCII")
+                    raise ValueError("the id of the delivery is not printable ASCII")
                 decode(r.raw, r.format)
         except Exception as error:  # noqa: BLE001  # another program may have written it; it must not end a worker
             raise UnknownRecordError(_why(data, error)) from None
@@ -219,6 +219,6 @@ def _why(data: bytes, error: Exception) -> str:
 
 def _newer(version: int) -> str:
     return (
-        f"the record has version {version}, but this router reads versions up to {VERSION} only: "
+        f"the record has version {version}, but this router reads only versions up to {VERSION}: "
         "the record stays in the queue until a newer router reads it"
     )

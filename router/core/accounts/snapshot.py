@@ -209,14 +209,14 @@ class Snapshot(msgspec.Struct, frozen=True):
         faults = [f"sink {name}: {sink.fault.why}" for name, sink in self.sinks.items() if sink.fault is not None]
         failed = [f"the configuration on disk was refused: {self.config.error}"] if self.config.error else []
         stuck = [
-            f"sink {name}: {counted(sink.unreadable, 'entry', 'entries')} of its queue can't be read; "
-            "the queue keeps them (see `event-router queue list`)"
+            f"sink {name}: {counted(sink.unreadable, 'entry', 'entries')} in its queue can't be read; "
+            "they stay in the queue (see `event-router queue list`)"
             for name, sink in self.sinks.items()
             if sink.unreadable
         ]
         ended = [
-            f"sink {name}: {counted(sink.replaced, 'worker')} ended by a fault of the router; "
-            "replacements run, the router's log says more"
+            f"sink {name}: {counted(sink.replaced, 'worker')} ended because of a fault of the router; "
+            "replacements are running, and the router's log has the details"
             for name, sink in self.sinks.items()
             if sink.replaced
         ]

@@ -20,7 +20,7 @@ _WORDS = {
     "prefix": "starts with",
     "suffix": "ends with",
     "contains": "contains",
-    "regex": "fits the regex",
+    "regex": "matches the regex",
     "exists": "exists",
 }
 

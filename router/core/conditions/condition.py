@@ -31,8 +31,12 @@ class When:
         self._expression = Expression(source, environment, "when")
         others = self._expression.names - KNOWN
         if others:
-            cure = "a route is decided before any sink and without lookups; ask for it in the sink's `only_if`"
-            faults = [Fault(f"`when` knows event, payload and route, and no `{name}`: {cure}", None) for name in others]
+            cure = (
+                "a route has neither a sink nor records of lookups; write this condition in the `only_if` of the sink"
+            )
+            faults = [
+                Fault(f"`when` can use only event, payload and route, not `{name}`: {cure}", None) for name in others
+            ]
             raise BrokenExpressionError(faults)
 
     def holds(self, event: Event, now: float) -> bool:

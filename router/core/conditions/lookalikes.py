@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 from unicodedata import normalize
 
-HINT = "it looks the same, but is written with other code points (Unicode NFC and NFD)"
+HINT = "the two texts look the same, but consist of different code points (Unicode NFC and NFD)"
 """The explanation for people of two strings that differ only in their form."""
 
 

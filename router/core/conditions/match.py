@@ -64,6 +64,6 @@ def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
             raise BrokenMatchError(reader.faults)
         return Match(clauses, tuple(reader.nulls), tuple(reader.doubts))
     except RecursionError:
-        raise BrokenMatchError([Fault((), "it is nested too deeply")]) from None
+        raise BrokenMatchError([Fault((), "the conditions are nested too deeply")]) from None
     except SchemaProblem as problem:  # the patterns together are too large
-        raise BrokenMatchError([Fault((), f"it can't be compiled: {problem.message}")]) from None
+        raise BrokenMatchError([Fault((), f"the conditions can't be compiled: {problem.message}")]) from None

@@ -56,18 +56,22 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
         parts = list(written)
     else:
         return None
-    named = f"; a field of that name is written in double quotes: '\"{word}\"'"
+    named = f"; if a field has this name, write it in double quotes: '\"{word}\"'"
     if kind in _ALL:
-        return f"`{word}` is not needed, because all clauses must hold anyway{_write(_side_by_side(parts))}{named}"
+        return (
+            f"`{word}` is not needed, because all clauses of a `match` must hold{_write(_side_by_side(parts))}{named}"
+        )
     if kind in _SOME:
         fault = (
-            "`any` takes a list of mappings" if word == "any" else f"alternatives are written in `any`, not in `{word}`"
+            "the value of `any` must be a list of mappings"
+            if word == "any"
+            else f"write alternatives in `any`, not in `{word}`"
         )
         return f"{fault}{_write({'any': parts})}{named}"
     negated = [{path: _negated(condition)} for each in parts for path, condition in each.items()]
     several = isinstance(written, Mapping) and len(negated) > 1  # not all of them: one that does not hold is enough
     line = {"any": negated} if several else _side_by_side(negated)
-    return f"`not` is written below a path{_write(line)}{named}"
+    return f"`not` must be written below a path{_write(line)}{named}"
 
 
 def joined_below(path: Path, word: str, written: Any) -> str | None:
@@ -78,10 +82,10 @@ def joined_below(path: Path, word: str, written: Any) -> str | None:
     name = paths.shown(path)
     if kind in _ALL:
         parts = [{name: each} for each in written]
-        return f"`{word}` is not needed, because all operators must hold anyway{_write(_side_by_side(parts))}"
+        return f"`{word}` is not needed, because all operators below a path must hold{_write(_side_by_side(parts))}"
     if not any(isinstance(each, Mapping | list) for each in written):
-        return f"one of several values is a list{_write({name: written})}"
-    return f"alternatives are written in `any`, beside the paths{_write({'any': [{name: each} for each in written]})}"
+        return f"alternative values must be written as a list{_write({name: written})}"
+    return f"alternatives must be written in `any`, in the place of a path{_write({'any': [{name: each} for each in written]})}"
 
 
 def of_fields(path: Path, operator: str, written: Clauses, operators: Collection[str]) -> str:
@@ -192,4 +196,4 @@ def _bare(value: str) -> str:
 def path_fault(written: str, error: PathError) -> str:
     """Return the message for a string that is not a path; the message names the path that is probably meant, if it is known."""
     meant = from_jsonpath(written)
-    return f"{error}" if meant is None else f"it looks like JSONPath; write `{meant}`"
+    return f"{error}" if meant is None else f"this looks like JSONPath; write `{meant}`"

@@ -37,7 +37,7 @@ def parse(written: str) -> Path:
             break
         rest = rest[1:]  # the dot
     if len(segments) > MOST_SEGMENTS:
-        raise PathError(f"a path has at most {MOST_SEGMENTS} parts, not {len(segments)}")
+        raise PathError(f"the path has {len(segments)} parts, but at most {MOST_SEGMENTS} are allowed")
     return tuple(segments)
 
 
@@ -67,21 +67,23 @@ def _bare(rest: str) -> tuple[Segment, str]:
     if part == "*":
         return EACH, dot + after
     if not part:
-        raise PathError('a part of the path is empty; a key that holds a dot is written in double quotes: "a.b".c')
+        raise PathError('a part of the path is empty; if a key contains a dot, write the key in double quotes: "a.b".c')
     if set(part) <= _ASCII_DIGITS:
         if part[0] == "0" and part != "0":
-            raise PathError(f'an index has no leading zeros; a key of digits is written in double quotes: "{part}"')
+            raise PathError(
+                f'an index must not have leading zeros; if this is a key, write it in double quotes: "{part}"'
+            )
         if len(part) > len(str(HIGHEST_INDEX)) or int(part) > HIGHEST_INDEX:
             raise PathError(
-                f'an index is at most {HIGHEST_INDEX}; a key of digits is written in double quotes: "{part}"'
+                f'the largest index is {HIGHEST_INDEX}; if this is a key, write it in double quotes: "{part}"'
             )
         return int(part), dot + after
     if part[0] == "-" and set(part[1:]) <= _ASCII_DIGITS and len(part) > 1:
-        raise PathError(f'an index counts from 0; a key such as this is written in double quotes: "{part}"')
+        raise PathError(f'an index must not be negative; if this is a key, write it in double quotes: "{part}"')
     for sign in ("*", '"'):
         if sign in part:
             shown = part.replace("\\", "\\\\").replace('"', '\\"')
-            raise PathError(f'a key that holds {sign} is written in double quotes: "{shown}"')
+            raise PathError(f'a key that contains {sign} must be written in double quotes: "{shown}"')
     return part, dot + after
 
 

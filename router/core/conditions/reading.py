@@ -100,10 +100,10 @@ class Reader:
     def match(self, written: Any, at: At = ()) -> tuple[Node, ...]:
         """Return the clauses of a mapping of paths to conditions."""
         if not isinstance(written, Mapping):
-            cure = "; alternatives stand in `any: [{…}, {…}]`" if isinstance(written, list) else ""
+            cure = "; write alternatives as `any: [{…}, {…}]`" if isinstance(written, list) else ""
             return self._wrong(at, f"must be a mapping of paths to conditions, not {_described(written)}{cure}")
         if not written:
-            return self._wrong(at, "must not be empty: name a path and what its value must be")
+            return self._wrong(at, "must not be empty: write a path and a condition for its value")
         found: list[Node] = []
         for name, condition in written.items():
             place = (*at, name)
@@ -123,8 +123,10 @@ class Reader:
     def _any(self, written: Any, at: At) -> tuple[Node, ...]:
         """Return the clause of `any: [{…}, {…}]`."""
         if not isinstance(written, list):
-            quoted = "; a field of that name is written in double quotes: '\"any\"'"
-            return self._wrong(at, f"`any` takes a list of mappings, [{{…}}, {{…}}], not {_described(written)}{quoted}")
+            quoted = "; if a field has this name, write it in double quotes: '\"any\"'"
+            return self._wrong(
+                at, f"the value of `any` must be a list of mappings, [{{…}}, {{…}}], not {_described(written)}{quoted}"
+            )
         if not written:
             return self._wrong(at, "`any` must not be empty: a list without alternatives never matches")
         alternatives = [self.match(each, (*at, number)) for number, each in enumerate(written)]
@@ -157,7 +159,7 @@ class Reader:
             self._doubt(condition, at)
             return (Clause(path, (Test("eq", self._scalar(condition, at)),), self._place(at)),)
         if not condition:
-            return self._wrong(at, f"must not be empty: name an operator, {', '.join(OPERATORS)}")
+            return self._wrong(at, f"must not be empty: write at least one of the operators {', '.join(OPERATORS)}")
         tests: list[Test] = []
         others: list[Node] = []
         for operator, wanted in condition.items():
@@ -182,17 +184,17 @@ class Reader:
         if operator == "exists":
             if wanted is True:
                 return Test(operator, True)
-            self._wrong(at, f"`exists` takes true or false, not {_described(wanted)}")
+            self._wrong(at, f"the value of `exists` must be true or false, not {_described(wanted)}")
         elif operator in NUMBERS:
             if type(wanted) is int or (isinstance(wanted, float) and math.isfinite(wanted)):
                 return Test(operator, wanted)
             cure = "; remove the quotes" if isinstance(wanted, str) and _is_number(wanted) else ""
-            self._wrong(at, f"`{operator}` takes a number, not {_described(wanted)}{cure}")
+            self._wrong(at, f"the value of `{operator}` must be a number, not {_described(wanted)}{cure}")
         elif operator == "in":
             if isinstance(wanted, list):
                 many = self._scalars(wanted, at, "`in`")
                 return Test(operator, many) if many else None
-            self._wrong(at, f"`in` takes a list, not {_described(wanted)}; write one value with `eq`")
+            self._wrong(at, f"the value of `in` must be a list, not {_described(wanted)}; for a single value, use `eq`")
         elif operator in {"eq", "ne"}:
             if not isinstance(wanted, list | Mapping):
                 return Test(operator, self._scalar(wanted, at))
@@ -200,7 +202,7 @@ class Reader:
             several = f"; for several values {cure}" if isinstance(wanted, list) else ""
             if isinstance(wanted, Mapping):
                 several = of_fields(path, operator, wanted, OPERATORS)
-            self._wrong(at, f"`{operator}` takes one value, not {_described(wanted)}{several}")
+            self._wrong(at, f"the value of `{operator}` must be a single value, not {_described(wanted)}{several}")
         else:
             return self._of_text(path, operator, wanted, at)
         return None
@@ -213,7 +215,7 @@ class Reader:
             places = [(*at, number) for number in range(len(many))]
         elif isinstance(wanted, Mapping):
             fields = of_fields(path, operator, wanted, OPERATORS)
-            self._wrong(at, f"`{operator}` takes a string or a list of strings, not a mapping{fields}")
+            self._wrong(at, f"the value of `{operator}` must be a string or a list of strings, not a mapping{fields}")
             return None
         else:
             many, places = (self._scalar(wanted, at),), [at]
@@ -221,9 +223,12 @@ class Reader:
             if operator == "contains":
                 continue
             if not isinstance(one, str):
-                self._wrong(place, f"`{operator}` takes a string, not {_described(one)}")
+                self._wrong(place, f"the value of `{operator}` must be a string, not {_described(one)}")
             elif not one:
-                self._wrong(place, f"`{operator}` must not be empty: every string would meet it; write `exists: true`")
+                self._wrong(
+                    place,
+                    f"the value of `{operator}` must not be empty, because it would match every string; write `exists: true`",
+                )
             elif operator == "regex":
                 self._regex(one, place)
         return Test(operator, many) if many and len(self.faults) == before else None
@@ -235,8 +240,10 @@ class Reader:
         """
         meant = condition_in(value) if isinstance(value, str) else None
         if meant is not None:
-            message = f"{shown(value)} is a string, which only an equal string matches (did you mean `{meant}`?)"
-            self.doubts.append(Fault(at, f"{message}; if you mean the string, write `{{eq: {shown(value)}}}`"))
+            message = (
+                f"{shown(value)} is read as a string, and only an equal string matches it (did you mean `{meant}`?)"
+            )
+            self.doubts.append(Fault(at, f"{message}; to compare with the string, write `{{eq: {shown(value)}}}`"))
 
     def _regex(self, pattern: str, at: At) -> None:
         try:
@@ -247,11 +254,14 @@ class Reader:
     def _scalars(self, written: list[Any], at: At, what: str) -> tuple[Any, ...]:
         """Return the values of a list without the invalid ones, each of which adds a fault."""
         if not written:
-            self._wrong(at, f"{what} must not be empty: no value could ever match")
+            self._wrong(at, f"{what} must not be empty, because no value would match")
         found: list[Any] = []
         for number, one in enumerate(written):
             if isinstance(one, list | Mapping):
-                self._wrong((*at, number), f"a list holds strings, numbers, true, false or null, not {_described(one)}")
+                self._wrong(
+                    (*at, number),
+                    f"an item of this list must be a string, a number, true, false or null, not {_described(one)}",
+                )
             else:
                 found.append(self._scalar(one, (*at, number)))
         return tuple(found)
@@ -261,7 +271,7 @@ class Reader:
         if value is None:
             self.nulls.append(at)
         elif isinstance(value, float) and not math.isfinite(value):
-            self._wrong(at, "no payload holds this: JSON has neither infinity nor NaN")
+            self._wrong(at, "this value can't occur in a payload, because JSON has neither infinity nor NaN")
         elif isinstance(value, str):
             try:
                 return _sound(value)
@@ -272,7 +282,7 @@ class Reader:
 
 def nothing(_uri: str) -> Any:
     """Refuse to retrieve a document, because conditions have no references."""
-    raise LookupError("a condition refers to nothing")
+    raise LookupError("conditions have no references")
 
 
 def _sound(text: str) -> str:
@@ -283,7 +293,7 @@ def _sound(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise PathError("half of a surrogate pair is not a character") from None
+        raise PathError("this string contains half of a surrogate pair, which is not a character") from None
     return str(text)
 
 
@@ -312,9 +322,9 @@ def _unknown(operator: str) -> str:
     if word in _MEANT_NOT:
         hint = " (did you mean `not: {in: […]}`?)"
     elif word == ANY:
-        hint = " (write `any` beside the paths, not below one)"
+        hint = " (write `any` in the place of a path, not below a path)"
     else:
         near = difflib.get_close_matches(word, OPERATORS, n=1, cutoff=0.6)
         meant = _MEANT.get(word) or (near[0] if near else "")
-        hint = f" (did you mean `{meant}`?)" if meant else "; a field of an object is named with a dot: `order.total`"
+        hint = f" (did you mean `{meant}`?)" if meant else "; to name a field of an object, write a dot: `order.total`"
     return f"unknown operator {shown(operator)}, allowed: {', '.join(OPERATORS)}{hint}"

@@ -103,7 +103,7 @@ def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
     until = expiry.at(event, now)
     if until is None or now < until:
         return None
-    return f"it was to be delivered before {timestamp(datetime.fromtimestamp(until, UTC))}"
+    return f"the delivery expired at {timestamp(datetime.fromtimestamp(until, UTC))}"
 
 
 class AllowedAddresses:

@@ -44,7 +44,7 @@ def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]
     while done != everything:
         group = tuple(sorted(name for name in everything - done if done.issuperset(needs.get(name, ()))))
         if not group:
-            raise ValueError("the keys of lookups depend on each other in a cycle")
+            raise ValueError("the keys of these lookups depend on each other in a cycle")
         groups.append(group)
         done.update(group)
     return tuple(groups)

@@ -39,7 +39,7 @@ class Finding:
     def key(self, definition: LookupDefinition, now: float) -> str | None:
         """Return the key for a lookup. Return None if there is no key, and store the consequence in `records` or `failure`."""
         if definition.needs and any(self.records[needed].absent for needed in definition.needs):
-            self._missing(definition, "the lookup that its key uses found no record")
+            self._missing(definition, "the key needs the record of another lookup, which found no record")
             return None
         try:
             key = definition.key.render(self.event, now, self.records)
@@ -47,7 +47,7 @@ class Finding:
             self.failure = error
             return None
         if not key:
-            self._missing(definition, "its key is empty")
+            self._missing(definition, "the key is empty")
             return None
         return key
 

@@ -67,7 +67,7 @@ def listed(value: Any, parts: Callable[[str], list[str]] = addresses_in) -> list
     found: list[str] = []
     for item in value:
         if isinstance(item, list | tuple):
-            raise AddressError("a list within a list is not an address")
+            raise AddressError("every item of the list must be an address, but an item is a list")
         found.extend(listed(item, parts))
     return found
 
@@ -90,7 +90,7 @@ def mappings(value: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for item in value:
         if isinstance(item, list | tuple):
-            raise AddressError("a list within a list is not a mapping")
+            raise AddressError("every item of the list must be a mapping, but an item is a list")
         found.extend(mappings(item))
     return found
 
@@ -101,9 +101,11 @@ def _decoded(whole: str) -> list[dict[str, Any]]:
     try:
         value = msgspec.json.decode(whole)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise AddressError("a string is not the JSON of a mapping or a list") from None
+        raise AddressError("a string must be the JSON of a mapping or of a list of mappings") from None
     if isinstance(value, str) or (isinstance(value, list) and any(isinstance(item, str) for item in value)):
-        raise AddressError("a JSON string within a JSON string is not a mapping")
+        raise AddressError(
+            "the JSON must be a mapping or a list of mappings, but it contains a string in the place of a mapping"
+        )
     return mappings(value)
 
 
@@ -140,7 +142,7 @@ def address_of(recipient: Any, marker: Addresses) -> str:
         return _address_of_url(recipient, marker.known_by)
     address = recipient if marker.known_by is None else recipient.get(marker.known_by)
     if not isinstance(address, str) or not address:
-        raise AddressError(f"a mapping has no string under `{marker.known_by}`, which would be its address")
+        raise AddressError(f"a mapping must have its address, a string, under the key `{marker.known_by}`")
     check_text(address)
     return address
 
@@ -166,7 +168,7 @@ def _checked(addresses: Iterable[str], marker: Addresses) -> list[str]:
 
 def _check_number(addresses: Mapping[str, Any]) -> None:
     if len(addresses) > MOST:
-        raise AddressError(f"it names more than {MOST:,} addresses")
+        raise AddressError(f"the field has more than {MOST:,} addresses")
 
 
 def _any(address: str) -> str:

@@ -27,7 +27,7 @@ _TEXTS = frozenset(
 )
 """The paths of strings, which have no fields."""
 
-_NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use one"
+_NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use a lookup"
 
 _INSTEAD = {
     "safe": "`markup`",
@@ -47,7 +47,7 @@ _OPERATORS = {
     "&": "; write `and`",
     "?": "; write `A if CONDITION else B`",
     "!": "; write `not`",
-    "=": "; to compare write `==`",
+    "=": "; to compare two values, write `==`",
     ";": "",
 }
 """The Jinja equivalents of operators of other languages."""
@@ -63,17 +63,17 @@ _PLAIN = (
     (r"missing end of comment tag", r"`{#` begins a comment and is not closed: `#}` is missing"),
     (r"unexpected 'end of template'", r"`{{` is not closed: `}}` is missing"),
     (r"tag name expected", r"the name of a tag is missing after `{%`"),
-    (r"unexpected '}'", r"`}` alone closes nothing: `{{` is closed by `}}`, `{%` by `%}`"),
+    (r"unexpected '}'", r"this `}` closes nothing: `}}` closes `{{`, and `%}` closes `{%`"),
     (r"unexpected '(.)', expected '(.)'", r"`\2` is missing"),
     (r"expected an expression, got 'end of (?:print statement|statement block)'", r"an expression is missing"),
     (r"unexpected 'end of (?:print statement|statement block)'", r"the expression is not complete"),
-    (r"expected token 'name', got 'end of .*'", r"a name is missing, of a filter after `|` or of a variable"),
+    (r"expected token 'name', got 'end of .*'", r"the name of a variable, or of a filter after `|`, is missing"),
     (r"expected name or number", r"a name is missing after the `.`"),
-    (r"encountered unknown tag '((?:end|el)\w+)'.*", r"`{% \1 %}` closes nothing that is open here"),
-    (r"unexpected char (?:'\"'|\"'\") at \d+", r"a quote that is opened is never closed"),
+    (r"encountered unknown tag '((?:end|el)\w+)'.*", r"there is nothing here that `{% \1 %}` could close"),
+    (r"unexpected char (?:'\"'|\"'\") at \d+", r"a quote is never closed"),
     (
         r"expected token ':', got '.*'",
-        r"`{` begins a mapping here, `{key: value}`; inside `{{ … }}` write no second `{{`",
+        r"this `{` begins a mapping, such as `{key: value}`; don't write `{{` again inside `{{ … }}`",
     ),
     (r"expected token 'in', got '.*'", r"`in` is missing: {% for each in payload.list %}"),
 )
@@ -145,14 +145,14 @@ def _parsed(text: str, environment: Sandbox) -> Source:
             source.faults.append(place(_plainly(error), error.lineno))
             continue
         except RecursionError:
-            source.faults.append(place("it is nested too deeply", None))
+            source.faults.append(place("the template is nested too deeply", None))
             continue
         below = source.below[name] = nodes_below(source.trees[name])
         for line, message in _unknown(below, environment):
             source.faults.append(place(message, line))
         for line, referred in _references(below):
             if referred is None:
-                source.faults.append(place("write out the name of an included file, in quotes", line))
+                source.faults.append(place("the name of an included file must be written as a literal in quotes", line))
             elif referred not in source.texts:
                 try:
                     source.texts[referred] = _read_file(text, referred)
@@ -173,7 +173,7 @@ def _place(file: str | None) -> Callable[[str, int | None], Fault]:
 
 def _read_file(text: str, name: str) -> str:
     if not isinstance(text, TemplateFile):
-        raise ValueError("only a template in a file of its own (`{file: …}`) can include others")  # noqa: TRY004  # as a missing file is
+        raise ValueError("only a template that is in a file (`{file: …}`) can include other files")  # noqa: TRY004  # as a missing file is
     return text.read(name)
 
 
@@ -211,7 +211,7 @@ def _unknown(below: list[nodes.Node], environment: Environment) -> Iterator[tupl
             if fault is not None:
                 yield call.lineno, f"cidr: {fault}"
     for scope in _of_kind(nodes.ScopedEvalContextModifier, below):
-        yield scope.lineno, "`autoescape` can't be switched here; let one value through with `| markup`"
+        yield scope.lineno, "a template can't change `autoescape`; to leave a single value unescaped, write `| markup`"
 
 
 def _of_kind(kind: type[_N], below: Iterable[nodes.Node]) -> Iterator[_N]:
@@ -276,7 +276,7 @@ def _names(source: Source, environment: Sandbox) -> None:
                 did_you_mean(unknown, known)
                 or _hyphen(below, unknown)
                 or did_you_mean(unknown, FUNCTIONS)
-                or f", {environment.kind} knows {', '.join(sorted(known))}"
+                or f"; {environment.kind} can use {', '.join(sorted(known))}"
             )
             source.faults.append(place(f"there is no `{unknown}`{hint}", min(lines, default=None)))
     source.names = frozenset(used)
@@ -287,7 +287,7 @@ def _hyphen(below: Iterable[nodes.Node], name: str) -> str:
     for node in _of_kind(nodes.Sub, below):
         left, right = chain_of(node.left), chain_of(node.right)
         if left and right and len(left) > 1 and right[0] == name:
-            return f', and a key with a hyphen is written {".".join(map(str, left[:-1]))}["{left[-1]}-{name}"]'
+            return f'; if a key contains a hyphen, write {".".join(map(str, left[:-1]))}["{left[-1]}-{name}"]'
     return ""
 
 
@@ -296,8 +296,8 @@ def _event_fields(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str]]:
     for node in below:
         chain = _path_of(node)
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:
-            hint = did_you_mean(str(chain[1]), EVENT_FIELDS) or f", it has {', '.join(sorted(EVENT_FIELDS))}"
-            yield node.lineno, f"an event has no `{chain[1]}`{hint}"
+            hint = did_you_mean(str(chain[1]), EVENT_FIELDS) or f"; its fields are {', '.join(sorted(EVENT_FIELDS))}"
+            yield node.lineno, f"an event has no field `{chain[1]}`{hint}"
 
 
 def _fields_of_texts(
@@ -312,7 +312,7 @@ def _fields_of_texts(
         if isinstance(chain[-1], str):
             name = ".".join(map(str, chain[:-1]))
             cure = f"{{{{ {name} }}}}" if environment.kind == "a template" else name
-            yield node.lineno, f"`{name}` is a string and has no `{chain[-1]}`; write `{cure}`"
+            yield node.lineno, f"`{name}` is a string and has no field `{chain[-1]}`; write `{cure}`"
 
 
 def chains(source: Source) -> frozenset[tuple[object, ...]]:
@@ -349,11 +349,11 @@ def _plainly(error: TemplateSyntaxError) -> str:
             return found.expand(words)
     got = re.fullmatch(r"expected token 'end of (?:print statement|statement block)', got '(.*)'", said)
     if got:
-        hint = _OPERATORS.get(got[1], "; an operator, a `|` or the end is missing before it")
+        hint = _OPERATORS.get(got[1], "; an operator, a `|`, or the end of the expression is missing before it")
         return f"`{got[1]}` is not allowed here{hint}"
     sign = re.fullmatch(r"unexpected char '(.)' at \d+", said)
     if sign:
-        return f"`{sign[1]}` means nothing in an expression{_OPERATORS.get(sign[1], '')}"
+        return f"`{sign[1]}` has no meaning in an expression{_OPERATORS.get(sign[1], '')}"
     tag = re.fullmatch(r"encountered unknown tag '(\w+)'.*", said, re.IGNORECASE)
     if tag:
         return f"there is no tag `{tag[1]}`{did_you_mean(tag[1], _TAGS)}"

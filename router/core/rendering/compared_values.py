@@ -81,7 +81,10 @@ def _of(node: nodes.Compare) -> Iterator[Compared]:
 
 
 def _items(node: nodes.Node) -> list[nodes.Expr]:
-    """Return the elements of a list; empty for any other node. Jinja makes one constant of a list of constants."""
+    """Return the elements of a list; empty for any other node.
+
+    If all elements are constants, Jinja turns the list into a single constant, so that case is unpacked too.
+    """
     if isinstance(node, nodes.List | nodes.Tuple):
         return node.items
     if isinstance(node, nodes.Const) and isinstance(node.value, list | tuple):

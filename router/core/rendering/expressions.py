@@ -125,7 +125,7 @@ class NamedExpression:
 
 def _compiled(source: str, sandbox: Sandbox) -> CompiledExpression:
     if is_template(source):
-        raise BrokenExpressionError([Fault("an expression is written without `{{` and `}}`", None)])
+        raise BrokenExpressionError([Fault("write this expression without `{{` and `}}`", None)])
     try:
         return CompiledExpression(_as_template(source), sandbox)
     except BrokenTemplateError as error:

@@ -253,8 +253,8 @@ class _Compiler:
             self._broken(path, error)
             return Part(value, None)
         for name in sorted(template.names & self.environment.lookups):
-            why = f"a key can't use the lookup `{name}`, because it decides the order before lookups are fetched"
-            self.faults.append(TemplateFault(path, f"{why}: use a field of the payload", None))
+            why = f"this key can't use the lookup `{name}`, because the router needs the key before it fetches records"
+            self.faults.append(TemplateFault(path, f"{why}; use a field of the payload", None))
         self.keys.append(KeyField(path, template))
         return Part(value, self.keys[-1])
 
@@ -282,7 +282,11 @@ class _Compiler:
             self._broken(path, error)
             return Part(value, None)
         except (AttributeError, TypeError) as error:
-            self.faults.append(TemplateFault(path, f"its type says how to escape it, but {error}", None))
+            self.faults.append(
+                TemplateFault(
+                    path, f"the type of the option names an escape function that can't be used: {error}", None
+                )
+            )
             return Part(value, None)
         if isinstance(marker, Text):
             self.texts.append((path, marker, field))

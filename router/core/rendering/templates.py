@@ -196,7 +196,7 @@ class Compiled:
                 code = codes[shape.key] = self._sandbox.compile(shape.tree)
         except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError) as error:
             raise BrokenTemplateError(
-                [Fault(f"it can't be compiled: {error}", getattr(error, "lineno", None))]
+                [Fault(f"the template can't be compiled: {error}", getattr(error, "lineno", None))]
             ) from None
         template = Template.from_code(self._sandbox, code, {})
         cast("FunctionType", template.root_render_func).__globals__.update(shape.values)
@@ -236,9 +236,9 @@ class Compiled:
         if isinstance(error, EventError):
             return str(error), error.told
         if isinstance(error, RecursionError):
-            return "it calls itself without end, or its values are nested too deeply", None
+            return "a macro calls itself without end, or the values are nested too deeply", None
         if isinstance(error, MemoryError):
-            return "it needs too much memory", None
+            return "the template needs too much memory", None
         said = " ".join(str(error).split())
         kind = type(error).__name__
         if " " not in said:
@@ -259,7 +259,7 @@ class CompiledExpression(Compiled):
     def _compile(self, tree: nodes.Template) -> Template:
         expression = _sole_expression(tree)
         if expression is None:
-            raise BrokenTemplateError([Fault("it is not one expression", None)])
+            raise BrokenTemplateError([Fault("this must be a single expression", None)])
         return super()._compile(_assigning(expression))
 
     @cached_property

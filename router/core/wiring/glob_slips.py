@@ -6,7 +6,7 @@ import re
 
 from router.core.matching import is_open, tokens
 
-_RULE = "channels are matched by globs: ? * [a-c] [^a] \\x"
+_RULE = "channels are matched by globs, with the signs ? * [a-c] [^a] \\x"
 _SIGNS = re.compile(
     r"""
     ^\^ | (?<!\\)\$$ | ^\.\*          # the ends of a text; any text
@@ -29,9 +29,9 @@ def regular_expression(glob: str) -> str | None:
     if not _SIGNS.search(glob):
         return None
     meant = _as_globs(glob)
-    written = " and ".join(f"`{each}`" for each in meant) + ", each as an entry of its own" * (len(meant) > 1)
+    written = " and ".join(f"`{each}`" for each in meant) + " as separate entries" * (len(meant) > 1)
     cure = f"; write {written}" if meant else "; a dot matches only a dot, and * matches any text"
-    return f"looks like a regular expression, and {_RULE}{cure}"
+    return f"looks like a regular expression, but {_RULE}{cure}"
 
 
 def _as_globs(expression: str) -> list[str]:
@@ -71,7 +71,7 @@ def _as_glob(expression: str) -> str | None:
 def broken_class(glob: str) -> str | None:
     """Return the fault in the classes of a glob, such as `[a-c`; None if there is none."""
     if is_open(glob):
-        return "the `[` is not closed, so everything after it matches one character; close it with `]`, or write `\\[` for the character itself"
+        return "the `[` is not closed, so all text after it is read as a list of characters; close it with `]`, or write `\\[` for the character `[`"
     if any(not token for token in tokens(glob.encode())):
-        return "`[]` matches no character, so this matches nothing; list the allowed characters in it, or write `\\[` for the character"
+        return "`[]` matches no character, so this glob matches nothing; write the allowed characters between the brackets, or write `\\[` for the character `[`"
     return None

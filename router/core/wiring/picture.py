@@ -169,12 +169,12 @@ def _nodes(config: RouterConfig) -> Iterator[Node]:
     for number, route in enumerate(config.routes, 1):
         yield _route_node(number, route)
     if config.unmatched != "drop":
-        title = "unmatched: the events that no route takes"
-        yield Node(UNMATCHED, "unmatched", "unmatched", "what no route takes", title)
+        title = "unmatched: events that no route takes"
+        yield Node(UNMATCHED, "unmatched", "unmatched", "events that no route takes", title)
     for name, sink in config.sinks.items():
         yield Node(_sink(name), "sink", name, sink.host.type, f"sink {name}, {sink.host.type}")
     if config.unmatched == "dead-letter" or config.dead_letters.notify is not None:
-        title = "dead letters: the events and deliveries that could not be handled"
+        title = "dead letters: events and deliveries that could not be handled"
         yield Node(DEAD_LETTERS, "dead-letters", "dead letters", "kept in Redis", title)
 
 

@@ -119,9 +119,9 @@ def _of_path(path: Path, blocked: _Blocked) -> Refusal:
     before, rest = path[: blocked.length], path[blocked.length :]
     cure = ""
     if blocked.types == ("array",):
-        cure = f"; write `{paths.shown((*before, EACH, *rest))}` for any of its elements"
+        cure = f"; write `{paths.shown((*before, EACH, *rest))}` to check whether any element matches"
     elif blocked.types == ("object",) and isinstance(rest[0], int):
-        cure = f"; a key of digits is written in double quotes: `{paths.shown((*before, str(rest[0]), *rest[1:]))}`"
+        cure = f"; if this is a key, write it in double quotes: `{paths.shown((*before, str(rest[0]), *rest[1:]))}`"
     return Refusal(None, None, f"have {_field(path)}", f"{_said(blocked.types)} of {_field(before)}", cure)
 
 

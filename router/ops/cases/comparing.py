@@ -126,7 +126,11 @@ class _Comparison:
         deliveries = self._of(sink)
         if not deliveries:
             return self._absent(sink)
-        return tuple(f"the JSON line replaces the text: {each.degraded}" for each in deliveries if each.degraded)
+        return tuple(
+            f"the JSON line of the event replaces the text, because the text can't be rendered: {each.degraded}"
+            for each in deliveries
+            if each.degraded
+        )
 
     def _refused(self, key: str, wanted: dict[str, str]) -> Iterator[Miss]:
         for sink, reason in wanted.items():
@@ -145,7 +149,7 @@ class _Comparison:
             texts = {**(expect.text or {}), **(expect.contains or {})}
             if delivery.degraded is not None and delivery.sink not in texts:
                 why = f"route {delivery.route}: {delivery.degraded}"
-                yield Miss(f"text {delivery.sink}", "the rendered text", "the JSON line instead of it", (why,))
+                yield Miss(f"text {delivery.sink}", "the rendered text", "the JSON line of the event", (why,))
 
     def _absent(self, sink: str) -> tuple[str, ...]:
         """Return the reasons why a sink does not get the event, with one line for each route to the sink."""
@@ -153,13 +157,13 @@ class _Comparison:
         if refused:
             return tuple(_refusal(delivery) for delivery in refused)
         leading = [route.id for route in self._routes if any(each.sink == sink for each in route.sinks)]
-        return tuple(map(self._why_not, leading)) or (f"no route leads to {sink}",)
+        return tuple(map(self._why_not, leading)) or (f"no route sends events to the sink {sink}",)
 
     def _present(self, sink: str) -> tuple[str, ...]:
         """Return why a sink gets the event."""
         found = [delivery for delivery in self._found.deliveries if delivery.sink == sink and delivery.delivers]
         return tuple(
-            f"{sink} gets it by the {'routes' if each.merged else 'route'} {' and '.join([each.route, *each.merged])}"
+            f"{sink} gets the event from the {'routes' if each.merged else 'route'} {' and '.join([each.route, *each.merged])}"
             for each in found
         )
 
@@ -168,8 +172,13 @@ class _Comparison:
         verdict = next((each for each in self._found.routes if each.id == route), None)
         decided = None if verdict is None else verdict.decided_by
         if decided is None:
-            return f"route {route}: takes the event" if verdict is not None else f"route {route}: was not asked"
-        return f"route {route}: {_told(decided)}"
+            return f"route {route} takes the event" if verdict is not None else f"route {route} {self._not_evaluated()}"
+        return f"route {route} {_told(decided)}"
+
+    def _not_evaluated(self) -> str:
+        """Return why no result of a route is known: the event was rejected, or the configuration lacks the route."""
+        rejected = self._found.rejected is not None
+        return "was not evaluated, because the event was rejected" if rejected else "is not in the configuration"
 
     def _near(self) -> tuple[str, ...]:
         nearest = self._found.nearest
@@ -194,4 +203,4 @@ def _refusal(delivery: SimulatedDelivery) -> str:
 
 def _told(check: Check) -> str:
     place = f", at {check.place}" if check.place else ""
-    return f"{check.clause}, but saw {check.saw}{place}"
+    return f"does not take the event: wanted {check.clause}, got {check.saw}{place}"

@@ -25,7 +25,7 @@ from router.ops.cases.running import CaseResult, CaseRunner
 from router.ops.loading import Loaded
 from router.ops.simulation import Simulation
 
-_NEVER = ("never holds", "always false", "no event gets", " reads a channel that ")
+_NEVER = ("never holds", "always false", "no event reaches", " reads a channel that ")
 """The words by which a warning of `check` is recognised as one about a condition that no event meets, or a route that
 no event reaches."""
 
@@ -71,16 +71,14 @@ class Mutation:
     def _hint(self, mutant: Mutant, cases: Sequence[Case]) -> str:
         """Return why no test can notice a mutant, which is that no test has an event for the changed part; empty if a test has one."""
         if mutant.route is None:
-            return "" if cases else "no test makes a delivery to this sink: add a test whose event reaches it"
+            return "" if cases else "no test makes a delivery to this sink: add a test whose event reaches the sink"
         route = self._loaded.config.routes[mutant.route]
         if route.id in self._taken:
             return ""
         warning = _warning(self._loaded, mutant.route)
         if warning:
-            return f"this route takes no test event, and `check` warns of it: {warning}"
-        return (
-            "this route takes no test event: add a test with an event that it takes (`explain` shows why it takes none)"
-        )
+            return f"no test has an event that this route takes, and `check` warns about the route: {warning}"
+        return "no test has an event that this route takes: add such a test (`explain` shows why the route does not take an event)"
 
 
 def _warning(loaded: Loaded, number: int) -> str:
@@ -118,7 +116,7 @@ class _Mutator:
                     yield Mutant(place, f"route {route.id}: `final` removed", flipped, _taken(route.id), number)
                 dropped = self._with_route(number, None)
                 yield Mutant(
-                    self._place(f"routes[{number}]"), f"route {route.id} dropped", dropped, _taken(route.id), number
+                    self._place(f"routes[{number}]"), f"route {route.id} removed", dropped, _taken(route.id), number
                 )
                 yield from self._of_overrides(number, route)
         for sink in self._config.sinks:

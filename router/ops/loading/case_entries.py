@@ -86,7 +86,9 @@ class _CaseChecker:
         earlier = self._first.setdefault(name, node)
         if earlier is not node:
             where = f"{earlier.mark.file.name}:{earlier.mark.line}"
-            self._problems.add(f"a test {quoted(name)} is already defined in {where}; names are unique", node)
+            self._problems.add(
+                f"a test {quoted(name)} is already defined in {where}; give this test another name", node
+            )
 
     def _lookups(self, node: Node | None) -> None:
         known = list(self._draft.entries("lookups"))
@@ -105,11 +107,14 @@ class _CaseChecker:
             at = entry.at if timed else entry.event.at
             before, now = now, moment_of(at, start) if at is not None else now
             if now < before:
-                self._problems.add("the clock does not go back: this is before the step above", find(node, "at"))
+                self._problems.add(
+                    "this time is before the time of the previous step; write the same time or a later one",
+                    find(node, "at"),
+                )
                 continue
             came = now if entry.event.at is None else moment_of(entry.event.at, start)
             if came > now:
-                message = "the event can't be received later than the step is: give the step a later `at`"
+                message = "the event can't be received after the time of its step; give the step a later `at`"
                 self._problems.add(message, find(event, "at"))
                 continue
             step = self._step(entry.event, entry.expect, event, (came, now))
@@ -135,7 +140,7 @@ class _CaseChecker:
             self._problems.add(unknown("source", event.source, known), find(node, "source"))
         elif event.source is not None and event.source in self._reads and event.source not in readers:
             listed = ", ".join(each for each, _ in self._reads[event.source])
-            message = f"the source {event.source} does not read {quoted(event.channel)}, it reads {listed}"
+            message = f"the source {event.source} does not read the channel {quoted(event.channel)}; it reads {listed}"
             self._problems.add(message, find(node, "channel"))
         elif event.source is not None:
             return event.source
@@ -164,13 +169,16 @@ class _CaseChecker:
                 return values.encode()
             return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
-            self._problems.add("has a lone surrogate, which is not text; put the bytes in a `file`", payload)
+            self._problems.add(
+                "contains half of a surrogate pair, which is not valid text; write the bytes into a file and name it with `file`",
+                payload,
+            )
         except ValueError:
             self._problems.add(
-                "JSON has no infinite numbers and no .nan; write a string to publish it as it is", payload
+                "JSON has no infinite numbers and no .nan; to publish such a payload, write it as a string", payload
             )
         except RecursionError:
-            self._problems.add("nested too deep", payload)
+            self._problems.add("is nested too deeply; remove levels of nesting", payload)
         return None
 
     def _expected(self, node: Node | None) -> None:
@@ -181,7 +189,7 @@ class _CaseChecker:
         wanted = {name for _, name in words(find(node, "sinks"))}
         for item, name in words(find(node, "not_sinks")):
             if name in wanted:
-                self._problems.add(f"{quoted(name)} is in `sinks` too; keep one", item)
+                self._problems.add(f"{quoted(name)} is also in `sinks`; remove it from one of the two lists", item)
         for key in _BY_SINK:
             below = find(node, key)
             for name, entry in (below.entries if isinstance(below, Mapping) else {}).items():
@@ -201,16 +209,16 @@ class _CaseChecker:
         said = {key: plain(entry.node) for key, entry in entries.items() if plain(entry.node)}
         if "rejected" in said:
             end, others = "rejected", ("unmatched", "routes", *_OF_DELIVERIES)
-            why = "an event that is rejected reaches no route and no sink"
+            why = "a rejected event reaches no route and no sink"
         elif said.get("unmatched") is True:
             delivers = isinstance(self._draft.unmatched, list)
             end, others = "unmatched", ("routes", *(() if delivers else _OF_DELIVERIES))
-            why = f"no route takes an event that is unmatched{'' if delivers else ', and no sink gets it'}"
+            why = f"no route takes an unmatched event{'' if delivers else ', and no sink gets it'}"
         else:
             return
         wrong = [f"`{key}`" for key in others if key in said]
         if wrong:
-            self._problems.add(f"{why}: keep either `{end}` or {', '.join(wrong)}", entries[end].node)
+            self._problems.add(f"{why}; remove either `{end}` or {', '.join(wrong)}", entries[end].node)
 
     def _reasons(self, node: Node | None, allowed: list[str]) -> None:
         values = (entry.node for entry in node.entries.values()) if isinstance(node, Mapping) else ()

@@ -49,7 +49,7 @@ def read_case_file(path: Path) -> CaseFile | None:
     name_paths(root)
     typed.unknown_keys(root, _KEYS, problems)
     named = typed.text(root.get("config"), problems)
-    for key, what in (("config", "the configuration that is tested"), ("tests", "a list of tests")):
+    for key, what in (("config", "write the path of the configuration that is tested"), ("tests", "list the tests")):
         if key not in root.entries:
             problems.add(f"`{key}` is required: {what}", Mark(root.mark.file, 1, 1), path=key)
     problems.check()

@@ -369,7 +369,7 @@ def _secrets(draft: Draft) -> set[str]:
                 harmless.add(scalar.value)
             elif scalar.value in found and len(scalar.value) < SHORT:
                 draft.problems.warn(
-                    f"a secret of fewer than {SHORT} characters is hidden only as a whole word",
+                    f"a secret of fewer than {SHORT} characters is hidden in the output only where it is a whole word; use a longer secret",
                     scalar,
                 )
     return {secret for secret in found if secret.strip()} - harmless

@@ -51,7 +51,13 @@ def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: se
     found: dict[str, CheckedLookup] = {}
     if not node.entries:
         return found
-    entries = entries_with_type(node, "lookup", "where the records come from", problems, name_fault=_name_fault)
+    entries = entries_with_type(
+        node,
+        "lookup",
+        "write redis-hash, file, http, or the type that a plugin registers",
+        problems,
+        name_fault=_name_fault,
+    )
     for name, entry, keys, kind in entries:
         if kind in plugins.lookups:
             lookup = found[name] = CheckedLookup(name, entry, keys, plugins.lookups[kind])
@@ -88,8 +94,8 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 
 def _name_fault(name: str) -> str | None:
     if not _NAME.fullmatch(name):
-        rule = "1 to 64 of the letters a-z A-Z, digits and `_`, not beginning with a digit, because templates use it as a name"
-        return f"{quoted(name)} is not a valid name of a lookup: {rule}"
+        rule = "a name has 1 to 64 characters: a-z, A-Z, 0-9 and `_`; it can't begin with a digit, because templates use it as a variable"
+        return f"{quoted(name)} is not a valid name of a lookup; {rule}"
     return (
         f"{quoted(name)} already has a meaning in templates: choose another name for the lookup"
         if name in TAKEN

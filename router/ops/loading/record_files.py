@@ -41,7 +41,7 @@ def read_records(path: Path, by: str | None) -> Table:
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
-        raise RecordFileError(f"the name of a file of records ends in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        raise RecordFileError(f"the name of a file of records must end in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     try:
         text = read_file(path).decode("utf-8-sig")
     except UnreadableError as error:
@@ -56,7 +56,7 @@ def read_records(path: Path, by: str | None) -> Table:
 def _csv(text: str, by: str | None) -> Table:
     """Return the records of a CSV file by key. The first line names the columns."""
     if by is None:
-        raise RecordFileError("`by` is required for a CSV file: the column that holds the key")
+        raise RecordFileError("`by` is required for a CSV file: write the name of the column that holds the key")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     table: Table = {}
     try:
@@ -75,7 +75,7 @@ def _csv(text: str, by: str | None) -> Table:
                 continue
             if len(row) != len(columns):
                 has, names = counted(len(row), "field"), counted(len(columns), "column")
-                message = f"this row has {has}, and the first line names {names}"
+                message = f"this row has {has}, but the first line names {names}"
                 raise RecordFileError(message, f":{reader.line_num}")
             _add(table, row[place], dict(zip(columns, row, strict=True)), f":{reader.line_num}")
     except csv.Error as error:
@@ -86,7 +86,7 @@ def _csv(text: str, by: str | None) -> Table:
 def _table(document: Any, by: str | None) -> Table:
     if isinstance(document, Mapping):
         if by is not None:
-            raise RecordFileError("the file is a mapping, so its own keys are used: leave `by` out")
+            raise RecordFileError("`by` can't be used, because the file is a mapping of keys to records; remove `by`")
         table: Table = {}
         for key, fields in document.items():
             if not isinstance(fields, Mapping):
@@ -96,7 +96,7 @@ def _table(document: Any, by: str | None) -> Table:
     if not isinstance(document, list):
         raise RecordFileError("the file holds neither a list of records nor a mapping of keys to records")
     if by is None:
-        raise RecordFileError("`by` is required for a list of records: the field that holds the key")
+        raise RecordFileError("`by` is required for a list of records: write the name of the field that holds the key")
     return _listed(document, by)
 
 
@@ -121,7 +121,7 @@ def _add(table: Table, key: Any, fields: Mapping[Any, Any], place: str = "") -> 
     if not text:
         return
     if text in table:
-        raise RecordFileError(f"the key {quoted(text)} appears here twice; keep one record", place)
+        raise RecordFileError(f"the key {quoted(text)} appears twice in this file; keep one record", place)
     table[text] = Record(fields)
 
 
@@ -175,7 +175,7 @@ def _yaml(text: str) -> Any:
 def _value(node: yaml.Node, seen: set[int]) -> Any:
     place = f":{node.start_mark.line + 1}:{node.start_mark.column + 1}"
     if id(node) in seen:
-        raise RecordFileError("aliases (`*name`) can't be used here", place)
+        raise RecordFileError("a file of records can't have aliases (`*name`)", place)
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
         plain = node.style is None or not node.style
@@ -189,6 +189,8 @@ def _value(node: yaml.Node, seen: set[int]) -> Any:
             raise RecordFileError("a key must be a string or a number", place)
         if key in found:
             at = key_node.start_mark
-            raise RecordFileError(f"the key {quoted(key)} appears here twice", f":{at.line + 1}:{at.column + 1}")
+            raise RecordFileError(
+                f"the key {quoted(key)} appears twice in one mapping; keep one value", f":{at.line + 1}:{at.column + 1}"
+            )
         found[key] = _value(value_node, seen)
     return found

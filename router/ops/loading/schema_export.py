@@ -44,7 +44,9 @@ def config_schema(plugins: Plugins) -> Json:
     simple = {key: _described(_expanded(RouterConfig)["properties"][key], fields[key]) for key in _SIMPLE}
     properties: Json = {
         "version": simple["version"],
-        "include": _described({"anyOf": [_TEXT, _TEXTS]}, "files to merge into this one: a glob or a list of them"),
+        "include": _described(
+            {"anyOf": [_TEXT, _TEXTS]}, "the files that are merged into this file: a path or glob, or a list of these"
+        ),
         "redis": _or_empty(simple["redis"]),
         "plugins": _or_empty(simple["plugins"]),
         "allow_commands": simple["allow_commands"],
@@ -176,12 +178,12 @@ def _kind(kind: SinkType, host: Json) -> Json:
 def _sink(kinds: Json) -> Json:
     """Return the schema of a sink, whose keys depend on its type. No key is required, because `defaults` may set it."""
     cases: Json = {name: {"properties": keys, "additionalProperties": False} for name, keys in kinds.items()}
-    return _by_type(cases, "which plugin delivers")
+    return _by_type(cases, "write the type of the sink, such as email or webhook")
 
 
 def _source() -> Json:
     """Return the schema of a source, whose keys depend on its type."""
-    return _by_type({name: _model(model) for name, model in SOURCES.items()}, "what kind of source it is")
+    return _by_type({name: _model(model) for name, model in SOURCES.items()}, "write pubsub, stream or list")
 
 
 def _lookups(plugins: Plugins) -> Json:
@@ -191,7 +193,10 @@ def _lookups(plugins: Plugins) -> Json:
         host, own = _model(PluginLookupConfig), _model(kind.options)
         required = [*host.get("required", []), *own.get("required", [])]
         cases[name] = {**host, "properties": {**own["properties"], **host["properties"]}, "required": required}
-    return {**_named(_by_type(cases, "where the records come from")), "propertyNames": {"pattern": f"^{LOOKUP_NAME}$"}}
+    return {
+        **_named(_by_type(cases, "write redis-hash, file, http, or the type that a plugin registers")),
+        "propertyNames": {"pattern": f"^{LOOKUP_NAME}$"},
+    }
 
 
 def _by_type(cases: Json, description: str) -> Json:
@@ -213,7 +218,7 @@ def _defaults(kinds: Json, host: Json) -> Json:
     properties = {name: keys(found, f"defaults of every {name} sink") for name, found in kinds.items()}
     properties[ALL] = keys(host, "defaults of every sink")
     return {
-        "description": "default keys of sinks, by type or for `all`; a sink's own keys win",
+        "description": "default keys of sinks, by type of sink or for `all`; a sink's own keys override them",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
@@ -222,7 +227,7 @@ def _defaults(kinds: Json, host: Json) -> Json:
 
 def _route(plugins: Plugins) -> Json:
     """Return the schema of a route; `sinks` may override any template option of any type, and `only_if`."""
-    overrides: Json = {"sink": {"type": "string", "description": "the name of a sink"}}
+    overrides: Json = {"sink": {"type": "string", "description": "write the name of a sink"}}
     for kind in plugins.sinks.values():
         schemas = _properties(kind.options)
         for key, field in shapes.fields(kind.options).items():
@@ -258,27 +263,27 @@ def _definitions() -> Json:
     number: Json = {"anyOf": [{"type": "number"}, _EXPRESSION]}
     text: Json = {"anyOf": [_FULL_TEXT, {"type": "array", "minItems": 1, "items": _FULL_TEXT}]}
     operators: dict[str, tuple[Json, str]] = {
-        "eq": (scalar, "equals this value; a missing field never does"),
+        "eq": (scalar, "equals this value; a missing field does not"),
         "ne": (scalar, "exists and has a different value"),
-        "in": (scalars, "is one of these"),
-        "gt": (number, "is a number above this"),
-        "gte": (number, "is a number, at least this"),
-        "lt": (number, "is a number below this"),
-        "lte": (number, "is a number, at most this"),
-        "prefix": (text, "is a string that begins with this, or with one of these"),
-        "suffix": (text, "is a string that ends with this, or with one of these"),
+        "in": (scalars, "is one of these values"),
+        "gt": (number, "is a number above this number"),
+        "gte": (number, "is a number that is equal to or above this number"),
+        "lt": (number, "is a number below this number"),
+        "lte": (number, "is a number that is equal to or below this number"),
+        "prefix": (text, "is a string that begins with this text, or with one of these texts"),
+        "suffix": (text, "is a string that ends with this text, or with one of these texts"),
         "contains": (
             {"anyOf": [scalar, scalars]},
-            "is a string that contains this, or a list with this element; with a list here: one of them is enough",
+            "is a string that contains this text, or a list that has this element; if a list is written here, one of its values is enough",
         ),
-        "regex": (text, "is a string in which this pattern is found"),
+        "regex": (text, "is a string in which this regular expression is found"),
         "exists": (
             {"anyOf": [{"type": "boolean"}, _EXPRESSION]},
-            "true: the field exists (also as null); false: it does not exist",
+            "true if the field must exist (its value may be null), false if it must not exist",
         ),
         "not": (
             {"$ref": "#/definitions/condition"},
-            "the value does not meet this condition; a missing field does not meet it either",
+            "does not meet this condition; a missing field meets no condition except `exists: false`",
         ),
     }
     properties = {
@@ -286,7 +291,7 @@ def _definitions() -> Json:
     }
     condition = {"type": "object", "minProperties": 1, "properties": properties, "additionalProperties": False}
     alternatives = {
-        "description": "at least one of these holds",
+        "description": "alternatives, of which at least one must hold",
         "type": "array",
         "minItems": 1,
         "items": {"$ref": "#/definitions/match"},
@@ -303,9 +308,7 @@ def _definitions() -> Json:
 
 
 def _either(first: Json | None, second: Json) -> Json:
-    described = (
-        _described(second, "overrides the sink's option of that name") if "description" not in second else second
-    )
+    described = _described(second, "overrides the option of the sink") if "description" not in second else second
     if first is None or first == described:
         return described
     return {"description": first.get("description", ""), "anyOf": [first, described]}

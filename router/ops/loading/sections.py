@@ -145,10 +145,10 @@ def _allow_commands(draft: Draft) -> None:
 
 def _sources(draft: Draft) -> None:
     problems = draft.problems
-    node = typed.mapping(_required(draft, "sources", "where events come from, by name"), problems)
+    node = typed.mapping(_required(draft, "sources", "name each source and write its type and keys"), problems)
     if node is None:
         return
-    for name, entry, keys, kind in entries_with_type(node, "source", "what kind of source it is", problems):
+    for name, entry, keys, kind in entries_with_type(node, "source", "write pubsub, stream or list", problems):
         if kind not in SOURCES:
             problems.add(unknown("type of source", kind, tuple(SOURCES)), keys.entries["type"].node)
             continue
@@ -181,7 +181,7 @@ def _sinks(draft: Draft) -> None:
     defaults = typed.mapping(root.get("defaults"), problems)
     if defaults is not None:
         check_defaults(defaults, draft.plugins, problems, draft.reader)
-    node = typed.mapping(_required(draft, "sinks", "where deliveries go, by name"), problems)
+    node = typed.mapping(_required(draft, "sinks", "name each sink and write its type and options"), problems)
     if node is not None:
         draft.sinks = check_sinks(node, defaults, draft.plugins, problems, draft.reader)
         references.check_fallbacks(draft)
@@ -193,14 +193,14 @@ def _programs(draft: Draft) -> None:
     for sink in draft.sinks.values():
         if sink.type.runs_programs and not draft.allow_commands:
             message = f"a sink of type {sink.type.name} runs programs with the rights of the router"
-            cure = f"write `allow_commands: true` at the top level of {draft.root.mark.file.name} if that is wanted"
+            cure = f"write `allow_commands: true` at the top level of {draft.root.mark.file.name} to allow it"
             draft.problems.add(f"{message}, which is not allowed: {cure}", sink.keys.get("type"))
 
 
 def _routes(draft: Draft) -> None:
     names = (list(draft.entries("sources")), list(draft.entries("sinks")))
     checker = RouteChecker(*names, draft.sinks, draft.problems, draft.reader)
-    node = typed.sequence(_required(draft, "routes", "who gets what, a list"), draft.problems)
+    node = typed.sequence(_required(draft, "routes", "list the routes, which send events to sinks"), draft.problems)
     if node is not None:
         draft.routes = checker.routes(node)
         draft.places = checker.places

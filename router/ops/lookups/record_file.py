@@ -70,7 +70,7 @@ class RecordFile:
         if reading is not None:
             await asyncio.wait({reading})  # if this call is cancelled, the reading continues: a large file takes long
         if self._table is None:
-            raise TransientError(self.fault or "the file has not been read")
+            raise TransientError(self.fault or "the file has not been read yet")
         return [self._table.get(key) for key in keys]
 
     def look(self) -> asyncio.Task[None] | None:

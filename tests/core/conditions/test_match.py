@@ -115,23 +115,23 @@ def test_many_digits_are_compared_exactly():
 
 
 FAULTS = [
-    ({}, (), "must not be empty: name a path"),
-    ([{"a": 1}], (), "alternatives stand in `any: [{…}, {…}]`"),
+    ({}, (), "must not be empty: write a path"),
+    ([{"a": 1}], (), "write alternatives as `any: [{…}, {…}]`"),
     ({"a": []}, ("a",), "a list of values must not be empty"),
-    ({"a": {}}, ("a",), "must not be empty: name an operator"),
+    ({"a": {}}, ("a",), "must not be empty: write at least one of the operators"),
     ({"a": [[1]]}, ("a", 0), "not a list"),
-    ({"a": {"in": 1}}, ("a", "in"), "`in` takes a list, not the number 1; write one value with `eq`"),
+    ({"a": {"in": 1}}, ("a", "in"), "the value of `in` must be a list, not the number 1; for a single value, use `eq`"),
     ({"a": {"in": []}}, ("a", "in"), "must not be empty"),
     ({"a": {"eq": [1]}}, ("a", "eq"), "for several values write `in: […]`"),
     ({"a": {"ne": [1]}}, ("a", "ne"), "write `not: {in: […]}`"),
-    ({"a": {"eq": {"b": 1}}}, ("a", "eq"), "`eq` takes one value, not a mapping"),
+    ({"a": {"eq": {"b": 1}}}, ("a", "eq"), "the value of `eq` must be a single value, not a mapping"),
     ({"a": {"gt": "5"}}, ("a", "gt"), 'not the string "5"; remove the quotes'),
-    ({"a": {"lt": True}}, ("a", "lt"), "`lt` takes a number, not true"),
-    ({"a": {"gte": float("inf")}}, ("a", "gte"), "`gte` takes a number"),
+    ({"a": {"lt": True}}, ("a", "lt"), "the value of `lt` must be a number, not true"),
+    ({"a": {"gte": float("inf")}}, ("a", "gte"), "the value of `gte` must be a number"),
     ({"a": float("nan")}, ("a",), "JSON has neither infinity nor NaN"),
-    ({"a": {"exists": "yes"}}, ("a", "exists"), "`exists` takes true or false"),
-    ({"a": {"prefix": 5}}, ("a", "prefix"), "`prefix` takes a string, not the number 5"),
-    ({"a": {"suffix": ["x", None]}}, ("a", "suffix", 1), "`suffix` takes a string, not null"),
+    ({"a": {"exists": "yes"}}, ("a", "exists"), "the value of `exists` must be true or false"),
+    ({"a": {"prefix": 5}}, ("a", "prefix"), "the value of `prefix` must be a string, not the number 5"),
+    ({"a": {"suffix": ["x", None]}}, ("a", "suffix", 1), "the value of `suffix` must be a string, not null"),
     ({"a": {"regex": ""}}, ("a", "regex"), "must not be empty"),
     ({"a": {"regex": "(?=b)"}}, ("a", "regex"), "has look-around or back-references"),
     ({"a": {"regex": ["a", r"(a)\1"]}}, ("a", "regex", 1), "has look-around or back-references"),
@@ -141,23 +141,23 @@ FAULTS = [
     ({"a": {"startswith": "x"}}, ("a", "startswith"), "(did you mean `prefix`?)"),
     ({"a": {"sufix": "x"}}, ("a", "sufix"), "(did you mean `suffix`?)"),
     ({"a": {"nin": [1]}}, ("a", "nin"), "(did you mean `not: {in: […]}`?)"),
-    ({"a": {"any": [1]}}, ("a", "any"), "one of several values is a list; write `a: [1]`"),
-    ({"a": {"any": 1}}, ("a", "any"), "write `any` beside the paths"),
-    ({"order": {"total": 5}}, ("order", "total"), "a field of an object is named with a dot: `order.total`"),
-    ({"a": {"not": {"gt": "x"}}}, ("a", "not", "gt"), "`gt` takes a number"),
-    ({"any": {"a": 1}}, ("any",), "a field of that name is written in double quotes"),
+    ({"a": {"any": [1]}}, ("a", "any"), "alternative values must be written as a list; write `a: [1]`"),
+    ({"a": {"any": 1}}, ("a", "any"), "write `any` in the place of a path"),
+    ({"order": {"total": 5}}, ("order", "total"), "to name a field of an object, write a dot: `order.total`"),
+    ({"a": {"not": {"gt": "x"}}}, ("a", "not", "gt"), "the value of `gt` must be a number"),
+    ({"any": {"a": 1}}, ("any",), "if a field has this name, write it in double quotes"),
     ({"any": []}, ("any",), "must not be empty"),
     ({"any": [{}]}, ("any", 0), "must not be empty"),
-    ({"any": [{"a": 1}, {"b": {"gt": None}}]}, ("any", 1, "b", "gt"), "`gt` takes a number, not null"),
+    ({"any": [{"a": 1}, {"b": {"gt": None}}]}, ("any", 1, "b", "gt"), "the value of `gt` must be a number, not null"),
     ({"a..b": 1}, ("a..b",), "a part of the path is empty"),
-    ({"a*": 1}, ("a*",), 'is written in double quotes: "a*"'),
-    ({'a"b': 1}, ('a"b',), r'is written in double quotes: "a\"b"'),
+    ({"a*": 1}, ("a*",), 'must be written in double quotes: "a*"'),
+    ({'a"b': 1}, ('a"b',), r'must be written in double quotes: "a\"b"'),
     ({'"a': 1}, ('"a',), "is not closed"),
     ({'"a"b': 1}, ('"a"b',), "a key in double quotes must be followed by a dot or by the end of the path"),
-    ({"-1": 1}, ("-1",), "an index counts from 0"),
-    ({"01": 1}, ("01",), "an index has no leading zeros"),
-    ({"1000": 1}, ("1000",), "an index is at most 999"),
-    ({".".join("a" * 33): 1}, (".".join("a" * 33),), "at most 32 parts, not 33"),
+    ({"-1": 1}, ("-1",), "an index must not be negative"),
+    ({"01": 1}, ("01",), "an index must not have leading zeros"),
+    ({"1000": 1}, ("1000",), "the largest index is 999"),
+    ({".".join("a" * 33): 1}, (".".join("a" * 33),), "the path has 33 parts, but at most 32 are allowed"),
     ({"a": "\ud800"}, ("a",), "half of a surrogate pair"),
     ({"\ud800": 1}, ("\ud800",), "half of a surrogate pair"),
 ]
@@ -182,7 +182,7 @@ def test_what_is_nested_without_end_is_refused():
     deep = {"a": 1}
     for _ in range(5000):
         deep = {"any": [deep]}
-    with pytest.raises(BrokenMatchError, match="nested too deep"):
+    with pytest.raises(BrokenMatchError, match="nested too deeply"):
         compile_match(deep)
 
 

@@ -38,7 +38,7 @@ class Run:
         """Count rounds of a loop. Raises `OverflowError` past `MAX_STEPS`."""
         self.steps += rounds
         if self.steps > MAX_STEPS:
-            raise OverflowError(f"its loops take more than {MAX_STEPS:,} rounds")
+            raise OverflowError(f"the loops take more than {MAX_STEPS:,} rounds")
 
     def write(self, size: int) -> None:
         """Count characters that a value has put into the text. Raises `OverflowError` past `MAX_OUTPUT`."""
@@ -54,7 +54,7 @@ class Run:
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:
-            raise OverflowError(f"its steps make more than {MAX_MADE:,} characters and list items in total")
+            raise OverflowError(f"the steps create more than {MAX_MADE:,} characters and list items in total")
 
 
 current: ContextVar[Run] = ContextVar("rendering")
@@ -63,7 +63,7 @@ current: ContextVar[Run] = ContextVar("rendering")
 
 def too_long() -> NoReturn:
     """Return the error for a string that is too long."""
-    raise OverflowError(f"it makes more than {MAX_OUTPUT:,} characters")
+    raise OverflowError(f"a text has more than {MAX_OUTPUT:,} characters")
 
 
 def bounded(size: int) -> None:

@@ -359,7 +359,7 @@ def _check_power(left: Any, right: Any) -> None:
 
 def _check_bits(bits: int) -> None:
     if bits > MAX_BITS:
-        raise OverflowError("the number gets too large")
+        raise OverflowError("a number becomes too large")
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], None]] = {

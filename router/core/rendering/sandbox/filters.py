@@ -147,7 +147,7 @@ def ago(_context: Context, value: Any) -> str:
 def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
     """Return a time as text. Raises `OverflowError` if the format is too long, because the result may be 256 times as long."""
     if len(format) > MAX_WIDTH:
-        raise OverflowError(f"a format of a time has at most {MAX_WIDTH:,} characters")
+        raise OverflowError(f"the format of a time can have at most {MAX_WIDTH:,} characters")
     return at.strftime(format)
 
 
@@ -187,7 +187,9 @@ def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
     def filtered(value: Any, *args: Any, **kwargs: Any) -> Any:
         for argument in (*args, *kwargs.values()):
             if isinstance(argument, int | float) and abs(argument) > MAX_WIDTH:
-                raise OverflowError(f"{argument} is more than the {MAX_WIDTH:,} that a filter takes")
+                raise OverflowError(
+                    f"{argument} is too large: the largest number that a filter accepts is {MAX_WIDTH:,}"
+                )
         if function.__name__ == "do_indent":
             _indented(text(value), *args, **kwargs)
         return function(value, *args, **kwargs)

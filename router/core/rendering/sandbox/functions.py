@@ -30,7 +30,7 @@ def on(value: Any, default: Any = False) -> bool:
         return value == 1
     said = _SWITCHES.get(value.lower()) if isinstance(value, str) and len(value) < _ADDRESS else None
     if said is None:
-        told = "on(): the value is none of yes, no, true, false, 1, 0, on and off"
+        told = "on(): the value must be yes, no, true, false, 1, 0, on or off"
         raise TemplateError(f"{told}: {_quoted(value)}", told)
     return said
 
@@ -45,11 +45,11 @@ def cidr(address: Any, network: Any) -> bool:
         return False
     within = _network(network) if isinstance(network, str) and len(network) < _ADDRESS else None
     if within is None:
-        told = "cidr(): the second value is not a network such as 10.0.0.0/8"
+        told = "cidr(): the second value must be a network such as 10.0.0.0/8"
         raise TemplateError(f"{told}: {_quoted(network)}", told)
     found = _address(address)
     if found is None:
-        told = "cidr(): the first value is not an IP address"
+        told = "cidr(): the first value must be an IP address"
         raise TemplateError(f"{told}: {_quoted(address)}", told)
     return found in within
 

@@ -44,7 +44,7 @@ def _stripping(name: str) -> Callable[..., str]:
         if chars is not None and len(chars) > 1:
             chars = "".join(set(chars))
             if len(chars) > _MAX_STRIPPED:
-                raise OverflowError(f"at most {_MAX_STRIPPED} different characters can be stripped")
+                raise OverflowError(f"strip() can remove at most {_MAX_STRIPPED} different characters")
         ends: str = getattr(whole, name)(chars)  # a marked string stays marked
         return ends
 
@@ -79,7 +79,7 @@ def wordwrap(
     each line. Raises `ValueError` for a width below 1, and `OverflowError` if the text becomes too long.
     """
     if width < 1:
-        raise ValueError("a width is at least 1")
+        raise ValueError("the width must be at least 1")
     tokens = _HYPHENED if break_on_hyphens else _TOKENS
     longest = width if break_long_words else len(whole)
     lines = [line for each in whole.splitlines() for line in _lines(tokens.findall(each), width, longest) or ("",)]

@@ -87,7 +87,7 @@ def text(value: Any) -> str:
         return _joined(value)
     if isinstance(value, Missing):
         return str(value)  # raises
-    raise TypeError(f"a {type(value).__name__} is not a value that can be shown")
+    raise TypeError(f"a {type(value).__name__} can't be written as text")
 
 
 class EventFields(dict[str, Any]):
@@ -136,7 +136,7 @@ def _made_plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError("the number is not finite, and JSON has no such number")
+            raise ValueError("the number is infinite or NaN, and JSON has no such number")
         return value
     if isinstance(value, str):
         return str.__str__(value)

@@ -62,7 +62,7 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
         needs[name] = key.names & environment.lookups
         way = cycle(needs, name)
         if way:
-            draft.problems.add(f"the key of a lookup must not need the lookup itself: {' → '.join(way)}", node)
+            draft.problems.add(f"the key of a lookup must not depend on the lookup itself: {' → '.join(way)}", node)
             needs[name] = frozenset()  # report the cycle only once, not for each of its members
         found[name] = LookupDefinition(name, lookup.config, key, needs[name], lookup.type)
     return found

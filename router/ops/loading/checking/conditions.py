@@ -56,7 +56,10 @@ def _match(entry: Entry, problems: Problems) -> Match | None:
     if node.faulty:
         return None
     if isinstance(node, Scalar) and node.empty:
-        problems.add("is empty, and would take every event; name paths and conditions, or leave `match` out", node)
+        problems.add(
+            "must not be empty, because the route would then take every event; write paths and conditions, or remove `match`",
+            node,
+        )
         return None
     if not isinstance(node, Mapping) and not isinstance(node, Sequence):
         problems.add(typed.expected("a mapping of paths to conditions", node), node)
@@ -71,7 +74,7 @@ def _match(entry: Entry, problems: Problems) -> Match | None:
                 problems.add(fault.message, _shown_at(wrong, in_key=fault.in_key), path=wrong.node.path)
         return None
     for at in match.nulls:
-        message = "`null` is met by a field that is null, not by one that is missing (`exists: false`)"
+        message = "`null` holds only for a field that exists and is null; for a missing field, write `exists: false`"
         null = below(entry, at).node
         problems.add(message, null.mark, path=null.path, severity="note")
     for doubt in match.doubts:
@@ -84,7 +87,10 @@ def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) ->
     if node.faulty:
         return None
     if isinstance(node, Scalar) and node.empty:
-        problems.add("is empty, and would take every event; write an expression, or leave `when` out", node)
+        problems.add(
+            "must not be empty, because the route would then take every event; write an expression, or remove `when`",
+            node,
+        )
         return None
     source = typed.text(node, problems)
     if source is None:

@@ -59,7 +59,7 @@ def _typographic_quotes(draft: Draft) -> None:
     """Warn about typographic quotes: YAML does not know them, so they are part of the text."""
     for scalar in scalars(draft.root):
         if not scalar.style and scalar.text[:1] in _OPENING and scalar.text[-1:] in _CLOSING and len(scalar.text) > 1:
-            message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text; YAML's are \" and '"
+            message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text, because YAML's quotes are \" and '; write one of these instead"
             draft.problems.warn(message, scalar)
 
 
@@ -82,7 +82,7 @@ def _unused_sinks(draft: Draft) -> None:
             used.update(sink.config.host.fallback)
     for name, entry in draft.entries("sinks").items():
         if name not in used:
-            draft.remark("no route uses this sink", entry)
+            draft.remark("no route uses this sink, so it gets no deliveries", entry)
 
 
 def _unused_lookups(draft: Draft) -> None:
@@ -143,7 +143,7 @@ def _databases(draft: Draft) -> None:
         if not isinstance(source, PubSubConfig) or database(source.url or draft.redis.url) in {"", "0"}:
             continue
         entry = draft.entries("sources")[name]
-        message = "pub/sub ignores the database number: events published in any database arrive"
+        message = "the number of the database has no effect on pub/sub: events from every database of the server arrive"
         draft.remark(message, entry, "note", find(entry.node, "url"))
 
 
@@ -151,7 +151,7 @@ def _embedded_settings(draft: Draft) -> None:
     """Add notes about settings of the embedded server that have no effect, because another server is used."""
     entry = draft.entries("redis").get("appendfsync")
     if entry is not None and draft.redis.url != "embedded":
-        message = "applies only to the embedded server, so it does nothing here: set appendfsync in the configuration of Redis itself"
+        message = "has no effect, because the router does not use the embedded server; set appendfsync in the configuration of Redis itself"
         draft.remark(message, entry, "note")
 
 
@@ -162,7 +162,7 @@ def _exact_names(draft: Draft) -> None:
             continue
         for read in source.reads:
             if is_glob(read):
-                message = f"{read!r} is an exact name here: only a pubsub source supports patterns"
+                message = f"{read!r} is read as an exact name, because only a pubsub source supports patterns"
                 draft.remark(message, draft.entries("sources")[name])
 
 
@@ -172,14 +172,14 @@ def _claims(draft: Draft) -> None:
     longest = max(timeouts, default=0.0)
     for name, source in draft.sources.items():
         if isinstance(source, StreamConfig) and source.claim.idle < 2 * longest:
-            message = f"claim.idle should be at least twice the longest timeout of a sink ({longest:g} s)"
+            message = f"claim.idle should be at least twice the longest `timeout` of all sinks ({longest:g} s)"
             draft.remark(message, draft.entries("sources")[name])
 
 
 def _texts_without_fields(draft: Draft) -> None:
     """Report conditions on fields that may get events of a text source, which have no fields."""
     for entry, source in without_fields(draft):
-        message = f"the events of source {source} are plain text, which has no fields to match: name other `sources` in this route"
+        message = f"the events of source {source} are plain text, which has no fields to match; write only other sources in `sources` of this route"
         draft.remark(message, entry)
 
 
@@ -200,7 +200,7 @@ def _memory_beside_redis(draft: Draft) -> None:
                 get = "gets" if len(others) == 1 else "get"
                 message = (
                     f"the queue of this sink is in memory: while the sink fails, the router reads only {entries} of {name} "
-                    f"(`max_in_flight`), and {', '.join(others)} {get} nothing new from it; `queue: redis` avoids this"
+                    f"(`max_in_flight`), and {', '.join(others)} {get} no new events from {name}; write `queue: redis` to avoid this"
                 )
                 draft.remark(message, draft.entries("sinks")[sink], "note")
 

@@ -50,8 +50,10 @@ def _note(draft: Draft, places: MappingType[Place, Node], earlier: Entry, later:
         return
     names = [(route.id, _overridden(places.get((route.id, target.sink)))) for route, target in (earlier, later)]
     reasons = [f"{route} overrides {', '.join(f'`{key}`' for key in keys)}" for route, keys in names if keys]
-    why = " and ".join(reasons) or "their `expires` differs"
-    message = f"an event that both {earlier[0].id} and {later[0].id} take goes to {later[1].sink} twice: {why}"
+    why = " and ".join(reasons) or "the two routes have a different `expires`"
+    message = (
+        f"an event that the routes {earlier[0].id} and {later[0].id} both take goes to {later[1].sink} twice: {why}"
+    )
     draft.problems.add(message, node.mark, path=node.path, severity="note")
 
 
@@ -82,8 +84,8 @@ def note_fallbacks_beside_sinks(draft: Draft) -> None:
             if way is not None:
                 shown = " → ".join(way)
                 message = (
-                    f"{what} names {sink}, which is also a fallback: {shown}; if {way[0]} gives its delivery up, {sink} "
-                    "gets the event twice, with the same idempotency key; leave it out here or there, unless you want both"
+                    f"{what} names {sink}, which is also a fallback ({shown}); if {way[0]} gives its delivery up, {sink} "
+                    f"gets the event twice, with the same idempotency key; remove {sink} from one of the two lists, unless you want this"
                 )
                 draft.problems.add(message, item.mark, path=item.path, severity="note")
 

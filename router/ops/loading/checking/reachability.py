@@ -87,7 +87,7 @@ def _unread_channels(draft: Draft, reach: Reach) -> None:
             if any(meet(reach.reads[name], (channel,)) for name in sources):
                 continue
             others = [name for name in reach.reads if name not in sources and meet(reach.reads[name], (channel,))]
-            hint = f"; {_list(others)} does, and is not in `sources` of the route" if others else ""
+            hint = f"; add {_list(others)} to `sources` of this route, or remove the channel" if others else ""
             whose = "none of this route's sources" if route.sources is not None else "no source"
             message = f"{whose} reads a channel that {quoted(channel)} matches{hint or _read(draft, sources, channel)}"
             draft.problems.warn(message, node)
@@ -124,7 +124,7 @@ def _sources_that_no_route_takes(draft: Draft) -> None:
             if not any(meet((exactly(read) if exact else read,), channels) for channels in taken)
         ]
         if len(left) == len(source.reads):
-            draft.remark("no route takes the events of this source", entry)
+            draft.remark("no route takes the events of this source; add a route for them", entry)
         else:
             for node, read in left:
                 message = f"no route takes the events of {quoted(read)}: they are counted as unmatched and dropped"
@@ -139,10 +139,10 @@ def _schemas_without_events(draft: Draft, reach: Reach) -> None:
         if len(unread) == len(channels):
             hints = (_read(draft, draft.sources, channel) for _, channel in channels)
             hint = max(hints, key=len)  # prefer one with `did you mean`
-            draft.problems.warn(f"no source listens to a channel of this schema{hint}", entry)
+            draft.problems.warn(f"no source reads a channel of this schema{hint}", entry)
         elif not any(reach.some(reach.with_schema(name, number)) for name in draft.sources):
-            message = "no event is checked against this schema: entries above it match its channels, and the first"
-            draft.problems.warn(f"{message} match counts; move this entry up", entry)
+            message = "no event is checked against this schema, because earlier entries match its channels, and only the first"
+            draft.problems.warn(f"{message} matching entry applies; move this entry up", entry)
         else:
             for node, channel in unread:
                 told = _read(draft, draft.sources, channel)
@@ -152,7 +152,7 @@ def _schemas_without_events(draft: Draft, reach: Reach) -> None:
 def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
     """Return a string that lists the channels of the sources, and the one that was probably meant."""
     read = list(dict.fromkeys(each for name in sources for each in draft.sources[name].reads))
-    return f", only: {_list(read)}{did_you_mean(meant, read)}"
+    return f"; the channels that are read: {_list(read)}{did_you_mean(meant, read)}"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -78,9 +78,9 @@ def _own_keys(draft: Draft, written: _Written) -> None:
     kind = written.target.kind
     if is_template(written.target.name):
         message = f"an event could choose one of the router's own {kind}s ({prefix}…)"
-        draft.problems.add(f"{message}: begin with a different literal text, such as inbox:", written.node)
+        draft.problems.add(f"{message}: begin with another literal text, such as inbox:", written.node)
     else:
-        message = f"names that begin with {prefix} belong to the router: choose a different {kind}"
+        message = f"names that begin with {prefix} are reserved for the router: choose another {kind}"
         draft.problems.add(message, written.node)
 
 
@@ -98,13 +98,11 @@ def _loop(draft: Draft, written: _Written) -> None:
             if not meet((written.glob,), (read if subscribes else exactly(read),)):
                 continue
             if not is_template(target.name):
-                message = f"source {name} reads {quoted(read)} of the same server, so every event would come back as a new one"
-                draft.problems.add(f"{message}: write to a different {target.kind}", written.node)
+                message = f"source {name} reads {quoted(read)} from the same server, so every event would come back as a new event"
+                draft.problems.add(f"{message}: write to another {target.kind}", written.node)
             else:
-                message = (
-                    f"this may give a {target.kind} that source {name} reads from the same server ({quoted(read)})"
-                )
-                cure = "such an event comes back as a new one; begin with a text that the source does not read"
+                message = f"this template may give a {target.kind} that source {name} reads from the same server ({quoted(read)})"
+                cure = "such an event would come back as a new event; begin with a literal text that the source does not read"
                 draft.problems.warn(f"{message}: {cure}", written.node)
             return
 

@@ -19,7 +19,7 @@ def check_fallbacks(draft: Draft) -> None:
             cycle = _way(names, name, sink.name)
             if cycle:
                 shown = " → ".join([sink.name, *cycle])
-                draft.problems.add(f"a fallback must not lead back to its sink: {shown}", item)
+                draft.problems.add(f"the fallbacks of a sink must not lead back to the sink: {shown}", item)
                 names[sink.name].pop()  # report a cycle at one of its members only
 
 
@@ -37,7 +37,7 @@ def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
         if name not in known:
             draft.problems.add(unknown("sink", name, known), item)
         elif name in seen:
-            draft.problems.add(f"the sink {quoted(name)} appears here twice; once is enough", item)
+            draft.problems.add(f"the sink {quoted(name)} appears twice in this list; remove one of the two", item)
         else:
             yield item, name
         seen.add(name)

@@ -65,7 +65,8 @@ class RouteChecker:
         if earlier is not identity:
             where = f"{earlier.mark.file.name}:{earlier.mark.line}"
             self._problems.add(
-                f"a route {quoted(str(identity.value))} is already defined in {where}; ids are unique", identity
+                f"a route {quoted(str(identity.value))} is already defined in {where}; give this route another id",
+                identity,
             )
 
     def _route(self, keys: Mapping) -> RouteConfig | None:
@@ -100,7 +101,7 @@ class RouteChecker:
             if named is None:
                 continue
             if first.setdefault(named, item) is not item:
-                self._problems.add(f"this route names the sink {quoted(named)} twice; once is enough", item)
+                self._problems.add(f"this route names the sink {quoted(named)} twice; remove one of the two", item)
                 continue
             if isinstance(item, Mapping):
                 found.append(self._overridden(item, named, route))
@@ -116,7 +117,7 @@ class RouteChecker:
             if inner is None:
                 path = child_path(item.path, "sink")
                 self._problems.add(
-                    "`sink` is required: the name of a sink, together with the options to override",
+                    "`sink` is required: write the name of the sink whose options the route overrides",
                     item.mark,
                     path=path,
                 )
@@ -167,7 +168,7 @@ class RouteChecker:
     def _refuse(self, key: str, entry: Entry, sink: str, allowed: list[str], *, known: bool) -> None:
         if known:
             listed = f"its templates ({', '.join(allowed)}) and `only_if`" if allowed else "its `only_if`"
-            message = f"a route can't override `{key}` of {sink}: only {listed}"
+            message = f"a route can't override `{key}` of {sink}; it can override only {listed}"
             self._problems.add(message, entry.mark, path=entry.node.path)
             entry.node.faulty = True
         else:
@@ -187,15 +188,15 @@ class RouteChecker:
                 self._problems.add(typed.expected("drop, dead-letter or a list of sinks", node), node)
             return "drop"
         if not node.items:
-            self._problems.add("must not be empty: name sinks, or write drop", node)
+            self._problems.add("must not be empty: list sinks, or write drop", node)
         found: dict[str, RouteSink] = {}
         for item in node.items:
             if isinstance(item, Mapping):
-                self._problems.add("must be the name of a sink: only a route can override options", item)
+                self._problems.add("must be the name of a sink, because only a route can override options", item)
                 continue
             name = self._named(item)
             if name in found:
-                self._problems.add(f"the sink {quoted(name)} appears here twice; once is enough", item)
+                self._problems.add(f"the sink {quoted(name)} appears twice in this list; remove one of the two", item)
             elif name is not None:
                 found[name] = RouteSink(sink=name)
         return list(found.values())

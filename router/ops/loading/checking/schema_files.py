@@ -67,7 +67,7 @@ def _told(text: str, document: Any, problem: SchemaProblem) -> str:
     dangling = _DANGLING.fullmatch(problem.message)
     found = next((ref for ref in _REF.finditer(text) if dangling and ref[1].endswith(f"#{dangling[1]}")), None)
     if found:
-        return f"{_line_and_column(text, found.start(1) - 1)}: {_UNUSABLE}: $ref to {found[1]}: there is no such place"
+        return f"{_line_and_column(text, found.start(1) - 1)}: {_UNUSABLE}: `$ref` to {found[1]}: this place does not exist"
     pointer = f"{problem.pointer}: " if problem.pointer else ""
     what = _type_of(document, problem.pointer) or problem.message
     return f"{_where(text, problem.pointer)}: {pointer}{_UNUSABLE}: {what}"
@@ -79,7 +79,7 @@ def _referred(folder: _Folder, own: str) -> str | None:
         try:
             compile_schema(document, uri=uri, retrieve=folder.retriever(own))
         except SchemaProblem as problem:
-            return f": $ref to {name}{_told(text, document, problem)}"
+            return f": `$ref` to {name}{_told(text, document, problem)}"
     return None
 
 
@@ -161,20 +161,20 @@ class _Folder:
         if name.startswith(self.base):
             name = name.removeprefix(self.base)
         elif name.startswith(SCHEME):
-            raise ValueError(f"$ref to {Path(name).name}: it leaves the folder of the schema")
+            raise ValueError(f"`$ref` to {Path(name).name}: the file is outside the folder of the schema")
         elif beside and name.startswith(beside):
             name = name.removeprefix(beside)
         else:
-            raise ValueError(f"$ref to {uri}: a schema may refer to files of its own folder only, nothing is fetched")
+            raise ValueError(f"`$ref` to {uri}: a schema can refer only to files in its own folder; nothing is fetched")
         path = self._root / unquote(name)
         try:
             resolved = _usable(resolve_path, path)
             if not resolved.is_relative_to(self._root):
-                raise _UnusableError("it leaves the folder of the schema")
+                raise _UnusableError("the file is outside the folder of the schema")
             text = self.text(resolved)
             document = _decode(text)
         except _UnusableError as error:
-            raise ValueError(f"$ref to {name}{error.place}: {error}") from None
+            raise ValueError(f"`$ref` to {name}{error.place}: {error}") from None
         self.documents[urldefrag(uri).url] = (name, text, document)
         return document
 
@@ -186,7 +186,7 @@ def _decode(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse)
     except RecursionError:
-        raise _UnusableError("nested too deep") from None
+        raise _UnusableError("the schema is nested too deeply") from None
     except ValueError as error:
         fault = find_in_text(text)
         if fault is None:

@@ -46,13 +46,15 @@ def _conflict(key: str, earlier: _Reading, later: _Reading) -> str | None:
     """Return the warning for a key that two sources read; None if each of them gets all entries."""
     if earlier.name == later.name:
         return None
-    named = f"source {earlier.name} reads {quoted(key)} of the same server too"
+    named = f"source {earlier.name} also reads {quoted(key)} from the same server"
     one, other = earlier.source, later.source
     if isinstance(one, StreamConfig) is not isinstance(other, StreamConfig):
         kinds = f"{earlier.name} needs a {one.type} and {later.name} a {other.type}"
-        return f"{named}, and a key is of one type: {kinds}, so one of them fails; name another key"
+        return f"{named}, but a key has one type, and {kinds}, so one of the sources fails; read another key"
     if not isinstance(one, StreamConfig) or not isinstance(other, StreamConfig):
-        return f"{named}: each item goes to only one of them; name another key, or read it by one source"
+        return (
+            f"{named}, so each item goes to only one of the two sources; read another key, or remove one of the sources"
+        )
     if one.group == other.group:
-        return f"{named}, by the same group: each entry goes to only one of them; give one of them another `group`"
+        return f"{named} with the same `group`, so each entry goes to only one of the two sources; give one source another `group`"
     return None

@@ -30,7 +30,7 @@ _DEFAULT_KEYS = tuple(key for key in HOST_KEYS if key != "type")
 _NAME = re.compile(NAME)
 IN_CLEAR = "a secret is written here in clear text; write ${NAME}, ${file:/path} or ${cred:name}"
 EMPTY_ADDRESS = (
-    "an empty string is not an address, so nothing is sent to it; write an address or a template, or remove the key"
+    "an empty string is not an address, so nothing is sent; write an address or a template, or remove the key"
 )
 _LARGEST = 1024**2
 _LEAST_PATH = 8  # characters; a shorter path may be an ordinary word
@@ -67,7 +67,7 @@ class TemplateReader(msgspec.Struct):
             root = resolve_path(path.parent)
             inner = resolve_path(root / included)
             if not inner.is_relative_to(root):
-                raise ValueError("it is outside the folder of the template")
+                raise ValueError("the file is outside the folder of the template")
             return self._text(inner)
 
         try:
@@ -103,7 +103,7 @@ def entries_with_type(
             fault = name_fault(name)
         else:
             fault = (
-                None if _NAME.fullmatch(name) else f"{quoted(name)} is not a valid name of a {kind}: {typed.NAME_RULE}"
+                None if _NAME.fullmatch(name) else f"{quoted(name)} is not a valid name of a {kind}; {typed.NAME_RULE}"
             )
         if fault is not None:
             problems.add(fault, entry.mark, path=entry.node.path)
@@ -156,7 +156,7 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
     message: str = unknown(f"type of {what}", name, sorted(plugins.origins) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
-        message = f"{message}; this plugin could not be loaded: {'; '.join(failed)}"
+        message = f"{message}; a plugin could not be loaded: {'; '.join(failed)}"
     if plugins.disabled:
         message = f"{message}; {_switched_off(name, plugins.disabled)}"
     return "; ".join(
@@ -168,7 +168,7 @@ def _switched_off(kind: str, disabled: Sequence[str]) -> str:
     """Return the correction for a type whose plugin may be switched off. The types of such a plugin are not known."""
     if kind in disabled:
         return f"the plugin {kind} is switched off: remove it from `plugins.disable` to use it"
-    return f"`plugins.disable` switches off {', '.join(disabled)}: if the type belongs there, remove the plugin from it"
+    return f"`plugins.disable` switches off {', '.join(disabled)}: if the type belongs to one of these plugins, remove the plugin from the list"
 
 
 def check_sinks(
@@ -176,7 +176,9 @@ def check_sinks(
 ) -> dict[str, CheckedSink]:
     """Check every sink; return the sinks with a known type, including those with faults."""
     found: dict[str, CheckedSink] = {}
-    for name, entry, keys, kind in entries_with_type(node, "sink", "which plugin delivers", problems):
+    for name, entry, keys, kind in entries_with_type(
+        node, "sink", "write the type of the sink, such as email or webhook", problems
+    ):
         if kind not in plugins.sinks:
             problems.add(unknown_type(kind, plugins), keys.entries["type"].node)
             continue

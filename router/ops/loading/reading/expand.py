@@ -21,7 +21,7 @@ from router.ops.loading.reading.problems import Problems
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
-_FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message}, ${file:/path} or ${cred:name}; a literal ${ is $${"
+_FORMS = "write ${NAME}, ${NAME:-default}, ${NAME:?message}, ${file:/path} or ${cred:name}; for a literal ${ write $${"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_@.-]+")
 _ENV_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -114,14 +114,14 @@ class _Run(msgspec.Struct):
         self.default = True
         self.depth += 1
         if self.depth > _DEPTH:
-            return self._wrong(f"defaults are nested more than {_DEPTH} deep")
+            return self._wrong(f"defaults are nested more than {_DEPTH} levels deep")
         expanded = self.text(text)
         self.depth -= 1
         return expanded
 
     def _file(self, name: str) -> str:
         if not name:
-            return self._wrong("${file:} needs a path: ${file:/run/secrets/token}")
+            return self._wrong("${file:} needs a path, such as ${file:/run/secrets/token}")
         path = self.scalar.mark.file.folder / name
         value = self._read(path, f"${{file:{name}}}")
         if value is not None and path.stat().st_mode & stat.S_IROTH:
@@ -132,12 +132,12 @@ class _Run(msgspec.Struct):
 
     def _credential(self, name: str) -> str:
         if not _CREDENTIAL.fullmatch(name) or name in {".", ".."}:
-            return self._wrong(f"{quoted(name)} is not a valid name of a credential, write ${{cred:smtp-password}}")
+            return self._wrong(
+                f"{quoted(name)} is not a valid name of a credential; write a name such as ${{cred:smtp-password}}"
+            )
         folder = self.expander.environ.get(CREDENTIALS)
         if not folder:
-            told = (
-                f"the credential {name} can't be read: {CREDENTIALS} is not set (systemd sets it for LoadCredential=)"
-            )
+            told = f"the credential {name} can't be read: {CREDENTIALS} is not set; systemd sets it if the unit has LoadCredential="
             return self._missing(told)
         return self._read(Path(folder) / name, f"${{cred:{name}}}") or ""
 
@@ -147,7 +147,7 @@ class _Run(msgspec.Struct):
         try:
             value = read_file(path, most=_LARGEST).decode()
         except UnicodeDecodeError:
-            self._missing(f"{shown} can't be read: it is not UTF-8")
+            self._missing(f"{shown} can't be read: the file is not UTF-8")
             return None
         except UnreadableError as error:
             self._missing(f"{shown} can't be read: {error}")
@@ -191,7 +191,7 @@ def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str
     try:
         text = read_file(path, most=_LARGEST, pipes=pipes).decode("utf-8-sig")
     except ValueError as error:
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        reason = "the file is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         problems.add(f"can't read the env file: {reason}", Mark(file, 1, 1))
         return found
     for number, line in enumerate(text.splitlines(), 1):
@@ -203,7 +203,9 @@ def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str
         if match is None:
             problems.add("a line of an env file must be KEY=VALUE", Mark(file, number, 1))
         elif value is None:
-            problems.add("the quote is not closed, or there is text after it", Mark(file, number, line.index("=") + 2))
+            problems.add(
+                "the quote is not closed, or text follows the closing quote", Mark(file, number, line.index("=") + 2)
+            )
         else:
             found[match[1]] = value
     return found

@@ -63,7 +63,7 @@ def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
         try:
             names = sorted(glob.glob(pattern, root_dir=file.folder, recursive=True))  # noqa: PTH207  # absolute ones too
         except (ValueError, OSError) as error:
-            problems.add(f"can't be searched: {error}", item)
+            problems.add(f"this pattern can't be searched for: {error}", item)
             continue
         if not names and not glob.has_magic(pattern):
             names = [pattern]
@@ -81,7 +81,7 @@ def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
             problems.add("an included file can't include others", entry.mark, path=key)
         elif key == "allow_commands":  # a user who can write only an included file must not be able to allow programs
             problems.add(
-                f"an included file can't allow programs: write it in {root.mark.file.name}", entry.mark, path=key
+                f"an included file can't set `allow_commands`; set it in {root.mark.file.name}", entry.mark, path=key
             )
         elif mine is None:
             root.entries[key] = entry
@@ -112,4 +112,4 @@ def _merge_section(section: str, mine: Mapping, other: Mapping, problems: Proble
 
 def _twice(path: str, mine: Entry, entry: Entry, problems: Problems) -> None:
     first = f"{mine.mark.file.name}:{mine.mark.line}"
-    problems.add(f"is in two files, first in {first}; keep one", entry.mark, path=path)
+    problems.add(f"is already defined in {first}; remove one of the two definitions", entry.mark, path=path)

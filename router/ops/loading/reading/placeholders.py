@@ -60,7 +60,7 @@ class Settler:
         file, line, column = node.mark.file.name, node.mark.line, node.mark.column
         self.unknown[node.path] = Problem("; ".join(messages), file, line, column, path=node.path)
         for message in messages:
-            self._problems.add(f"{message}; a placeholder is used", node, severity="note")
+            self._problems.add(f"{message}; a placeholder is used instead", node, severity="note")
 
 
 def _url(node: Scalar, *, server: bool) -> str:

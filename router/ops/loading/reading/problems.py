@@ -129,7 +129,7 @@ def _brief(kind: str, word: str, known: list[str]) -> str:
     by_lower = {each.lower(): each for each in known}
     near = [f"`{by_lower[each]}`" for each in difflib.get_close_matches(word.lower(), by_lower, n=_NEAR, cutoff=0.6)]
     if not near:
-        return f"unknown {kind} {quoted(word)}; {len(known)} are allowed, `check --verbose` lists them"
+        return f"unknown {kind} {quoted(word)}; {len(known)} are allowed; `check --verbose` lists them"
     meant = " or ".join(filter(None, (", ".join(near[:-1]), near[-1])))
     others = counted(len(known) - len(near), "other is allowed", "others are allowed")
-    return f"unknown {kind} {quoted(word)} (did you mean {meant}?); {others}, `check --verbose` lists all"
+    return f"unknown {kind} {quoted(word)} (did you mean {meant}?); {others}; `check --verbose` lists all of them"

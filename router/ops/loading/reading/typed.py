@@ -55,7 +55,7 @@ _BOUNDS = {
     "less_than": "below",
     "less_than_equal": "at most",
 }
-NAME_RULE = "1 to 64 of the letters a-z A-Z, digits, `_`, `.` and `-`"
+NAME_RULE = "a name has 1 to 64 characters: a-z, A-Z, 0-9, `_`, `.` and `-`"
 """The allowed characters of names, in words."""
 
 _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n"})
@@ -119,7 +119,7 @@ def check(
     except ValidationError as error:
         errors = error.errors(include_url=False)
     except RecursionError:
-        problems.add("nested too deep", node)
+        problems.add("is nested too deeply", node)
         return None
     if _retype(node, errors):
         return check(model, node, problems, at=at, allowed=allowed, context=context, concerns=concerns, plugin=plugin)
@@ -305,12 +305,12 @@ def _wrong(group: list[_Fault], node: Node) -> str:
     if kind in {"value_error", "assertion_error"}:
         return _sentence(error)
     if kind == "string_pattern_mismatch" and limits.get("pattern") == f"^{NAME}$":
-        return f"{_shown(node)} is not a valid name: {NAME_RULE}"
+        return f"{_shown(node)} is not a valid name; {NAME_RULE}"
     if kind == "string_pattern_mismatch":
-        return f"{_shown(node)} does not fit {limits.get('pattern')}"
+        return f"{_shown(node)} does not match the pattern {limits.get('pattern')}"
     if kind in {"too_short", "string_too_short"}:
         least = limits.get("min_length")
-        return "must not be empty" if least == 1 else f"needs at least {least}"
+        return "must not be empty" if least == 1 else f"is too short; the minimum length is {least}"
     if kind in _BOUNDS:
         bound = next(iter(limits.values()), "")
         return f"must be {_BOUNDS[kind]} {bound:g}, not {_shown(node)}"
@@ -342,11 +342,11 @@ def _cure(wanted: str, node: Node) -> str:
         return "; remove the brackets" if isinstance(node, Sequence) and wanted == "a string" else ""
     value = node.value
     if node.cut is not None and value is None:
-        return "; ` #` begins a comment in YAML, quote the value"
+        return "; ` #` begins a comment in YAML, so quote the value"
     if "a string" in wanted and isinstance(value, bool | int | float) and not node.expanded:
         return f"; quote it: {yaml_hints.quote(node.text)}"
     if wanted == "a list" and value is not None:
-        return f"; write [{node.text}]" if len(node.text) < 40 and not node.style else "; put it in [ ]"
+        return f"; write [{node.text}]" if len(node.text) < 40 and not node.style else "; write the value in [ ]"
     if not isinstance(value, str) or node.expanded:
         return ""
     if wanted == "a mapping" and not node.style and yaml_hints.space_after_colon(value):

@@ -19,8 +19,8 @@ from router.ops.loading.reading.problems import Problems
 from router.ops.loading.reading.yaml_hints import QUOTED, Slip, content_start, key_of, value_start, without_comment
 
 BLOCK = "`>` and `|` begin a block of lines in YAML, and nothing may follow them on the same line; quote the value"
-AFTER_QUOTE = "there is text after the closing quote; quote the whole value, with the other kind of quotes"
-NO_COMMA = "a comma is missing before `{}`; if all of it is one value, quote it"
+AFTER_QUOTE = "text follows the closing quote; put the whole value in the other kind of quotes"
+NO_COMMA = "a comma is missing before `{}`; if the text is a single value, quote the whole value"
 NO_COLON = "a key must be followed by `: ` (a colon and a space)"
 
 _NO_COLON = re.compile(r"(\s*(?:- +)*)([A-Za-z_][\w.-]*)(?::?\u00a0+|\s*=\s*|\s+)(\S.*)")
@@ -133,7 +133,7 @@ def _tab(failure: _Failure) -> Slip | None:
     fixed = indent.replace("\t", "  ") + lines[at][len(indent) :]
     more = [str(number + 1) for number in tabbed if number != at]
     also = f" (also in line {', '.join(more[:10])})" if more else ""
-    return Slip(at + 1, indent.index("\t") + 1, f"YAML is indented with spaces, and this is a tab{also}", fixed)
+    return Slip(at + 1, indent.index("\t") + 1, f"this is a tab, but YAML allows only spaces here{also}", fixed)
 
 
 def _marked_value(failure: _Failure) -> Slip | None:
@@ -249,7 +249,7 @@ def _escape(failure: _Failure) -> Slip | None:
     if not whole or not wrong:
         return None
     fixed = text[:column] + "'" + whole[0][1:-1].replace("'", "''") + "'" + text[whole.end() :]
-    message = f"`{wrong[0][:2]}` is not an escape in double quotes; in single quotes a backslash stands for itself"
+    message = f"`{wrong[0][:2]}` is not an escape in double quotes; use single quotes, in which a backslash has no special meaning"
     return Slip(number + 1, wrong.start() + 1, message, fixed, sure=True)
 
 
@@ -268,7 +268,7 @@ def _open_quote(failure: _Failure) -> Slip | None:
     text = lines[first].rstrip()
     sign = text[column : column + 1]
     fixed = text + sign if _opens(text) else None
-    return Slip(first + 1, column + 1, f"the quote {sign} that is opened here is never closed", fixed)
+    return Slip(first + 1, column + 1, f"the quote {sign} that begins here is never closed", fixed)
 
 
 def _opens(text: str) -> bool:
@@ -318,8 +318,8 @@ def _open_bracket(failure: _Failure) -> Slip | None:
     bare = QUOTED.sub("", text)
     fixed = text + closing if bare.count(opened) == bare.count(closing) + 1 and number < line else None
     at_end = line == len(lines) - 1 and not lines[line]
-    where = "" if number == line else ", noticed at the end of the file" if at_end else f", noticed in line {line + 1}"
-    message = f"the `{opened}` that is opened here is not closed, or a comma is missing{where}"
+    where = "" if number == line else "; noticed at the end of the file" if at_end else f"; noticed in line {line + 1}"
+    message = f"the `{opened}` that begins here is not closed, or a comma is missing{where}"
     return Slip(number + 1, column + 1, message, fixed)
 
 
@@ -343,7 +343,7 @@ def _closed_twice(failure: _Failure) -> Slip | None:
     for opened, closing in (("[", "]"), ("{", "}")):
         if bare.count(closing) > bare.count(opened):
             at = text.rindex(closing)
-            message = f"there is one `{closing}` too many"
+            message = f"this `{closing}` closes nothing; remove it"
             return Slip(failure.line + 1, at + 1, message, text[:at] + text[at + 1 :])
     return None
 
@@ -358,7 +358,7 @@ def _indentation(failure: _Failure) -> Slip | None:
     indent = len(failure.text) - len(text)
     if indent == len(wanted):
         return None
-    message = f"wrong indentation: {indent} spaces here fit no line above; line {before + 1} has {len(wanted)}"
+    message = f"wrong indentation: the indentation of this line is {indent}, which fits no line above; the indentation of line {before + 1} is {len(wanted)}"
     return Slip(failure.line + 1, indent + 1, message, wanted + text)
 
 
@@ -382,9 +382,9 @@ _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
 def _plainly(told: str) -> str:
     """Return the message for a parser error that is not a common mistake."""
     if "expected '-' indicator" in told:
-        return "this is not YAML: a list continues with `- `, and a mapping can't begin inside it"
+        return "this is not YAML: a line of a list must begin with `- `, and a key of a mapping can't stand beside the items"
     if "could not find expected ':'" in told:
-        return "this is not YAML: a key needs `: ` after it"
+        return "this is not YAML: a key must be followed by `: `"
     if "directive" in told:
         return "a line can't start with `%` in YAML"
     return f"this is not YAML: {told.strip()}"

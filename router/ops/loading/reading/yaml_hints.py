@@ -36,11 +36,11 @@ _STARTS = {
     "}": "a value can't start with `}` in YAML; quote it",
 }
 QUESTION = "`? ` begins a key in YAML; quote the value"
-BRACES = "`{{` unquoted begins a mapping in YAML; put the template in quotes"
-EXPRESSION = "inside `{…}` or `[…]`, `${…}` must be quoted"
+BRACES = "an unquoted `{{` begins a mapping in YAML; put the template in quotes"
+EXPRESSION = "`${…}` must be quoted if it stands inside `{…}` or `[…]`"
 COLON = "`: ` inside an unquoted value begins a mapping in YAML; quote the value"
 BRACKETS = "a value that starts with `[` or `{` is a list or a mapping in YAML; quote it"
-LIST = "a list can't begin on the line of its key; write each `- ` on a line of its own below, indented"
+LIST = "a list can't begin on the line of its key; write each `- ` on its own line below the key, and indent it"
 COMMENT = "` #` begins a comment in YAML, so the value ends before it; quote the value"
 NO_SPACE = "a space is missing after `:`"
 NO_DASH_SPACE = "a space is missing after `-`"

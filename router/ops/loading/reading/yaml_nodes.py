@@ -104,7 +104,7 @@ def _text(path: Path, name: str, problems: Problems, at: Node | None, *, pipes: 
         return None
     found = _UNPRINTABLE.search(text)
     if found:
-        message = f"the character U+{ord(found[0]):04X} is not allowed in YAML; in double quotes, write it as an escape"
+        message = f"the character U+{ord(found[0]):04X} is not allowed in YAML; write it as an escape in double quotes"
         problems.add(message, _place(file, _BREAK.split(text[: found.start()])))
         return None
     return text
@@ -164,7 +164,7 @@ class _Builder:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    message = "a second document begins here; one file holds one document"
+                    message = "a second YAML document begins here, but a file can hold only one document"
                     self._problems.add(message, self._mark(event.start_mark))
                     raise _StopError
                 root = self._node(next(self._events), 0)
@@ -187,7 +187,7 @@ class _Builder:
 
     def _node(self, event: Any, depth: int) -> Node:
         if depth > _DEPTH:
-            self._add(f"nested deeper than {_DEPTH} levels", event.start_mark)
+            self._add(f"is nested deeper than {_DEPTH} levels", event.start_mark)
             raise _StopError
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
@@ -280,7 +280,7 @@ class _Builder:
         if first is None:
             node.entries[name] = entry
             return
-        message = f"the key {quoted(name)} appears twice, first in line {first.mark.line}; keep one"
+        message = f"the key {quoted(name)} appears twice, first in line {first.mark.line}; remove one of the two"
         self._problems.add(message, entry.mark, path=self.path)
 
     def _key(self, event: Any, depth: int) -> str | None:
@@ -302,7 +302,7 @@ class _Builder:
             self._add(message, event.start_mark)
             return None
         if not isinstance(resolve(text), str):
-            shown = text or "an empty one"
+            shown = text or "empty"
             self._add(f"a key must be a string, not {shown}; quote it: {yaml_hints.quote(text)}", event.start_mark)
             return None
         return text
@@ -368,7 +368,7 @@ class _Builder:
         text, fixed = self._meant(event)
         shown = (_TAG.match(line, event.start_mark.column) or [quoted(event.tag)])[0]
         shown = "!…" if may_be_secret(self.path) else shown
-        message = f"the tag {shown} is refused: YAML tags are not used here; quote a string that starts with `!`"
+        message = f"the tag {shown} is not allowed, because the configuration uses no YAML tags; quote a string that starts with `!`"
         self._add(message, event.start_mark, fixed if text.startswith("!") else None)
         node.faulty = True
 
@@ -382,7 +382,7 @@ class _Builder:
             return Scalar(mark, f"*{name}", f"*{name}", faulty=True)
         node = self._anchors[name]
         if node is None:
-            self._add(f"the alias `*{name}` is inside the value that it repeats", event.start_mark)
+            self._add(f"the alias `*{name}` must not be inside the value that it repeats", event.start_mark)
             raise _StopError
         return self._copy(node, mark)
 

@@ -101,4 +101,4 @@ def _of_origin(compared: Compared, use: Use) -> str | None:
     listed = ", ".join(known[:_MOST]) + (", …" if len(known) > _MOST else "")
     meant = did_you_mean(compared.value, known)
     value = quoted(compared.value)
-    return f"no event of the route {quoted(use.route)} comes from the {attribute} {value}, only from: {listed}{meant}"
+    return f"no event of the route {quoted(use.route)} comes from the {attribute} {value}; its events come from {listed}{meant}"

@@ -26,8 +26,8 @@ _EFFECTS = {
     "not": "this `not` always holds",
 }
 _INSTEAD = {
-    "payload": "the paths of `match` begin below the payload: write `{rest}`",
-    "event": "`match` checks only the payload; use `channels` for the channel, `sources` for the source, and `when` for the rest",
+    "payload": "a path of `match` begins with a field of the payload; write `{rest}`",
+    "event": "`match` checks only the payload; check the channel with `channels`, the source with `sources`, and all else with `when`",
 }
 """The correction for a path that begins with a variable of templates, by the name of the variable."""
 
@@ -114,7 +114,7 @@ def _slip(path: str, use: Use) -> str | None:
         cure = f"{quoted(path)} looks like {syntax}; write `{meant}`"
         strange = (f'"{part}"' if re.search(r"[$/\[]", part) else part for part in path.split("."))
         own = "" if "'" in path else f"'{'.'.join(strange)}'"
-    return f"{cure}; for a field of that name, write it in double quotes{own and f': {own}'}"
+    return f"{cure}; if a field has this name, write its path in double quotes{own and f': {own}'}"
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
@@ -145,7 +145,7 @@ class _Asked(NamedTuple):
         if self.negated:
             return "this clause always holds"
         if self.clause.tests[0].operator == "ne":
-            return "this clause never holds, for a missing field does not match `ne`; `not` holds for it"
+            return "this clause never holds, because `ne` does not hold for a missing field, but `not` does"
         return "this clause never holds"
 
 
@@ -200,9 +200,7 @@ def _look_at_ranges(places: _Places, use: Use, draft: Draft) -> None:
                 continue  # `${…}` may have another value elsewhere
             needs = " and ".join(clause.needs for clause in clauses)
             files = " and ".join(dict.fromkeys(rule.file for rule in use.schemas or ()))
-            message = (
-                f"no integer is {needs}, and payload.{paths.shown(path)} is an integer by {files}: {_EFFECTS[effect]}"
-            )
+            message = f"no integer is {needs}, but payload.{paths.shown(path)} must be an integer according to {files}: {_EFFECTS[effect]}"
             draft.problems.warn(message, entries[-1].mark, path=entries[-1].node.path)
 
 
@@ -285,5 +283,5 @@ def refused_text(refusal: Refusal, use: Use) -> str:
     """Return the message that no event of a route can meet a test, with the reason and the cure."""
     assert use.schemas is not None
     files = list(dict.fromkeys(rule.file for rule in use.schemas))
-    says = f"{files[0]} {refusal.fact}" if len(files) == 1 else f"{' and '.join(files)} rule it out"
+    says = f"{files[0]} {refusal.fact}" if len(files) == 1 else f"{' and '.join(files)} exclude it"
     return f"no event of the route {quoted(use.route)} can {refusal.what}: {says}{refusal.cure}"

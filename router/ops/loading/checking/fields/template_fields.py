@@ -235,5 +235,5 @@ def told_of(field: str, name: str, use: Use, verdict: Sequence[Absent]) -> Told 
     if not closed:
         return Told(f"{' and '.join(files)} {'lists' if len(files) == 1 else 'list'} no {field}{meant}", "note")
     listed = ", ".join(known[:_MOST]) + (", …" if len(known) > _MOST else "")
-    allowed = f"{files[0]} allows {listed or 'no fields'}" if len(files) == 1 else f"{' and '.join(files)} rule it out"
+    allowed = f"{files[0]} allows {listed or 'no fields'}" if len(files) == 1 else f"{' and '.join(files)} exclude it"
     return Told(f"no event of the route {quoted(use.route)} can have {field}: {allowed}{meant}", "warning")
