@@ -78,7 +78,7 @@ def literal_prefix(text: str) -> str:
 
 
 def glob(pattern: str) -> Matcher:
-    """Return a matcher of channels by a Redis glob or an exact name. Its time is linear in the length per star."""
+    """Return a matcher of channels by a Redis glob or an exact name. For each star of the glob, its time is linear in the length of the channel."""
     wanted = pattern.encode()
     if not is_glob(pattern):
         return wanted.__eq__

@@ -49,7 +49,7 @@ RESULTS = ("delivered", "transient", "permanent", "sink_fault", "partial", "gone
 
 
 class Histogram:
-    """The number of values up to each of the ascending `bounds`, and above the last."""
+    """The numbers of values up to each of the ascending `bounds`, and of the values above the last bound."""
 
     __slots__ = ("_bounds", "counts", "sum")
 

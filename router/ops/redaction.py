@@ -67,7 +67,7 @@ class Redactor:
         return self.text(_text(value))
 
     def __call__(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Redact the fields of a log line (structlog processor), except our own names and the reasons of `errors`."""
+        """Redact the fields of a log line (structlog processor), except the router's own names and the reasons of `errors`."""
         for key, value in fields.items():
             if key not in _UNTOUCHED and not (key == "reason" and value in _REASONS):
                 fields[key] = self.value(value)

@@ -16,9 +16,9 @@ from router.files import distrust
 def state_directory(environ: Mapping[str, str]) -> Path:
     """Return the state directory of this user's router; create it (mode 0700) if it is missing.
 
-    The directory is `$STATE_DIRECTORY` (systemd may list several: the first), else `$XDG_STATE_HOME/event-router`, else
+    The directory is `$STATE_DIRECTORY` (the first one, if systemd lists several), else `$XDG_STATE_HOME/event-router`, else
     `~/.local/state/event-router`. Raises `ConfigError` if it can't be created or written, and if another user owns it
-    or can write to it: that user could replace our files with links, or read them.
+    or can write to it, because that user could replace the router's files with links, or read them.
     """
     path = state_path(environ)
     try:

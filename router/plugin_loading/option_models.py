@@ -8,7 +8,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 SHADOWED = r'Field name ".*" in ".*" shadows an attribute in parent'
 """The beginning of pydantic's warning about a field with the name of an attribute, as a regular expression.
 
-The warning comes when the class is made. For the options of a type, `hidden_attribute` says it better. In any other model,
+The warning comes when the class is made. For the options of a type, `hidden_attribute` gives a better message. In any other model,
 such a field does no harm.
 """
 

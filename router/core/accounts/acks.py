@@ -40,7 +40,7 @@ class Ledger:
     def settle(self, position: int) -> bool:
         """Settle one delivery of an entry; return whether the entry is complete now.
 
-        Raises `ValueError` if no delivery was open: an entry must not be acknowledged twice.
+        Raises `ValueError` if no delivery was open, because an entry must not be acknowledged twice.
         """
         left = self._open[position] - 1
         if left < 0:

@@ -118,7 +118,9 @@ def content(letter: DeadLetter) -> Any:
     """Return the payload: JSON values, or text if it is not JSON (invalid UTF-8 is backslash-escaped)."""
     try:
         found = events.decode(letter.payload, events.JSON)
-        msgspec.json.encode([[[[[found]]]]])  # documents that embed it must not exceed the recursion limit either
+        msgspec.json.encode(
+            [[[[[found]]]]]
+        )  # a document that embeds the payload must not exceed the recursion limit either
         return found
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return letter.payload.decode("utf-8", "backslashreplace")

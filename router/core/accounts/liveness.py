@@ -59,7 +59,7 @@ class HangDetector:
         return tuple(found.values())
 
     def _age(self, since: float, now: float) -> float:
-        """Return the seconds from `since` to `now`, without those in which the event loop was blocked."""
+        """Return the seconds from `since` to `now`, without the time in which the event loop was blocked."""
         age = now - since
         for until, seconds in reversed(self._standstills):
             if until <= since:

@@ -7,7 +7,7 @@ STEP = 1.0
 
 
 class ServerTime:
-    """The clock of a server, compared with our monotonic clock at each answer."""
+    """The clock of a server, compared with the router's monotonic clock at each answer."""
 
     def __init__(self) -> None:
         self.went_back = True

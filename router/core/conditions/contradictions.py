@@ -26,7 +26,7 @@ Effect = Literal["match", "alternative", "not"]
 
 class Contradiction(NamedTuple):
     """Clauses that can't all be true for one event. The `effect` is a `match` or an alternative that never holds, or a `not` that
-    always does.
+    always holds.
     """
 
     clauses: tuple[Node, ...]

@@ -69,7 +69,9 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
         )
         return f"{fault}{_write({'any': parts})}{named}"
     negated = [{path: _negated(condition)} for each in parts for path, condition in each.items()]
-    several = isinstance(written, Mapping) and len(negated) > 1  # not all of them: one that does not hold is enough
+    several = (
+        isinstance(written, Mapping) and len(negated) > 1
+    )  # `not` holds if any one of the conditions does not hold
     line = {"any": negated} if several else _side_by_side(negated)
     return f"`not` must be written below a path{_write(line)}{named}"
 

@@ -109,7 +109,7 @@ class Breaker:
         return False
 
     def give_back(self, ticket: Ticket, now: float) -> None:
-        """Return a ticket that was not used for an attempt."""
+        """Give back a ticket that was not used for an attempt."""
         self.report(ticket, Verdict.NOTHING, now)
 
     def _open(self, probe_at: float) -> None:

@@ -118,7 +118,7 @@ class AllowedAddresses:
         self._allows_mail: Callable[[str], bool] = matcher(globs)
 
     def split(self, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
-        """Return the addresses of a delivery to send to and those to print; None if all are sent to.
+        """Return the addresses of a delivery that get it and those that are printed; None if all addresses get it.
 
         A delivery without an address is printed. `mail` is true if the addresses are mail addresses.
         """

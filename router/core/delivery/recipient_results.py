@@ -22,7 +22,7 @@ class RecipientResults:
 
     def __init__(self) -> None:
         self.answers: dict[str, str | None] = {}
-        """The service's answer of each recipient that was reached; None if there is none."""
+        """The service's answer for each recipient that was reached; None if the service sent no answer."""
         self.failures: dict[str, Failure] = {}
         """The error of each recipient that was not reached."""
 
@@ -35,7 +35,7 @@ class RecipientResults:
     async def settle(self, address: str, send: Callable[[], Awaitable[str | None]]) -> Failure | None:
         """Call `send` and keep its answer or its delivery error for the recipient; return the error, if any.
 
-        A recipient that is settled is not asked again. Other exceptions of `send` are raised.
+        `send` is not called again for a recipient that is settled. Other exceptions of `send` are raised.
         """
         if address not in self:
             try:

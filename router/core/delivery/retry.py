@@ -18,7 +18,7 @@ LONGEST_ASKED = 3600.0
 """The upper bound of a Retry-After in seconds: longer times are mistakes (some services have sent milliseconds)."""
 
 SLACK = 60.0
-"""Seconds beyond twice the planned delay that still count towards the age of a delivery whose attempt came late."""
+"""The most seconds that count towards the age of a delivery beyond twice the planned delay, if an attempt came late."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):

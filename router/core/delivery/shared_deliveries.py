@@ -241,7 +241,7 @@ def originals(events: Sequence[Event]) -> Sequence[Event]:
 
 
 def bytes_of(events: Sequence[Event]) -> int:
-    """Return the size of these deliveries' payloads together, in bytes. Makes none of the deliveries."""
+    """Return the size of these deliveries' payloads together, in bytes. Creates no deliveries."""
     return events.size if type(events) is Deliveries else size_of(events)
 
 

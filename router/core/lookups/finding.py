@@ -25,7 +25,7 @@ class NoRecordError(EventError):
 class Finding:
     """The records found so far for one delivery.
 
-    `groups` are the lookups to ask, in the order of `in_order`. `failure` is the error that ended the search, or None.
+    `groups` are the lookups to query, in the order of `in_order`. `failure` is the error that ended the search, or None.
     """
 
     __slots__ = ("event", "failure", "groups", "records")

@@ -141,7 +141,7 @@ class _Comparison:
                 yield Miss(f"{key} {sink}", reason, others[0] if others else None, why)
 
     def _failures(self) -> Iterator[Miss]:
-        """Yield the unexpected dead letters and failed texts. They fail a test even if it does not mention the sink."""
+        """Yield the unexpected dead letters and failed texts. They fail a test even if the test does not mention the sink."""
         expect = self._expect
         for delivery in self._found.deliveries:
             if delivery.dead is not None and delivery.sink not in (expect.dead or {}):

@@ -69,7 +69,7 @@ class Mutation:
             tried(1)
 
     def _hint(self, mutant: Mutant, cases: Sequence[Case]) -> str:
-        """Return why no test can notice a mutant, which is that no test has an event for the changed part; empty if a test has one."""
+        """Return the hint that no test can notice a mutant, because no test has an event for the changed part; empty if a test has one."""
         if mutant.route is None:
             return "" if cases else "no test makes a delivery to this sink: add a test whose event reaches the sink"
         route = self._loaded.config.routes[mutant.route]

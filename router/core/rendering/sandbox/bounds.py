@@ -62,7 +62,7 @@ current: ContextVar[Run] = ContextVar("rendering")
 
 
 def too_long() -> NoReturn:
-    """Return the error for a string that is too long."""
+    """Raise the error for a string that is too long."""
     raise OverflowError(f"a text has more than {MAX_OUTPUT:,} characters")
 
 

@@ -63,7 +63,7 @@ _UNUSABLE = "this is not a usable JSON Schema"
 
 
 def _told(text: str, document: Any, problem: SchemaProblem) -> str:
-    """Return the place of a fault in a schema's own file, and its text."""
+    """Return the place and the text of a fault in the schema's own file."""
     dangling = _DANGLING.fullmatch(problem.message)
     found = next((ref for ref in _REF.finditer(text) if dangling and ref[1].endswith(f"#{dangling[1]}")), None)
     if found:
