@@ -32,7 +32,10 @@ MISSING = "its libraries are not installed: pip install 'event-router[webpush]'"
 class Gone(SinkOptions, defer_build=True):
     """The action that is taken when a subscription no longer exists."""
 
-    publish: str = Field(min_length=1, description="The channel of the router's Redis on which the app gets a message.")
+    publish: str = Field(
+        min_length=1,
+        description="The channel of the router's Redis on which the router names subscriptions that no longer exist.",
+    )
 
     @field_validator("publish")
     @classmethod

@@ -50,7 +50,7 @@ def test_a_letter_is_explained_with_the_configuration_of_now(redis_server, tmp_p
         "note: this dead letter has the reason exhausted: 503 from the other side. A replay now would do this:\n"
         in done.err
     )
-    assert done.out.startswith("event     orders.7 by web-app, id e-2\n")
+    assert done.out.startswith("event     channel orders.7, source web-app, id e-2\n")
     gone = json.loads(explained(desk, "--dlq", "l-3", "--json", code=1).out)
     assert gone["deliveries"][0]["suppressed"] == "orphaned"
     whole = json.loads(explained(desk, "--dlq", "e-4", "--json").out)

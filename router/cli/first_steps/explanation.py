@@ -179,8 +179,8 @@ def _wrapped(line: Line, width: int) -> Iterator[str]:
 
 def _all_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
     event = found.event
-    came = f"{event.channel} by {event.source}" if event.source else event.channel
-    by_glob = f", matched by {event.pattern}" if event.pattern else ""
+    came = f"channel {event.channel}" + (f", source {event.source}" if event.source else "")
+    by_glob = f", pattern {event.pattern}" if event.pattern else ""
     own = "" if is_made_up(event.id) else f", id {event.id}"
     yield Line("event", f"{came}{by_glob}{own}")
     if found.ending == Ending.UNREAD:
@@ -272,9 +272,9 @@ def _sentence(check: Check) -> str:
     if check.step == Step.WHEN:
         return f"{check.clause}; {check.saw}" if check.saw != "false" else check.clause
     if not check.subject:
-        return f"needs {check.clause}; saw {check.saw}{check.hint and f'; {check.hint}'}"
+        return f"the route needs {check.clause}, but saw {check.saw}{check.hint and f'; {check.hint}'}"
     was = "is missing" if check.saw == "nothing" else f"was {check.saw}"
-    return f"{check.subject} {was}, needs {check.needs}{check.hint and f'; {check.hint}'}"
+    return f"{check.subject} {was}, but the route needs {check.needs}{check.hint and f'; {check.hint}'}"
 
 
 def _deliveries(found: Simulation, config: RouterConfig) -> Iterator[Line]:

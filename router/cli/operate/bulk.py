@@ -17,7 +17,7 @@ ASK_ABOVE = 100
 yes_option = click.option(
     "--yes",
     is_flag=True,
-    help=f"Do not ask for confirmation. Without this option, the command asks on a terminal if it would change more than {ASK_ABOVE}.",
+    help=f"Do not ask for confirmation. Without this option, the command asks on a terminal before it changes more than {ASK_ABOVE} letters or deliveries.",
 )
 """`--yes`: do not ask for confirmation."""
 
