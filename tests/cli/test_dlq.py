@@ -456,7 +456,7 @@ async def test_what_waits_is_taken_when_a_router_starts_and_what_is_gone_is_orph
         await router.until(lambda: redis_server.do("XLEN", REPLAY) == 0)
         desk.dlq("replay", "--reason", "orphaned")
         await router.until(lambda: len(desk.ids()) == 4)
-        assert all(one["detail"].count("before:") == 1 for one in router.letters())
+        assert all(one["detail"].count("before the replay:") == 1 for one in router.letters())
 
 
 @pytest.mark.parametrize("queue", ["memory", "redis"])

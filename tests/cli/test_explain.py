@@ -243,7 +243,7 @@ def test_the_nearest_route_is_named_where_none_takes_the_event(folder):
     kept = [line for line in text.splitlines() if "id: everything" not in line and "id: after" not in line]
     for unmatched, told in (
         ("drop", "the event is dropped and counted"),
-        ("dead-letter", "a dead letter with the reason unmatched"),
+        ("dead-letter", "the event becomes a dead letter with the reason unmatched"),
     ):
         (folder / "config.yaml").write_text("\n".join([*kept, f"unmatched: {unmatched}", ""]))
         done = explained(folder, {"user_id": 0, "n": 1}, channel="orders.new", code=1)

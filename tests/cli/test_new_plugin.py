@@ -187,9 +187,9 @@ def test_a_file_of_a_package_is_not_overwritten(here):
         ("a" * 41, "1 to 40 of"),
         ("", "is not a valid name for a plugin"),
         ("{{x}}", "is not a valid name for a plugin"),
-        ("lambda", "a word of Python: choose another"),
-        ("null", "a word of the configuration: choose another"),
-        ("all", "a word of the configuration: choose another"),
+        ("lambda", "a word with a meaning in Python: choose another name"),
+        ("null", "a word with a meaning in the configuration: choose another name"),
+        ("all", "a word with a meaning in the configuration: choose another name"),
         ("log", "is already registered by built-in log: choose another name"),
     ],
 )

@@ -57,8 +57,8 @@ def test_strict_objects(folder):
     done = run("check", "--strict", "config.yaml", cwd=folder)
     assert done.code == 1
     assert "config.yaml:1:1: " in done.out
-    assert f"{folder}/config.yaml can be written by everybody" in done.out
-    assert f"{folder}, which holds config.yaml, can be written by everybody" in done.out
+    assert f"{folder}/config.yaml can be written by every user" in done.out
+    assert f"{folder}, which holds config.yaml, can be written by every user" in done.out
     assert run("check", "config.yaml", cwd=folder).code == 0
 
 
@@ -73,7 +73,7 @@ def test_the_folder_that_a_link_leads_to_counts_too(folder, tmp_path):
     (folder / "more.yaml").symlink_to(tmp_path / "open" / "more.yaml")
     (tmp_path / "open").chmod(0o777)
     [message] = warnings(folder)
-    assert message.startswith(f"{tmp_path}/open, which holds more.yaml, can be written by everybody")
+    assert message.startswith(f"{tmp_path}/open, which holds more.yaml, can be written by every user")
 
 
 def test_nothing_is_said_on_a_read_only_mount(folder, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_plugin_that_everybody_can_write_is_still_refused(folder):
     (folder / "code" / "mine.py").write_text("")
     (folder / "code" / "mine.py").chmod(0o666)
     (folder / "config.yaml").write_text(json.dumps({**CONFIG, "plugins": {"paths": ["code"]}}))
-    assert any("mine.py) could not be loaded: can be written by everybody" in message for message in warnings(folder))
+    assert any("mine.py) could not be loaded: can be written by every user" in message for message in warnings(folder))
 
 
 @pytest.mark.parametrize(

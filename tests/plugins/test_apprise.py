@@ -50,7 +50,7 @@ async def test_the_json_line_is_the_default_for_literal_urls():
         async with open_sink("apprise", {"urls": to(service.url)}) as sink:
             await sink.deliver(EVENT)
     assert json.loads(service.requests[0].json()["message"])["payload"]["id"] == 7
-    with pytest.raises(ValidationError, match="`body` is needed"):
+    with pytest.raises(ValidationError, match="`body` is required"):
         validate("apprise", {"urls": "{{ payload.url }}"})
 
 

@@ -72,8 +72,8 @@ def test_takes(values):
         ({"service": "slack", "url": "http://[::ffff:10.0.0.1]/SECRET"}, LOCAL),
         ({"service": "slack", "url": "http://2130706433/SECRET"}, LOCAL),
         ({"service": "mattermost", **BOT, "api": "http://10.0.0.5:8065"}, LOCAL),
-        ({"service": "slack", **BOT, "to": "{{ payload.user_id }}"}, "`text` is needed"),
-        ({"service": "slack", **BOT, "to": ["#ops", "{% if true %}x{% endif %}"]}, "`text` is needed"),
+        ({"service": "slack", **BOT, "to": "{{ payload.user_id }}"}, "`text` is required"),
+        ({"service": "slack", **BOT, "to": ["#ops", "{% if true %}x{% endif %}"]}, "`text` is required"),
     ],
 )  # fmt: skip
 def test_refuses(values, says):
@@ -87,7 +87,7 @@ def test_refuses(values, says):
 def test_several_faults_are_told_at_once():
     with pytest.raises(ValidationError) as caught:
         validate("chat", {"service": "mattermost", "token": "a b", "to": "{{ x }}"})
-    assert all(part in str(caught.value) for part in ("needs `api`", "`token` is empty or", "`text` is needed"))
+    assert all(part in str(caught.value) for part in ("needs `api`", "`token` is empty or", "`text` is required"))
 
 
 @pytest.mark.parametrize(

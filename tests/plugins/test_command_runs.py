@@ -65,10 +65,10 @@ async def test_what_the_end_of_a_program_means(tmp_path):
         "the folder of `cwd` does not exist: /no/where",
     )
     kind, text = await end_of({"argv": [str(plain)]})
-    assert (kind, "Exec format error; the first line" in text) == (SinkError, True), text
+    assert (kind, "Exec format error; if the program is a script" in text) == (SinkError, True), text
     plain.write_text("#!/no/such/interpreter\n")
     kind, text = await end_of({"argv": [str(plain)]})
-    assert (kind, "No such file or directory; the first line of a script" in text) == (SinkError, True), text
+    assert (kind, "No such file or directory; perhaps the program is a script" in text) == (SinkError, True), text
 
 
 async def test_what_a_program_gets(tmp_path, monkeypatch):
