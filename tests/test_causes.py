@@ -35,9 +35,9 @@ EVENTS = {
 """The event of each cause that `explain` names: its channel and payload."""
 
 OTHERS = {
-    "the sink fails, its breaker is open",
+    "the sink fails, and its breaker is open",
     "the delivery waits for a retry",
-    "the delivery waits for a retry, and no router needs to run",
+    "the delivery waits for a retry in Redis, with or without a running router",
     "the queue was full",
     "the delivery was too late",
     "the service refused the message",
@@ -183,7 +183,7 @@ def carried(cause, facts):
             return delivery(first) == ("lookup", "lookup user: there is no record with the key 'user:45'")
         case "the user has no address":
             return delivery(first) == ("no_address", "no address in `to`")
-        case "the sink fails, its breaker is open":
+        case "the sink fails, and its breaker is open":
             sink, book = first["sinks"]["user-chat"], first["books"]["sinks"]["user-chat"]
             left = sink["next_attempt"] - sink["fault"]["since"]
             return (
@@ -197,7 +197,7 @@ def carried(cause, facts):
             return all(each["next_attempt"] > each["last_failure"]["at"] for each in sinks) and all(
                 (each["delayed"], "451" in each["last_failure"]["why"]) == (1, True) for each in sinks
             )
-        case "the delivery waits for a retry, and no router needs to run":
+        case "the delivery waits for a retry in Redis, with or without a running router":
             (queue,) = [each for each in facts if each["sink"] == "user-mail"]
             return (
                 queue["next_due"]["attempts"] >= 1 and "451" in queue["next_due"]["error"] and queue["next_due"]["at"]
