@@ -1,1 +1,1 @@
-"""The connections to Redis: sources, queues, dead letters, and the server's state; floor 4."""
+"""All use of Redis: sources, queues, dead letters, and the state of the server; floor 4."""

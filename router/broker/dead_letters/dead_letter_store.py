@@ -1,4 +1,4 @@
-"""The store of dead letters in Redis: reads them in pages, removes them, moves them to the replay stream; floor 4.
+"""The store of dead letters in Redis: reads letters in pages, removes letters, moves letters to the replay stream; floor 4.
 
 `dead_letter_writer` writes dead letters; `engine.dead_letters.replays` reads the replay stream.
 """
@@ -31,18 +31,19 @@ _TEXTS = frozenset(
 """The fields of a letter whose values are strings."""
 
 _NEWEST = 1
-"""The newest version of a letter that this router can read."""
+"""The newest value of the field `version` that this router can read. Newer routers may write a higher value."""
 
-# KEYS: the dead letters. ARGV: entry ids. The script is idempotent.
+# Removes dead letters. KEYS: the stream of dead letters. ARGV: entry ids. Answer: for each id 1 if it was removed, else 0.
 _REMOVE = Script("""
 local gone = {}
 for i, entry in ipairs(ARGV) do gone[i] = redis.call('XDEL', KEYS[1], entry) end
 return gone
 """)
 
-# KEYS: the dead letters, the replay stream. ARGV: entry ids. A letter leaves the first stream in the step that adds it
-# to the second, so the script is idempotent. The first XDEL removes nothing: if the user has no permission for XDEL, it
-# fails before anything is added.
+# Moves dead letters to the replay stream. KEYS: the stream of dead letters; the replay stream. ARGV: entry ids.
+# Answer: for each id 1 if the letter was moved, 0 if it no longer exists.
+# A letter is removed from the first stream in the step that adds it to the second, so the script is idempotent. The first
+# XDEL removes nothing: if the user has no permission for XDEL, the script fails here, before anything is added.
 _MOVE = Script("""
 redis.call('XDEL', KEYS[1], '0-1')
 local moved = {}
@@ -64,16 +65,16 @@ class Kept(NamedTuple):
     """A dead letter and its entry in the stream."""
 
     entry: str
-    """The id of its entry in the stream."""
+    """The id of the letter's entry in the stream."""
     letter: DeadLetter
     newer: bool
     """True if a newer router wrote the letter, so that this router can't interpret it."""
     unreadable: bool
-    """True if no router can have written the entry: a field is missing or holds an impossible value."""
+    """True if the entry was not written by a router: a field is missing or has an impossible value."""
 
 
 class LetterStore(PlainLink):
-    """The dead letters under one key prefix. Raises `ConfigError` for an invalid URL."""
+    """The dead letters under one key prefix. The constructor raises `ConfigError` for an invalid URL."""
 
     def __init__(self, url: str, *, prefix: str = "event-router", client_name: str = "event-router-dlq") -> None:
         super().__init__(client.server(url, client_name=client_name), patience=30.0)
@@ -81,7 +82,7 @@ class LetterStore(PlainLink):
         self._replay = keys.replay(prefix)
 
     async def pages(self, *, newest: bool = False) -> AsyncIterator[list[Kept]]:
-        """Yield all letters in pages of up to `PAGE`, the oldest first, or with `newest` the newest."""
+        """Yield all letters in pages of up to `PAGE` letters: the oldest first, or the newest first if `newest` is True."""
         command, begin, end = ("XREVRANGE", "+", "-") if newest else ("XRANGE", "-", "+")
         while True:
             found = await self.call(command, self._dead, begin, end, "COUNT", PAGE)
@@ -92,9 +93,9 @@ class LetterStore(PlainLink):
             begin = f"({found[-1][0].decode()}"
 
     async def find(self, name: str) -> Kept | None:
-        """Return the newest letter with this id or entry id.
+        """Return the newest letter whose id or entry id is `name`.
 
-        If there is none, return the newest letter of the event with this id, or None.
+        If there is none, return the newest letter of the event whose id is `name`; None if there is no such letter either.
         """
         of_event: Kept | None = None
         async for page in self.pages(newest=True):
@@ -110,7 +111,7 @@ class LetterStore(PlainLink):
         return [bool(gone) for gone in await self.script(_REMOVE, [self._dead], entries)]
 
     async def replay(self, entries: Sequence[str]) -> list[bool]:
-        """Move the letters with these entry ids to the replay stream; return for each whether it still existed."""
+        """Move the letters with these entry ids to the replay stream; return for each of them whether it still existed."""
         return [bool(moved) for moved in await self.script(_MOVE, [self._dead, self._replay], entries)]
 
     @property
@@ -119,11 +120,11 @@ class LetterStore(PlainLink):
         return self._replay
 
     async def waiting(self) -> int:
-        """Return the number of letters in the replay stream: not yet replayed, or not yet acknowledged."""
+        """Return the number of letters in the replay stream, which are not replayed or not acknowledged yet."""
         return int(await self.call("XLEN", self._replay))
 
     async def untaken(self) -> int:
-        """Return the number of letters in the replay stream that no router has read. Counts at most 1,000."""
+        """Return the number of letters in the replay stream that no router has read yet; 1,000 if there are more."""
         if not await self.waiting():
             return 0
         groups = await self.call("XINFO", "GROUPS", self._replay)
@@ -151,7 +152,7 @@ def newer(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
-    """Return whether no router can have written these fields; another program that uses the same Redis may have.
+    """Return whether these fields can't come from a router, but only from another program that uses the same Redis.
 
     `letter` is the result of `letter_of` for these fields.
     """
@@ -170,12 +171,15 @@ def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
 
 
 def _number(digits: bytes) -> int | None:
-    """Return a number of at most nine digits, else None. The bound matters: `int` raises above 4,300 digits."""
+    """Return the number that these digits stand for; None if they are not one to nine digits.
+
+    The length is limited because `int` raises an error for more than 4,300 digits.
+    """
     return int(digits) if digits.isdigit() and len(digits) < 10 else None
 
 
 def letter_of(fields: Mapping[bytes, bytes]) -> DeadLetter:
-    """Return the letter in the fields of a stream entry. Missing fields become empty."""
+    """Return the letter that the fields of a stream entry describe. Missing fields become empty."""
     text = {name: value.decode("utf-8", "backslashreplace") for name, value in fields.items() if name in _TEXTS}
     return DeadLetter(
         id=text.get(b"id", ""),

@@ -1,7 +1,8 @@
-"""The writer of dead letters: accepts letters without waiting, appends them in batches to a bounded stream; floor 4.
+"""The writer of dead letters: accepts letters without waiting, and appends them in batches to a bounded stream; floor 4.
 
-A stream entry has the fields of `DeadLetter` by name, and `version` (1). `headers` is a JSON object and `payload` the
-raw bytes; `fallback` is 1. Fields that are None or false are left out.
+A stream entry has the field `version` (1) and a field for each attribute of `DeadLetter`, under the same name. `headers`
+is written as a JSON object, `payload` as raw bytes, and a true `fallback` as 1. Attributes that are None or False are left
+out.
 """
 
 from __future__ import annotations
@@ -40,17 +41,21 @@ OVERHEAD = 1024
 """Estimated bytes of memory for a waiting letter, without its payload, detail, channel and headers."""
 
 LOG_EVERY = 60.0
-"""Seconds between two log lines of one `Tally`."""
+"""The minimum number of seconds between two log lines of one `Tally`."""
 
 EXPIRY_EVERY = 60.0
-"""Seconds between two removals of letters that are too old, or a tenth of the age limit if that is shorter."""
+"""Seconds between two removals of letters that are too old. A tenth of the age limit applies instead if it is shorter."""
 
-# KEYS: the stream, the writer's guard. ARGV: batch number, largest number of letters, largest age in milliseconds, then
-# for each letter the number of its words, its fields and values. The server's clock measures the age, because it made
-# the entry ids. The guard holds the number of the last batch: a batch whose answer was lost is sent again and must not
-# append twice. The SET and the XTRIM before the first XADD fail before anything is appended if the user has no
-# permission for them. The SET comes first: a server that is out of memory refuses a script only at its first write, and
-# it never refuses an XTRIM. A batch without letters writes only if a letter is too old.
+# Appends dead letters to the stream, and removes the letters that exceed the limits.
+# KEYS: the stream; the writer's guard.
+# ARGV: the batch number; the largest number of letters; the largest age in milliseconds; then for each letter the number of
+# its words, and these words (its fields and values).
+# Answer: the number of letters removed because the stream was full; the number of letters removed because of their age.
+# The age is measured by the server's clock, because this clock also made the entry ids. The guard holds the number and the
+# answer of the last batch: a batch whose answer was lost is sent again and must not be appended twice. If the user has no
+# permission for SET or XTRIM, the script fails before anything is appended, because both come before the first XADD. The SET
+# comes first, because a server that is out of memory refuses a script only at its first write, and never refuses an XTRIM.
+# A batch without letters writes only if a letter is too old.
 APPEND = Script("""
 local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
@@ -87,7 +92,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """A counter that logs the first count at once, and later counts as sums in at most one line a minute."""
+    """A counter that logs its growth: the first time at once, later at most once a minute, as a sum."""
 
     def __init__(self, clock: Clock, message: str) -> None:
         self.count = 0
@@ -103,7 +108,7 @@ class Tally:
             self.log()
 
     def log(self) -> None:
-        """Log the counts that were not logged yet."""
+        """Log the growth since the last line, if there is any."""
         if self.count > self._logged:
             log.error(self._message, letters=self.count - self._logged, in_all=self.count)
             self._logged, self._logged_at = self.count, self._clock.monotonic()
@@ -113,8 +118,8 @@ class DeadLetterWriter:
     """Appends dead letters to the stream `{prefix}:dead`, which holds the newest `max_events` for `max_age` seconds.
 
     While Redis refuses writes, up to `buffer_bytes` of letters wait in memory; further letters are dropped and counted
-    (reason `outage`). `connect_timeout` limits `start` in seconds (None: no limit); `waiting` is called with the reason
-    for each failed attempt. Raises `ConfigError` for an invalid URL.
+    (reason `outage`). `connect_timeout` is the time limit of `start` in seconds (None: no limit). `waiting` is called with
+    the reason after each failed attempt to connect. The constructor raises `ConfigError` for an invalid URL.
     """
 
     def __init__(
@@ -152,14 +157,14 @@ class DeadLetterWriter:
         self.configure(bounds or Bounds())
 
     def configure(self, bounds: Bounds) -> None:
-        """Use other bounds, from the next batch on."""
+        """Replace the bounds. The new ones apply from the next batch on."""
         self._bounds = bounds
         self._buffer.limit = bounds.buffer_bytes
         self._expiry.every = min(EXPIRY_EVERY, bounds.max_age / 10)
 
     @property
     def reason(self) -> str | None:
-        """The reason why letters can't be written; None while they can."""
+        """The reason why letters can't be written; None while they can be written."""
         return self._starting.reason or self._health.reason
 
     @property
@@ -200,8 +205,8 @@ class DeadLetterWriter:
     async def start(self) -> None:
         """Connect to Redis and start writing.
 
-        Raises `UnavailableError` if the server does not answer within `connect_timeout`, `ConfigError` for a refused
-        login.
+        Raises `UnavailableError` if the server does not answer within `connect_timeout`, `ConfigError` if it refuses
+        the login.
         """
         await reach(
             self._outbox.link.open, self._starting, who=NAME, within=self._connect_timeout, waiting=self._tell_waiting
@@ -245,9 +250,9 @@ class DeadLetterWriter:
     async def _remove_old(self) -> None:
         """Send a batch without letters, which removes the letters that are too old.
 
-        An outage is not a failure here: no letter waits, and the next call removes the old ones. An error that an
-        operator must remove (a missing permission, for example) is reported now, not only when a letter can't be
-        written.
+        An outage is not reported here: no letter waits to be written, and the next call removes the old letters. An error
+        that an operator must remedy (for example a missing permission) is reported at once, and not only when the next
+        letter can't be written.
         """
         try:
             self._count(await self._outbox.once(self._batch_of([])))
@@ -258,7 +263,7 @@ class DeadLetterWriter:
             self._health.succeeded(NAME)
 
     def _count(self, evicted: list[int]) -> None:
-        """Count the letters that a batch evicted, separately by `max_events` and by `max_age`."""
+        """Count the letters that a batch evicted: first the number evicted by `max_events`, then by `max_age`."""
         for tally, number in zip((self._evictions, self._expiries), map(int, evicted), strict=True):
             if number:
                 tally.add(number)

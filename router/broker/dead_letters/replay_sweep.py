@@ -12,10 +12,10 @@ from router.broker.server.link import Link, Script
 from router.broker.server.repeating import Repeating
 
 EVERY = 1.0
-"""Seconds until the next sweep if the last one removed nothing; otherwise it follows at once."""
+"""Seconds until the next sweep if the last sweep removed nothing; otherwise the next sweep follows at once."""
 
-# KEYS: the replay stream. ARGV: group. Removes the entries that the group has read and that are not pending, at most a
-# thousand per call. Answer: their number.
+# Removes the entries that the group has read and that are not pending, at most a thousand per call.
+# KEYS: the replay stream. ARGV: the group. Answer: the number of removed entries.
 SWEEP = Script("""
 if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
 local last
@@ -52,7 +52,7 @@ class ReplaySweep:
         self._repeating.start()
 
     async def close(self, patience: float) -> None:
-        """Sweep once more, within `patience` seconds, and stop. Any router's next sweep removes the rest."""
+        """Sweep once more, within `patience` seconds, and stop. Entries that are left are removed by a later sweep of any router."""
         await self._repeating.close()
         if patience:
             with contextlib.suppress(Exception):

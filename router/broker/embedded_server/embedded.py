@@ -1,14 +1,15 @@
 """The embedded server: a real `valkey-server`, started by the router, for machines without a Redis; floor 4.
 
-The server is a separate process on 127.0.0.1. Its data is an append-only file under the state directory. The server
-survives a router that is killed: the next router finds it by `embedded.json` and adopts it. Two locks make that safe:
+The server is a separate process on 127.0.0.1. Its data is an append-only file under the state directory. If the router is
+killed, the server keeps running: the next router finds it by `embedded.json` and adopts it. Two locks make that safe:
 
 - The server process holds `embedded/server.lock` as long as it lives, because it inherits the open file from the
   router. So two servers never write the same data, even if the router that started one of them was killed.
 - Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops
   the server.
 
-All calls here block (a start takes about 0.1 s): make them before the event loop runs, or in a thread.
+All functions here except `supervise` block (a start takes about 0.1 s): call them before the event loop runs, or in a
+thread.
 """
 
 from __future__ import annotations
@@ -48,20 +49,20 @@ from router.errors import ConfigError, UnavailableError
 log = structlog.stdlib.get_logger(__name__)
 
 START = 30.0
-"""Seconds allowed for a start, without the time for loading the data."""
+"""Seconds allowed for a start. The time for loading the data is not included."""
 
 LOADING = 120.0
-"""Seconds allowed for loading the data. After that, a start returns anyway, and the server still answers LOADING."""
+"""Seconds allowed for loading the data. After that, a start returns although the server still answers LOADING."""
 
 STOP = 15.0
-"""Seconds allowed for the server to write its data and end."""
+"""Seconds allowed for the server to write its data and exit."""
 
 POLL = 0.02
 """Seconds between two checks while waiting for the server."""
 
 
 class Embedded:
-    """The embedded server for one router, from `ensure` to `stop`.
+    """The use of the embedded server by one router, from `ensure` to `stop`.
 
     `state` is the state directory and `port` the port to try first. `appendfsync` is the Redis setting, `everysec` or
     `always`.
@@ -82,8 +83,8 @@ class Embedded:
     def ensure(self) -> RunningServer:
         """Adopt the running server, or start one on the existing data.
 
-        Raises `ConfigError` if the server is not installed or can't read its data, `UnavailableError` if it does not
-        answer.
+        Raises `ConfigError` if the server is not installed or can't read its data, and `UnavailableError` if it does
+        not answer.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +140,7 @@ class Embedded:
                 log.warning("the embedded server is running again")
 
     def _alive(self) -> bool:
-        """Return whether the server process holds its lock, as it does while it lives, even if it is busy."""
+        """Return whether the server process is alive. It is alive if it holds its lock, even if it is too busy to answer."""
         if self._process is not None:
             self._process.poll()
         with _opened(self._folder / "server.lock") as lock:
@@ -208,11 +209,12 @@ class Embedded:
         _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
 
     def _ready(self, port: int) -> dict[str, str] | None:
-        """Return INFO of the new server as soon as it has loaded its data; None if the process ended instead."""
+        """Return the answer of the new server to INFO, once it has loaded its data; None if the process has ended."""
         assert self._process is not None
         end, info = time.monotonic() + START, dict[str, str]()
         while True:
-            # A server whose port is taken ends at once, while another program at that port may take long to answer.
+            # First give the server time to end: it ends at once if its port is taken, while the other program at that port may
+            # take long to answer.
             time.sleep(POLL)
             if self._process.poll() is not None:
                 return None
@@ -274,11 +276,11 @@ class Embedded:
     def _forget(self) -> None:
         """Leave the child process running, because another router uses it."""
         if self._process is not None and self._process.poll() is None:
-            self._process.returncode = 0  # so that `Popen` does not warn about a child that still runs
+            self._process.returncode = 0  # otherwise `Popen` warns that the child still runs
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Return whether a process has this working directory, as the server does; False if the system has no /proc."""
+    """Return whether the working directory of a process is `folder`, as it is for the server; False on a system without /proc."""
     try:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
     except OSError:
@@ -287,7 +289,7 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
-    """Open a file that only our user can read; create it if it is missing."""
+    """Open a file, or create one that only the user of this process can read; yield its descriptor."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     try:
         yield file
@@ -305,7 +307,7 @@ def _locked(file: int) -> bool:
 
 
 def _unlock(file: int) -> None:
-    """Release a lock explicitly: a child that is just being forked still has the file open after we close it."""
+    """Release a lock. Closing the file is not enough: a child that is being forked at this moment keeps it open."""
     fcntl.flock(file, fcntl.LOCK_UN)
 
 

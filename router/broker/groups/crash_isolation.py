@@ -1,4 +1,4 @@
-"""Crash isolation: a delivery that may have crashed the process is tried alone; floor 4."""
+"""Crash isolation: an entry or delivery that may have crashed the process is tried alone; floor 4."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Member(Protocol):
-    """A component whose deliveries may crash the process: a Redis queue, or a source that recovers entries."""
+    """A component that takes part in crash isolation: a Redis queue, or the recovery of a source."""
 
     @property
     def at_work(self) -> bool:
@@ -17,9 +17,10 @@ class Member(Protocol):
 
 
 class CrashIsolation:
-    """Runs one suspected crasher of the whole router at a time; all sources and Redis queues share one isolation.
+    """Runs suspects one at a time. A suspect is an entry or delivery that may have crashed the process.
 
-    A *strict* suspect runs with everything else paused: if the process dies now, the suspect is the cause.
+    All sources and Redis queues of a router share one object. While a *strict* suspect runs, everything else is paused: if
+    the process dies then, the suspect is the cause.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class CrashIsolation:
         self._finished = asyncio.Event()
 
     def join(self, member: Member) -> None:
-        """Register a member, which pauses while another one runs a strict suspect."""
+        """Register a member. From then on it pauses while another member runs a strict suspect."""
         self._members.add(member)
 
     def part(self, member: Member) -> None:
@@ -39,11 +40,11 @@ class CrashIsolation:
         self._finished.set()
 
     def shuts_out(self, member: object) -> bool:
-        """Return whether this member must pause, because another one runs a strict suspect."""
+        """Return whether this member must pause, because another member runs a strict suspect."""
         return self._strict is not None and self._strict is not member
 
     def finished(self) -> None:
-        """Record that a paused member has finished some of its deliveries in flight."""
+        """Record that a member may have nothing in flight any more, so that `shut` checks again."""
         self._finished.set()
 
     async def opened(self) -> None:
@@ -52,12 +53,12 @@ class CrashIsolation:
             await self._opened.wait()
 
     async def enter(self) -> None:
-        """Wait until no other suspect runs; then run as the only one."""
+        """Wait until no other suspect runs, and take the turn: the next caller waits until `leave` is called."""
         await self._lock.acquire()
 
     @contextlib.asynccontextmanager
     async def entered(self, stop: asyncio.Event) -> AsyncIterator[bool]:
-        """Call `enter` and, at the end, `leave`; yield False if `stop` was set before the turn came."""
+        """Call `enter` at the beginning and `leave` at the end. Yields False if `stop` was set before the turn came, else True."""
         entering = asyncio.ensure_future(self.enter())
         try:
             await before(stop, entering)
@@ -70,7 +71,7 @@ class CrashIsolation:
     async def shut(self, member: object, patience: float) -> bool:
         """Pause all other members, and wait until none has deliveries in flight, for `patience` seconds at most.
 
-        Call it after `enter`. Returns whether this member is strictly alone now.
+        Call this method after `enter`. Returns True if no other member has deliveries in flight now.
         """
         self._strict = member
         self._opened.clear()
@@ -90,7 +91,7 @@ class CrashIsolation:
 
 
 async def before(stop: asyncio.Event, what: Awaitable[Any]) -> Any:
-    """Await `what` and return its result; return None if `stop` is set before."""
+    """Wait for `what` and return its result; return None if `stop` is set first."""
     waiting, stopping = asyncio.ensure_future(what), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)

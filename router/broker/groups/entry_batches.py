@@ -1,4 +1,4 @@
-"""Passes entries of streams on as batches of payloads, and makes dead letters of entries without a payload; floor 4."""
+"""Passes stream entries to the receiver as batches of payloads, and makes dead letters of entries without a payload; floor 4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.events import RawBatch, text
 from router.wording import counted
 
 REDIS_ID = "redis-id"
-"""The header that holds the id of an entry, without the key of its stream."""
+"""The header that holds the id of the entry as Redis knows it: the event id contains the key of the stream too."""
 
 
 class EntryBatches:
@@ -34,10 +34,10 @@ class EntryBatches:
     def pass_on(
         self, stream: Stream, entries: list[Entry], receipt: type[Entries] | None, since: float = 0.0
     ) -> Entries | None:
-        """Pass entries to the receiver; return the receipt of the entries with a payload; None if no entry has a payload.
+        """Pass entries to the receiver; return the receipt of the entries that have a payload, or None if no entry has one.
 
-        Redis confirmed at `since` (monotonic seconds) that the entries are ours. `receipt` is the class of the receipts;
-        without it, nothing is acknowledged.
+        `since` is the time (monotonic seconds) at which Redis confirmed that the entries are pending for this router.
+        `receipt` is the class of the receipts. If it is None, nothing is acknowledged, and None is returned.
         """
         field = self._field
         payloads = [fields[1] for _, fields in entries if len(fields) == 2 and fields[0] == field]
@@ -89,7 +89,10 @@ class EntryBatches:
         others: list[dict[str, str]] | None,
         receipt: Receipt | None,
     ) -> Sequence[RawBatch]:
-        """Return entries as batches of messages. `others` has the other fields of each entry; None if no entry has any."""
+        """Return entries as batches of messages.
+
+        `others` holds the fields of each entry besides the payload; it is None if no entry has such fields.
+        """
         names = b" ".join(ids).decode().split(" ")
         headers: list[dict[str, str] | None] = [{REDIS_ID: name} for name in names]
         if others is not None:
@@ -104,7 +107,7 @@ class EntryBatches:
         reason: Reason,
         detail: str,
     ) -> None:
-        """Make a dead letter of an entry; it is acknowledged when the letter is written."""
+        """Make a dead letter of an entry. The entry is acknowledged when the letter is written."""
         entry_id, payload, headers = entry
         (batch,) = self.batches(stream, [entry_id], [payload], [headers], receipt)
         self._receiver.refuse(self._source, batch, reason, detail)

@@ -1,4 +1,4 @@
-"""One consumer group: creating it, restoring a lost one, and tracking its progress; floor 4."""
+"""One consumer group: creating it, creating it again if it is lost, and tracking its progress; floor 4."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from router.core.delivery.trimming import GroupState
 
 
 class Refused(Exception):  # noqa: N818  # callers turn it into a ConfigError
-    """Raised if the server's user has no permission for a command, or if the key is not a stream."""
+    """The server refuses a command, because the user has no permission for it or the key has the wrong type."""
 
     def __init__(self, command: str, key: str, answer: str, kind: str = "stream") -> None:
         super().__init__(f"refuses {command} on the {kind} {key!r}: {answer}")
 
 
 class Group:
-    """The commands for one consumer group and our consumer in it. Raises redis-py's errors.
+    """The commands for one consumer group and for this router as its consumer. Raises redis-py's errors.
 
-    Times are those of the server's clock.
+    Idle times are measured by the server's clock.
     """
 
     def __init__(self, link: Link, membership: Membership) -> None:
@@ -39,7 +39,7 @@ class Group:
         self._idle = max(1, int(membership.claim_idle * 1000))
 
     async def _probe(self, stream: Stream) -> None:
-        """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
+        """Send every command that will be needed, in a form that changes nothing. Raises `Refused` if one is not allowed."""
         key, group, consumer = stream.key, self._group, self._consumer
         far = 2**53
         for words in (
@@ -57,7 +57,7 @@ class Group:
             await self._link.script(CLAIM, [stream.name], (group, consumer, -1, 0, 0))
 
     async def make(self, stream: Stream) -> None:
-        """Create the group and the stream if they do not exist. Raises `Refused`."""
+        """Create the group and the stream if they do not exist. Raises `Refused` if the server refuses a needed command."""
         with refusals(stream, "XGROUP"):
             made = await self._create(stream, self._start)
         await self._probe(stream)
@@ -69,7 +69,7 @@ class Group:
             await self._state(stream, made=True)
 
     async def _create(self, stream: Stream, after: str | bytes) -> bool:
-        """Create the group; return False if it exists already, because another router has created it first."""
+        """Create the group, to read the entries after the id `after`; return False if the group exists already."""
         try:
             await self._link.call("XGROUP", "CREATE", stream.key, self._group, after, "MKSTREAM")
         except failures.ResponseError as error:
@@ -85,7 +85,7 @@ class Group:
     async def heal(self, stream: Stream) -> Loss | None:
         """Create the group again if it is lost; return the `Loss`, or None if nothing was lost.
 
-        Entries in flight stay ours: they are made pending in the new group too, or the new group delivers them again.
+        Entries in flight stay with this router: they become pending in the new group, or the new group delivers them again.
         """
         lost = None
         if await self._last_delivered(stream) is None:
@@ -103,7 +103,7 @@ class Group:
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
-        """Create a lost group again, so that it misses no entry; return which part was lost: `Loss.STREAM` or `Loss.GROUP`."""
+        """Create a lost group again, so that it misses no entry; return whether the stream or only the group was lost."""
         about, progress = await self._about(stream), stream.progress
         lost = Loss.GROUP
         if about is None or claims.is_new(
@@ -119,7 +119,7 @@ class Group:
         progress.state = await self._state(stream, made=True) if made else None
         progress.delivered, progress.arrived = 0, 0
         if progress.state is not None and progress.state.gap and lost is Loss.GROUP:
-            progress.exact = False  # entries trimmed while there was no group are in no count
+            progress.exact = False  # entries that were trimmed while there was no group are not counted
         progress.added = None if about is None else about.get(b"entries-added")
         return lost
 
@@ -127,10 +127,10 @@ class Group:
     def _resume(stream: Stream) -> bytes:
         """Return the id after which a recreated group begins to read.
 
-        If we are the only consumer, everything delivered to us is complete or in flight here. Otherwise the entries in
-        flight elsewhere are unknown, so the group begins at the oldest of two entries: the oldest one pending at the
-        last check, and the oldest one that we have in flight. A stream of the router's own contains no complete
-        entries.
+        If this router is the only consumer, every entry that was delivered is complete or in flight here, so the group goes on
+        after the last delivered entry. Otherwise the entries in flight at other routers are unknown. Then the group begins at
+        the older of two entries: the oldest entry that was pending at the last check, and the oldest entry in flight here.
+        A stream that the router created for a list contains no complete entries, so its group begins at the first entry.
         """
         progress = stream.progress
         if stream.names.own:
@@ -140,7 +140,7 @@ class Group:
         return claims.resume_after(progress.group_last, [*stream.in_flight.all(), *filter(None, [progress.lowest])])
 
     async def _last_delivered(self, stream: Stream) -> bytes | None:
-        """Return the last id delivered to the group; None if there is no group."""
+        """Return the id of the last entry that was delivered to the group; None if there is no group."""
         for row in await self._rows("GROUPS", stream.key):
             if row[b"name"] == self._group.encode():
                 found: bytes = row[b"last-delivered-id"]
@@ -166,14 +166,14 @@ class Group:
             raise
 
     async def check_progress(self, stream: Stream) -> int:
-        """Remember the progress of the group in case it is lost, and count the entries that were trimmed unread.
+        """Remember the progress of the group in case the group is lost, and count the entries that were trimmed unread.
 
         Returns the number of entries trimmed since the last call.
         """
         progress = stream.progress
         state = await self._state(stream)
         if state is None:
-            return 0  # the group is lost meanwhile: the next read will notice
+            return 0  # the group was lost meanwhile: the next read will fail and handle that
         read = progress.read_until(state)
         number, exact = trimming.lost_unread(progress.state, state, read)
         passed = trimming.passed_entries(progress.state, state, read, number)
@@ -181,7 +181,7 @@ class Group:
         return number
 
     async def _state(self, stream: Stream, *, made: bool = False) -> GroupState | None:
-        """Ask the server for the state of a group; None if the group is lost, or the stream is our own."""
+        """Return the state of a group from the server; None if the group is lost, or if the router created the stream."""
         if stream.names.own:
             return None  # no producer trims this stream
         answer = await self._ask(stream, made=made, trusted="")
@@ -217,7 +217,10 @@ class Group:
         return answer
 
     async def _is_witnessed(self, stream: Stream) -> bool:
-        """Return whether the server has run without restart since its count of the group's reads was correct."""
+        """Return whether the server's count of the entries that the group has read is known to be correct.
+
+        The count was correct once, and stays correct until the server restarts: see `_witness`.
+        """
         witness = await self._witness(stream)
         try:
             await self._link.call("EVALSHA", witness.digest, 1, stream.name)
@@ -226,10 +229,11 @@ class Group:
         return True
 
     async def _witness(self, stream: Stream) -> Script:
-        """Return a script whose presence proves that the count of reads was correct since the server's start.
+        """Return a script that the server knows only if its count of reads was correct at some time since its start.
 
-        A server has scripts in memory only: neither its files nor its replicas have them. A promoted replica changes its
-        replication id, so a script from an earlier time, when this server was the master, proves nothing.
+        A server keeps scripts only in memory. It writes them neither to its files nor to its replicas, so a restart forgets
+        them. The name of the script contains the replication id, which changes when a replica is promoted: then a script from
+        an earlier time, when this server was the master, proves nothing.
         """
         about = await self._link.courtesy("INFO", "replication")
         found = re.search(rb"master_replid:(\w+)", about) if isinstance(about, bytes) else None
@@ -238,14 +242,14 @@ class Group:
         return Script(f"return '{name}'")
 
     async def sweep(self, stream: Stream) -> int:
-        """Delete the consumers of dead routers that have nothing pending; return their number."""
+        """Delete the consumers of dead routers, if nothing is pending for them; return the number of deleted consumers."""
         words = (self._group, self._consumer, self._idle)
         return int(await self._link.script(SWEEP, [stream.name], words))
 
 
 @contextlib.contextmanager
 def refusals(stream: Stream, command: str) -> Iterator[None]:
-    """Raise `Refused` for a command that the user has no permission for, or that does not fit the key's type."""
+    """Turn errors of the server into `Refused` if the user has no permission, or if the key has the wrong type."""
     try:
         yield
     except failures.NoPermissionError as error:

@@ -27,35 +27,35 @@ from router.core.delivery import claims
 CHECK_EVERY = 1.0
 """Seconds between two checks of a group's progress.
 
-If the group is lost while other routers read with it, the entries since the last check are delivered again. The check also
-counts entries that were trimmed before they were read. Entries that are both added and trimmed between two checks may be
-counted as read.
+If the group is lost while other routers read with it, the entries read since the last check are delivered again. A check
+also counts the entries that were trimmed before they were read. Entries that are added and trimmed between two checks may
+be counted as read.
 """
 
 
 POLL = 0.05
-"""Seconds between two reads without BLOCK, when there is too little room to wait for all streams in one command."""
+"""Seconds between two reads without BLOCK. Such reads are used if there is too little room to wait for all streams at once."""
 
 
 class New(Protocol):
-    """The origin of new entries. An entry that `read` returns is already pending for this router."""
+    """The way in which a `GroupReader` gets new entries. An entry that `read` returns is already pending for this router."""
 
     @property
     def fault(self) -> str | None:
-        """The fault that stops the reading of one stream or list while the others go on; None without one."""
+        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
 
     @property
     def since(self) -> float | None:
-        """The start of the command under way (`time.monotonic`), or None."""
+        """The time at which the command under way began (`time.monotonic`); None if no command is under way."""
 
     async def prepare(self, stream: Stream) -> None:
-        """Prepare the reading of a stream at the start, after its group was created. Raises `Refused`."""
+        """Prepare the reading of a stream, after its group was created. Raises `Refused` if the server does not allow it."""
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send reads that return no entries. A server that allows XINFO may still refuse to read."""
+        """Send reads that return no entries, to check that the server allows them: it may allow XINFO only."""
 
     async def read(self, room: int) -> list[Any]:
-        """Wait briefly for entries; return pairs of a stream's key and its entries, `room` entries at most."""
+        """Wait briefly for entries; return pairs of a stream's key and its entries, with at most `room` entries in total."""
 
     async def end(self) -> None:
         """Stop waiting for entries."""
@@ -67,9 +67,10 @@ class New(Protocol):
 class NewEntries:
     """Reads entries that no consumer has received yet, and waits up to `block` seconds for them.
 
-    XREADGROUP applies COUNT to each stream. With room for fewer entries than there are streams, a read names only some of
-    the streams, in turn, and does not block, because the other streams may have entries. With `hang_up`, `end` closes the
-    connection of a read under way. Entries that the server delivers just then stay pending until the next start.
+    XREADGROUP applies COUNT to each stream. If there is room for fewer entries than streams, a read names only some of the
+    streams. The streams take turns, and the read does not block, because the other streams may have entries. If `hang_up`
+    is True, `end` closes the connection of a read under way. Entries that the server delivers at that moment stay pending
+    until the next start.
     """
 
     fault = None
@@ -82,30 +83,30 @@ class NewEntries:
         names = streams[0].names
         self._words = ("XREADGROUP", "GROUP", names.group, names.consumer, "COUNT")
         self._turn = 0
-        self._fruitless = 0  # streams read in a row that had no entries
+        self._fruitless = 0  # the number of streams that were read in a row and had no entries
 
     @property
     def since(self) -> float | None:
-        """The start of the command under way (`time.monotonic`), or None."""
+        """The time at which the command under way began (`time.monotonic`); None if no command is under way."""
         return self._link.since
 
     async def prepare(self, stream: Stream) -> None:
-        """Do nothing: reading a stream needs only its group."""
+        """Do nothing, because reading a stream needs only its group."""
 
     async def try_reading(self, stream: Stream) -> None:
         """Send a read that returns no entries."""
         await self._link.call(*self._words, 1, "STREAMS", stream.key, LAST_ID)
 
     async def end(self) -> None:
-        """End the read under way if it would wait for long; else do nothing, because it returns after `block` seconds."""
+        """Close the connection of the read under way if `hang_up` is True; otherwise the read returns within `block` seconds."""
         if self._hang_up:
             await self._link.close()
 
     async def close(self) -> None:
-        """Do nothing: the connection belongs to the reader, which closes it."""
+        """Do nothing, because the reader owns the connection and closes it."""
 
     async def read(self, room: int) -> list[Any]:
-        """Return pairs of a stream's key and its entries, `room` entries at most."""
+        """Return pairs of a stream's key and its entries, with at most `room` entries in total."""
         streams = self._streams
         number = min(len(streams), room)
         blocks: tuple[Word, ...] = ("BLOCK", self._block)
@@ -121,10 +122,10 @@ class NewEntries:
 
 
 class GroupReader:
-    """Passes on the entries of some streams until `stop` is set, and has them acknowledged when they are complete.
+    """Passes the entries of some streams to the receiver until `stop` is set. Complete entries are acknowledged.
 
     After any error, `run` may be called again: it begins with the entries that Redis lists as pending. `link` is the
-    connection for reading. Acknowledgements have another one, because a read blocks its connection.
+    connection for reading. Acknowledgements use another connection, because a blocking read occupies its connection.
     """
 
     def __init__(
@@ -177,21 +178,21 @@ class GroupReader:
 
     @property
     def fault(self) -> str | None:
-        """The fault that stops the reading of one stream or list while the others go on; None without one."""
+        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
         return self._new.fault
 
     @property
     def since(self) -> float | None:
-        """The start of the command under way (`time.monotonic`), or None."""
+        """The time at which the command under way began (`time.monotonic`); None if no command is under way."""
         return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
 
     def entry_completed(self) -> None:
-        """Record that an entry is complete: acknowledge it, and use the room for another one."""
+        """Record that an entry is complete, so that it is acknowledged and another entry may be read."""
         self.acknowledger.wake()
         self._room.changed()
 
     def _undisputed(self, since: float) -> bool:
-        """Return whether no other router can have claimed entries that were read or renewed at `since` (monotonic seconds)."""
+        """Return True if no other router can have claimed entries that were read or renewed at `since` (monotonic seconds)."""
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
     def unsure(self, *, lost: bool = False) -> None:
@@ -204,7 +205,7 @@ class GroupReader:
             stream.progress.lost |= lost
 
     async def prepare(self, stream: Stream) -> None:
-        """Create the group if it does not exist, and check the user's rights. Raises `Refused`."""
+        """Create the group if it does not exist, and check the user's permissions. Raises `Refused` if one is missing."""
         await self.group.make(stream)
         await self._new.prepare(stream)
 
@@ -220,7 +221,7 @@ class GroupReader:
         await self._link.close()
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Read entries and pass them on until `stop`; `answered` is called after each answer of Redis."""
+        """Read entries and pass them to the receiver until `stop` is set; call `answered` after each answer of Redis."""
         self._isolation.join(self._recovery)
         try:
             await self._run(answered)
@@ -228,7 +229,7 @@ class GroupReader:
             self._isolation.part(self._recovery)
 
     async def _run(self, answered: Callable[[], None]) -> None:
-        """Recover the pending entries of the last run, then read new ones; check the groups in between."""
+        """Recover the pending entries of the last run, then read new entries; check the groups from time to time."""
         for stream in self.streams:
             await self._heal(stream)
             await self._new.try_reading(stream)
@@ -258,7 +259,7 @@ class GroupReader:
         self._log.warning(stream.loss_message(lost, held), stream=stream.name)
 
     async def _read(self, room: int, now: float) -> None:
-        """Read new entries and pass them on."""
+        """Read new entries and pass them to the receiver."""
         for key, entries in await self._new.read(room):
             stream = self._by_key[key]
             stream.progress.arrive(entries)

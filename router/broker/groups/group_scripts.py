@@ -9,14 +9,14 @@ from __future__ import annotations
 from router.broker.server.link import Script
 
 LAST_ID = "18446744073709551615-18446744073709551614"
-"""An id after which no entry can come, for reads that return nothing. The very last id is not used: the server treats
-it as `>`."""
+"""An id after which no entry can come, for reads that must return nothing. It is not the largest possible id, because the
+server treats that one as `>`."""
 
 NOT_PENDING, OF_ANOTHER = b"02"
-"""The answers of `CLAIM` for an entry that is pending for no consumer, or for another one."""
+"""The answers of `CLAIM` for an entry that is pending for no consumer, and for one that is pending for another consumer."""
 
-# `older` compares ids as text, because their numbers have 64 bits and Lua numbers only 53. `named` makes a table of a row of
-# XINFO.
+# `older` compares ids as text, because their numbers have 64 bits and Lua numbers only 53. `named` turns a row of XINFO into a
+# table.
 _IDS = """
 local function older(one, other)
   local a, b = string.match(one, '(%d+)-(%d+)')
@@ -34,11 +34,12 @@ end
 
 # Renews entries that are pending for our consumer.
 # KEYS: the stream.
-# ARGV: the group; our consumer; the delivery count to set, -1 to leave it; 1 to make entries pending again that are not; the
-# idle time to set in milliseconds; then ids.
-# A trimmed entry is not touched: XCLAIM would remove it from the pending list, and if this router dies, another one must be
-# able to count it. The read at the end renews the consumer itself, so that others see that the owner of such entries is alive.
-# Answer: one character for each id: 1 pending for us, 0 not pending, 2 pending for another consumer.
+# ARGV: the group; our consumer; the delivery count to set (-1: do not change it); 1 if entries that are not pending are to
+# become pending again, else 0; the idle time to set in milliseconds; then ids.
+# A trimmed entry is not changed, because XCLAIM would remove it from the pending list: if this router dies, another router
+# must be able to count it. The read at the end renews the consumer itself. It shows other routers that the owner of trimmed
+# entries is alive.
+# Answer: one character for each id: 1 pending for our consumer, 0 not pending, 2 pending for another consumer.
 CLAIM = Script(
     _IDS
     + """
@@ -70,11 +71,11 @@ return table.concat(told)
 """
 )
 
-# Claims entries for our consumer, if owner, delivery count and idle time are still as XPENDING listed them.
+# Claims entries for our consumer, if they still have the owner and delivery count that XPENDING listed, and are still idle.
 # KEYS: the stream.
-# ARGV: the group; our consumer; the least idle time in milliseconds; 1 to raise the delivery count; then the id, the owner and
-# the delivery count of each entry.
-# Answer: the claimed entries; the ids of entries that are no longer in the stream, which are left as they are.
+# ARGV: the group; our consumer; the smallest idle time in milliseconds; 1 to raise the delivery count, else 0; then the id, the
+# owner and the delivery count of each entry.
+# Answer: the claimed entries; the ids of the entries that are no longer in the stream. The latter stay pending.
 TAKE = Script("""
 local found, gone = {}, {}
 for i = 5, #ARGV, 3 do
@@ -96,21 +97,21 @@ return {found, gone}
 # Returns the progress of a group, and counts entries that were trimmed or deleted before the group read them.
 # KEYS: the stream.
 # ARGV: the group; our consumer; the idle time in milliseconds after which a consumer without pending entries is dead; 1 if the
-# group was created just now, so that it has missed nothing; whether `entries-read` is correct: 1 yes, 0 no, '' unknown; how
-# many entries may be read to find out how many the group has not read yet.
+# group was created just now, so that it has missed nothing, else 0; whether `entries-read` is correct (1 yes, 0 no, ''
+# unknown); the largest number of entries to read in order to count the unread ones.
 #
-# The server counts the entries ever added (`entries-added`) and those that the group has read (`entries-read`). The number of
-# unread entries that are still in the stream is known in three cases: the group has read all, it has read none of those that
-# are left, or few are left. Then added - unread - read is the number of entries that were lost unread. The script raises
-# `entries-read` by it, so that each loss is counted once, whichever router looks. Without that, Redis 7.0 would include them in
-# `lag` for ever.
+# The server counts the entries ever added (`entries-added`) and the entries that the group has read (`entries-read`). The
+# number of unread entries that are still in the stream is known in three cases: the group has read all entries, the group has
+# read none of the entries that are left, or few unread entries are left. Then added - unread - read is the number of entries
+# that were lost unread. The script adds this number to `entries-read`, so that each loss is counted once, whichever router
+# calls the script. Otherwise Redis 7.0 would include the lost entries in `lag` for ever.
 #
-# After a restart from its append-only file, and on a replica, Redis 7.0 does not know `entries-read`: it logs XREADGROUP as
-# XCLAIM, so the count falls back to that of the last XGROUP SETID. Entries that were read would then look lost. Therefore the
-# caller says whether the count is correct.
+# After a restart from the append-only file, and on a replica, `entries-read` of Redis 7.0 is too low: Redis logs XREADGROUP as
+# XCLAIM, so only the count set by the last XGROUP SETID is left. Entries that were read would then look lost. Therefore the
+# caller passes whether the count is correct.
 #
-# Answer: an empty list if there is no group. Otherwise, with false for what is unknown:
-#  1 the last id delivered to the group         8 1 if the group has read none of the entries that are left, and not all
+# Answer: an empty list if there is no group. Otherwise these values; an unknown value is false:
+#  1 the last id delivered to the group         8 1 if entries are unread, and the group has read none that is left
 #  2 the oldest pending entry                   9 the oldest entry
 #  3 1 if other consumers read                 10 the newest deleted entry
 #  4 the number of entries ever added          11 1 if the counts could be compared
@@ -165,8 +166,8 @@ return {
 """
 )
 
-# Deletes consumers that were idle for a given time and have no pending entries. The check and the deletion are one script,
-# because XGROUP DELCONSUMER also deletes the consumer's pending entries.
+# Deletes consumers that have no pending entries and were idle for the given time. A script makes the check and the deletion
+# one step, because XGROUP DELCONSUMER would also delete entries that became pending for the consumer in between.
 # KEYS: the stream. ARGV: the group; our consumer; the idle time in milliseconds. Answer: the number of deleted consumers.
 SWEEP = Script(
     _IDS

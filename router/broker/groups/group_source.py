@@ -1,8 +1,8 @@
 """The life of a source that reads by consumer groups: starting, reading, healing, stopping, closing; floor 4.
 
-One task reads, on a connection of its own: first the entries pending since the last run, then new ones. Between two reads
-it checks for entries of dead routers. After any error it begins again with the pending entries. Nothing is lost, because
-entries stay pending in Redis until they are acknowledged. `router.broker.groups.group_reader` does the reading.
+One task reads on a connection of its own: first the entries that are pending since the last run, then new entries. From time
+to time it looks for entries of dead routers. After any error the task begins again with the pending entries. Nothing is
+lost, because entries stay pending in Redis until they are acknowledged. `router.broker.groups.group_reader` does the reading.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from router.core.accounts.books import SourceBook
 from router.errors import ConfigError, Problem
 
 LOST = ("NOGROUP", "UNBLOCKED")
-"""The beginnings of the server's errors for a lost group or stream."""
+"""The first words of the server's errors that mean that a group or stream is lost."""
 
 
 class SourceTiming(msgspec.Struct, frozen=True):
     """The timing of a source's connection, in seconds."""
 
     block: float = 0.5
-    """The time that one read waits for entries. `stop` may take as long, unless it closes the connection (`hang_up`)."""
+    """The longest time that one read waits for entries. `stop` takes up to this time too, unless `hang_up` is True."""
     hang_up: bool = False
-    """Whether `stop` closes the connection of a read under way. An entry that the server delivers just then stays
+    """True if `stop` closes the connection of a read under way. An entry that the server delivers at that moment stays
     pending until the next start."""
     dead_after: float = SILENCE
-    """The time after which a connection whose read has no answer counts as dead. It is longer than `block`, because a
-    busy server may answer late."""
+    """The time without an answer to a read after which the connection counts as dead. It is longer than `block`, because
+    a busy server may answer late."""
     first_delay: float = 0.1
-    """The upper limit of the first delay between attempts. The limit doubles up to `longest_delay`; each delay is a
-    random part of its limit."""
+    """The upper limit of the first delay between attempts. The limit doubles with each attempt, up to `longest_delay`.
+    Each delay is a random time below its limit."""
     longest_delay: float = 2.0
     stable: float = 1.0
-    """The lifetime of a connection after which the delays begin with the first one again."""
+    """The time that a connection must last so that the delays begin with `first_delay` again."""
     leave: float = 2.0
     """The time that `stop` waits for the read under way, and `close` for the last acknowledgements."""
 
@@ -59,8 +59,8 @@ class SourceTiming(msgspec.Struct, frozen=True):
 class SourceHost(msgspec.Struct, frozen=True, kw_only=True):
     """The environment of a source: callbacks and objects that it shares with the router.
 
-    `start` tries to connect for `connect_timeout` seconds, or without limit if it is None. It calls `waiting` with the
-    reason for each failed attempt. `isolation` is shared by all sources and queues of the process.
+    `start` tries to connect for `connect_timeout` seconds (None: no limit). `start` calls `waiting` with the reason after
+    each failed attempt. `isolation` is shared by all sources and queues of the process.
     """
 
     receiver: Receiver
@@ -70,7 +70,7 @@ class SourceHost(msgspec.Struct, frozen=True, kw_only=True):
     isolation: CrashIsolation = msgspec.field(default_factory=CrashIsolation)
     book: SourceBook = msgspec.field(default_factory=SourceBook)
     heartbeat: Heartbeat | None = None
-    """The heartbeat on this source's server, if that is not the router's own; it notices another router of the same name."""
+    """The heartbeat that notices another router of the same name, if this source is not in the router's own Redis; else None."""
     timing: SourceTiming = msgspec.field(default_factory=SourceTiming)
 
 
@@ -82,20 +82,20 @@ class Work(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """The fault that stops the reading of one stream or list while the others go on; None without one."""
+        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
 
     async def prepare(self, stream: Stream) -> None:
-        """Prepare the reading of a stream. Raises `Refused`."""
+        """Prepare the reading of a stream. Raises `Refused` if the server does not allow it."""
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Read entries and pass them on until `stop`; `answered` is called after each answer of Redis."""
+        """Read entries and pass them to the receiver until `stop` is set; call `answered` after each answer of Redis."""
 
     async def end(self) -> None:
         """Stop reading: set `stop`, and end a wait for entries."""
 
 
 class NothingAhead(NamedTuple):
-    """Implements `contracts.ReadAheadFigures` for sources that read nothing ahead."""
+    """The read-ahead of a source that reads nothing ahead. Implements `contracts.ReadAheadFigures`."""
 
     size: int = 0
     peak: int = 0
@@ -106,23 +106,23 @@ NOTHING_AHEAD = NothingAhead()
 
 
 class GroupSource:
-    """A source that reads streams of one server by a consumer group: the part that all kinds of such sources share."""
+    """A source that reads streams of one server by a consumer group: the common part of stream and list sources."""
 
     gaps = 0
     gap_seconds = 0.0
     read_ahead = NOTHING_AHEAD
-    """No read-ahead, which only pub/sub has: entries are passed on as soon as they are read."""
+    """The empty read-ahead, because entries are passed to the receiver as soon as they are read."""
     duplicates = 0
-    """The number of dropped copies: always 0, because an entry has no copies."""
+    """The number of dropped copies of events. It is always 0, because Redis delivers an entry only once to the source."""
     rights = ""
-    """The text about the required rights, for messages about a refused command."""
+    """The text about the required permissions that ends a message about a refused command."""
 
     def __init__(self, name: str, server: Server, host: SourceHost, reader: GroupReader, work: Work) -> None:
         self.name = name
         self.up = False
         """True while the source reads."""
         self.reason: str | None = "not started"
-        """The reason why the source does not read."""
+        """The reason why the source does not read; None while it reads."""
         self.reader = reader
         self._host = host
         self._server = server
@@ -146,7 +146,7 @@ class GroupSource:
 
     @property
     def resets(self) -> int:
-        """The number of times that the group or stream was lost and created again."""
+        """The number of times that a group or its stream was lost and created again."""
         return self.reader.resets
 
     @property
@@ -161,7 +161,7 @@ class GroupSource:
 
     @property
     def possibly_repeated(self) -> int:
-        """The number of entries completed here that another router may have delivered too."""
+        """The number of entries that this router completed and that another router may have delivered too."""
         return self._host.book.possibly_repeated + sum(stream.in_flight.possibly_repeated for stream in self.streams)
 
     @property
@@ -178,10 +178,10 @@ class GroupSource:
         ]
 
     def succeed(self, other: Source) -> None:
-        """Replace a source that has stopped, or will stop before this one runs. Its entries in flight are not read again.
+        """Replace the source `other`, so that its entries in flight are not read again.
 
-        The old source goes on acknowledging and renewing its entries until it is closed. This method may be called
-        several times. Sources of another kind, server, group or consumer are ignored.
+        The old source must have stopped before this source runs. It goes on acknowledging and renewing its entries until it
+        is closed. This method may be called several times. It ignores sources of another kind, server, group or consumer.
         """
         if not isinstance(other, GroupSource) or other.address != self.address:
             return
@@ -195,7 +195,8 @@ class GroupSource:
     async def start(self) -> None:
         """Connect and create the groups; return when the server allows all required commands.
 
-        Raises `UnavailableError` if no server answers within `connect_timeout`, `ConfigError` if it refuses.
+        Raises `UnavailableError` if no server answers within `connect_timeout`, `ConfigError` if the
+        server refuses a command.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         host = self._host
@@ -210,7 +211,7 @@ class GroupSource:
                 host.heartbeat.start()
 
     async def run(self) -> None:
-        """Read entries and pass them on until `stop`; recover from every loss, and continue after errors, including those of the receiver."""
+        """Read entries and pass them to the receiver until `stop` is called. Continue after every error, also of the receiver."""
         self._ended.clear()
         try:
             while not self._work.stop.is_set():
@@ -219,16 +220,16 @@ class GroupSource:
             self._ended.set()
 
     async def stop(self, patience: float = 0.0) -> None:  # noqa: ARG002  # nothing is read ahead
-        """Stop reading; return when the last batch has been passed on."""
+        """Stop reading; return when the last batch was passed to the receiver."""
         await self._work.end()
         leave = self._host.timing.leave
         if not await _within(self._ended.wait(), leave):
-            await self.reader.close()  # the server does not answer: entries of this read stay pending
+            await self.reader.close()  # the server does not answer: the entries of this read stay pending
             await _within(self._ended.wait(), leave)
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
-        """Acknowledge complete entries, release the others, close the connections."""
+        """Acknowledge complete entries, release the other entries in flight, and close the connections."""
         host = self._host
         if host.heartbeat is not None:
             await host.heartbeat.close()
@@ -253,7 +254,7 @@ class GroupSource:
             self._host.waiting(reason)
 
     async def _guarded(self) -> None:
-        """Run the work until it fails, log the error, and wait before the next attempt."""
+        """Run the work until it stops or fails. After a failure, log the error and wait before the next attempt."""
         now, stop = self._host.clock.monotonic, self._work.stop
         began = now()
         try:
@@ -276,7 +277,7 @@ class GroupSource:
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is not a stream"
-        # A connection that ends is not an error of the server: the next attempt shows the server's state.
+        # The end of a working connection is not logged, because the next attempt shows the state of the server.
         ended = self.up and isinstance(error, failures.ConnectionError)
         if not ended and self._outage.failed(reason):
             self._log.warning(

@@ -1,4 +1,4 @@
-"""The streams of a source that reads by a consumer group: entries in flight, room for more, trimmed entries; floor 4."""
+"""The streams of a source that reads by a consumer group: progress, room for more entries, trimmed entries; floor 4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.core.ids import LONGEST, portable
 from router.events import text
 
 ID_LENGTH = 41
-"""The length of the longest entry id: two numbers of 64 bits."""
+"""The length of the longest entry id: two numbers of 64 bits, in decimal digits, and a hyphen."""
 
 START = b"0-0"
 """The id before the first entry of any stream."""
@@ -40,7 +40,7 @@ GiveBack = Callable[[Link, InFlight], Awaitable[None]]
 
 
 async def uncounted(link: Link, in_flight: InFlight) -> None:
-    """Reset the delivery counts of entries in flight at a graceful shutdown: no attempt crashed the process."""
+    """Reset the delivery counts of entries in flight at a graceful shutdown, because no attempt crashed the process."""
     await PendingEntries(link, in_flight.names).claim(in_flight.open(), count=0)
 
 
@@ -56,7 +56,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 
     group: str
     consumer: str
-    """Our name in the group, the same after a restart."""
+    """The name of this router in the group. It stays the same after a restart."""
     start: str = "new"
     """Where a new group begins: `new` or `oldest`."""
     claim_idle: float = 60.0
@@ -71,28 +71,27 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress:
-    """The progress of a group in its stream, by the last answers of the server."""
+    """The progress of a group in its stream, as known from the last answers of the server."""
 
     def __init__(self) -> None:
         self.last = START
-        """The last entry delivered to us, or to the group before we joined."""
+        """The last entry that was delivered to this router, or to the group before this router joined it."""
         self.group_last = START
-        """The last entry delivered to the whole group, at the last check."""
+        """The last entry that was delivered to any consumer of the group, at the last check."""
         self.lowest: bytes | None = None
-        """The oldest pending entry of the whole group, at the last check."""
+        """The oldest entry that was pending for any consumer of the group, at the last check."""
         self.peers = False
-        """True if others read with the same group, at the last check."""
+        """True if other consumers read with the group, at the last check."""
         self.added: int | None = None
         """The number of entries ever added to the stream; None if the server does not count them."""
         self.state: GroupState | None = None
         """The answer of the server at the last check."""
         self.delivered: int | None = 0
-        """The number of entries delivered to us since the last check; None if some of them may have been lost on the
-        way."""
+        """The number of entries delivered to this router since the last check; None if an answer with entries may be lost."""
         self.arrived = 0
         """The number of entries that arrived since the last check."""
         self.witnessed = False
-        """True if a script on the server proves that its count is correct, as long as it runs."""
+        """True if the server has a script which proves that its count of reads is correct (see `Group._witness`)."""
         self.exact = True
         """True if the number of entries trimmed unread is exact."""
         self.lost = False
@@ -106,13 +105,13 @@ class Progress:
             self.delivered += len(entries)
 
     def unsure(self) -> None:
-        """Record that an answer with entries may be lost, and that another server may answer from now on."""
+        """Record that an answer with entries may be lost, and that a different server may answer from now on."""
         self.delivered, self.witnessed = None, False
 
     def read_until(self, look: GroupState) -> int | None:
         """Return the number of entries that the group has read since the last check; None if unknown.
 
-        If the last entry is ours, no answer is missing.
+        If the last entry that the group has read was delivered to this router, no answer with entries is missing.
         """
         if look.peers:
             return None
@@ -125,7 +124,7 @@ class Progress:
 
 
 class Stream:
-    """A stream of a source, with its consumer group. Its events come on the `channel`, the stream's own key by default."""
+    """A stream of a source. `channel` is the channel of the events; by default it is the key of the stream."""
 
     def __init__(self, names: Names, channel: bytes | None = None) -> None:
         self.names = names
@@ -145,12 +144,12 @@ class Stream:
         return [portable(prefix + one) for one in ids]
 
     def loss_message(self, lost: Loss, held: int) -> str:  # noqa: ARG002  # for `ListStream`
-        """Return the message about the loss of the stream or group. `held` entries were in flight."""
+        """Return the message about the loss of the stream or group. `held` is the number of entries in flight."""
         begins = "at the beginning of the stream" if lost is Loss.STREAM else "early enough that no entry is lost"
         return f"{lost} was deleted; the router creates the group again and begins {begins}"
 
     def forget(self) -> None:
-        """Record that the stream is a new one: entries in flight are still delivered, but not acknowledged."""
+        """Record that the stream was replaced by a new one. Entries in flight are still delivered, but not acknowledged."""
         self.in_flight.forget()
         progress = self.progress
         progress.last = progress.group_last = START
@@ -158,9 +157,9 @@ class Stream:
 
 
 class Room:
-    """The room for entries that are not read yet: at most `most` are in flight.
+    """The number of entries that may still be read. At most `most` entries are in flight.
 
-    Entries in flight and complete entries that wait to be acknowledged are together at most twice as many. `wait`
+    The entries in flight and the complete entries that are not acknowledged yet are together at most twice `most`. `wait`
     returns at once if `stop` is set.
     """
 
@@ -181,7 +180,7 @@ class Room:
         return max(0, min(self._most - unsettled, 2 * self._most - unsettled - waiting))
 
     async def wait(self, most: float) -> None:
-        """Wait until an entry is complete, for `most` seconds at most."""
+        """Wait until an entry is complete or acknowledged, for `most` seconds at most. Return at once if there is room."""
         self._changed.clear()
         if self.left() or self._stop.is_set():
             return
@@ -199,8 +198,8 @@ class Room:
     async def known(self) -> None:
         """Wait until Redis has reset the delivery count of every entry whose attempt returned.
 
-        Otherwise an entry whose count is not reset yet could be declared poison, although a different entry crashes the
-        process.
+        If a different entry crashed the process before the reset, an entry whose count is not reset yet could be declared
+        poison.
         """
         while any(in_flight.unacknowledged or in_flight.returned for in_flight in self._all_in_flight):
             self._changed.clear()
@@ -208,7 +207,7 @@ class Room:
 
 
 class TrimmedEntries:
-    """The entries that were trimmed or deleted before they were delivered: counted in the book of the source, and logged."""
+    """Counts and logs the entries that were trimmed or deleted before they were delivered. The count is in `book`."""
 
     def __init__(self, streams: Sequence[Stream], book: SourceBook, clock: Clock, log: BoundLogger) -> None:
         self._streams = streams
@@ -224,7 +223,7 @@ class TrimmedEntries:
         return self._book.trimmed_exact and all(stream.progress.exact for stream in self._streams)
 
     def count(self, stream: Stream, number: int, message: str) -> None:
-        """Count lost entries. Log an error for the first of them, then at most one every `SAY_AGAIN` seconds."""
+        """Count `number` lost entries. Log an error with this message, at most once in `SAY_AGAIN` seconds for each stream."""
         self._book.trimmed += number
         now, occasion = self._clock.monotonic(), (stream.key, message)
         if number and now >= self._said.get(occasion, now):
@@ -233,7 +232,7 @@ class TrimmedEntries:
             self._log.error(message, stream=stream.name, number=number, in_all=self._book.trimmed, counted=exact)
 
     def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
-        """Acknowledge pending entries that are no longer in the stream: there is nothing to deliver."""
+        """Acknowledge and count pending entries that are no longer in the stream, so that nothing can be delivered."""
         if ids:
             stream.in_flight.expect_marks(ids)
             stream.in_flight.complete(ids)

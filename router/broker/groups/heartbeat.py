@@ -1,7 +1,7 @@
-"""The heartbeat by which a router notices that another one runs under its own name; floor 4.
+"""The heartbeat by which a router notices that another router runs under the same name; floor 4.
 
-Routers share work under their names in consumer groups. Two routers under one name would treat each other's entries as their
-own pending ones. So each process writes a unique word into a key, and reads the previous word.
+Routers share the entries of consumer groups under their names. Two routers with the same name would both treat the pending
+entries of that name as their own. So each process writes a unique word to a key, and reads the word that was there before.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PROCESS = os.urandom(8).hex()
 """A word that is unique to this process."""
 
 LASTS = 60.0
-"""The expiry of the key in seconds: the key exists no longer than this after the process has died."""
+"""Seconds until the key expires after it was last written, for example because the process died."""
 
 NEVER = 86400.0
-"""Seconds until the next attempt after the server has refused a command."""
+"""Seconds until the next attempt if the user has no permission for the command."""
 
 LEAVE_WITHIN = 1.0
-"""The maximum number of seconds for removing the key at the end."""
+"""Seconds allowed for removing the key when the heartbeat is closed."""
 
 CONFUSED = (
     "another router runs under this name and reads the same entries: give each router its own name with --instance"
@@ -37,9 +37,10 @@ CONFUSED = (
 
 
 class Heartbeat:
-    """Writes the `process` into `key` three times per expiry, and logs an error if another process does so too.
+    """Writes the word `process` to `key` three times in `lasts` seconds, and logs an error if another process does so too.
 
-    `name` is the name of the router. If the server refuses the commands, the check is skipped.
+    `name` is the name of the router. `lasts` is the time in seconds until the key expires. The check is skipped while the
+    user has no permission for the command.
     """
 
     def __init__(self, server: Server, key: str, name: str, *, lasts: float = LASTS, process: str = PROCESS) -> None:
@@ -49,7 +50,7 @@ class Heartbeat:
         self._process = process
         self._alone = True
         self._written = False  # True if the word may have been sent to the server
-        self._ours = False  # True if the word in the key was written after this process began
+        self._ours = False  # True after the first word was written successfully
         self._link = Link(server)
         # Connection failures are logged by sources and queues.
         self._repeating = Repeating("heartbeat", self._beat, lasts / 3)

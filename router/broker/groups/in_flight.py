@@ -1,4 +1,4 @@
-"""The entries of a consumer group that are in flight, and the receipts that say when an entry is complete; floor 4."""
+"""The entries of a consumer group that are in flight, and the receipts that report when an entry is complete; floor 4."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.core.accounts.acks import Ledger
 from router.core.delivery.claims import parse
 
 Entry = tuple[bytes, list[bytes]]
-"""An entry as stored in a stream: its id, and its fields and values in turn."""
+"""An entry of a stream: its id, and a list with each field followed by its value."""
 
 
 class Names(NamedTuple):
@@ -20,20 +20,20 @@ class Names(NamedTuple):
     key: bytes
     group: str
     consumer: str
-    """Our name in the group, the same after a restart."""
+    """The name of this router in the group. It stays the same after a restart."""
     marks: str | None = None
-    """The hash of marks of partly enqueued entries, if the stream is in the router's own Redis; else None. Only there can the
-    script that enqueues deliveries also acknowledge their entry."""
+    """The key of the hash that marks partly enqueued entries, if the stream is in the router's own Redis; else None. Only in
+    the router's own Redis can one script enqueue deliveries and acknowledge their entry."""
     own: bool = False
-    """True if the router created the stream for a list. Then an entry is deleted in the step that acknowledges it, and nobody
-    trims the stream."""
+    """True if the router created the stream for a list. Then an entry is deleted in the step that acknowledges it, and no
+    producer trims the stream."""
 
 
 class InFlight:
     """The entries of one stream that were read and are not acknowledged.
 
-    `on_complete` is called when entries became complete, once per turn of the event loop. `undisputed` returns whether no other
-    router can have claimed entries that were read or renewed at this time (monotonic seconds).
+    `on_complete` is called after entries have become complete, once per turn of the event loop. `undisputed` takes the time at
+    which entries were read or renewed (monotonic seconds). It returns True if no other router can have claimed them since.
     """
 
     def __init__(self, names: Names) -> None:
@@ -41,43 +41,46 @@ class InFlight:
         self.on_complete: Callable[[], None] = lambda: None
         self.undisputed: Callable[[float], bool] = lambda _since: False
         self.batches: set[Entries] = set()
-        """The batches that have entries which are not complete."""
+        """The batches in which some entries are not complete."""
         self.done: list[bytes] = []
         """Complete entries that are not acknowledged yet."""
         self.sent: list[bytes] = []
-        """Complete entries whose acknowledgement was sent and is not confirmed."""
+        """Complete entries whose acknowledgement was sent and is not confirmed yet."""
         self.marks: dict[bytes, bytes] = {}
-        """The mark of each partly enqueued entry: a field of the hash, to be removed when the entry is acknowledged."""
+        """The mark of each partly enqueued entry. A mark is a field of the hash, and is removed with the acknowledgement."""
         self.stale: list[bytes] = []
-        """Marks to be removed although their entry will not be acknowledged: its stream is gone."""
+        """Marks to be removed without an acknowledgement, because the stream of their entries is gone."""
         self.returned: list[bytes] = []
-        """Recovered entries whose attempts have returned: their delivery count is to be reset."""
+        """Recovered entries whose attempts have returned, so that their delivery count is to be reset."""
         self.predecessors: list[InFlight] = []
-        """The entries of the same stream that sources replaced by this one still have in flight."""
+        """The entries of the same stream that replaced sources still have in flight."""
         self.orphans: list[bytes] = []
         """Entries in flight that the recreated group will not deliver. They must be made pending in that group."""
         self.replayed: bytes | None = None
-        """The last id that the recreated group delivers again, although the entry may be in flight; None if it repeats
-        none."""
+        """The last id up to which the recreated group delivers entries again that may be in flight; None if it repeats none."""
         self.possibly_repeated = 0
         """The number of entries that this router completed and that another router may have delivered too."""
         self._may_notify = True
 
     def mark(self, entry: bytes) -> bytes:
-        """Return the field that marks an entry as enqueued. It names the group, because other groups may read the stream too."""
+        """Return the field that marks an entry as enqueued.
+
+        The field contains the group, because other groups may read the stream too.
+        """
         return b" ".join((self.names.key, self.names.group.encode(), entry))
 
     def expect_marks(self, ids: Iterable[bytes]) -> None:
-        """Remove the marks of these entries when they are acknowledged: a router that ended may have marked them.
+        """Request that the marks of these entries are removed when the entries are acknowledged.
 
-        If no sink has a Redis queue any more, or an entry is given up, no script reports that there is a mark.
+        A router that has ended may have marked them. No script reports such a mark if no sink has a Redis queue any more, or
+        if the entry is given up.
         """
         if self.names.marks is not None:
             self.marks |= {entry: self.mark(entry) for entry in ids}
 
     @property
     def unsettled(self) -> int:
-        """Entries that are not complete."""
+        """The number of entries that are not complete."""
         return sum([batch.left for batch in self.batches])
 
     @property
@@ -86,11 +89,11 @@ class InFlight:
         return len(self.done) + len(self.sent)
 
     def open(self) -> list[bytes]:
-        """The entries that are not complete."""
+        """Return the ids of the entries that are not complete."""
         return [one for batch in self.batches for one in batch.ids if one]
 
     def all(self) -> set[bytes]:
-        """Return all entries that are not acknowledged, including those of replaced sources.
+        """Return the ids of all entries that are not acknowledged, including those of replaced sources.
 
         Call this method only after the replaced sources have stopped reading.
         """
@@ -103,7 +106,7 @@ class InFlight:
         return in_flight
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Return the entries that are not in flight: a recreated group may deliver those in flight a second time."""
+        """Return those of the entries that are not in flight. A recreated group may deliver an entry in flight once more."""
         if self.replayed is None:
             return entries
         if parse(entries[-1][0]) >= parse(self.replayed):
@@ -112,7 +115,7 @@ class InFlight:
         return [entry for entry in entries if entry[0] not in in_flight]
 
     def forget(self) -> None:
-        """Forget the acknowledgements of all entries in flight, because their stream is gone."""
+        """Acknowledge none of the entries in flight, because their stream is gone."""
         for batch in self.batches:
             batch.disown()
         self.batches = set()
@@ -135,7 +138,7 @@ class InFlight:
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
-        """Record that the first `number` orphans are pending. Acknowledge again those that have completed meanwhile."""
+        """Record that the first `number` orphans are pending again. Acknowledge those that have become complete meanwhile."""
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
         still = {one for in_flight in (self, *self.predecessors) for one in in_flight.open()}
         over = [one for one in chunk if one not in still]
@@ -143,7 +146,7 @@ class InFlight:
             self.complete(over)
 
     def notify(self) -> None:
-        """Call `on_complete` in the next turn of the event loop, because an entry is complete."""
+        """Call `on_complete` in the next turn of the event loop."""
         if self._may_notify:
             self._may_notify = False
             asyncio.get_running_loop().call_soon(self._notified)
@@ -159,9 +162,10 @@ class InFlight:
 
 
 class Entries:
-    """Implements `contracts.Receipt` for entries that were read together.
+    """The receipt of entries that were read together. Implements `contracts.Receipt`.
 
-    `ids` are the ids of the entries, by position. An id is empty once its entry is complete, or claimed by another router.
+    `ids` are the ids of the entries, by position. The id of an entry becomes empty when the entry is complete, or when another
+    router has claimed it.
     """
 
     __slots__ = ("_doubtful", "_former", "_in_flight", "_ledger", "ids", "since")
@@ -169,7 +173,7 @@ class Entries:
     def __init__(self, in_flight: InFlight, ids: list[bytes], since: float) -> None:
         self.ids = ids
         self.since = since
-        """The time at which Redis last confirmed that the entries are ours, by a read or a renewal (monotonic seconds)."""
+        """The time (monotonic seconds) of the last read or renewal, by which Redis confirmed that the entries are ours."""
         self._in_flight: InFlight | None = in_flight
         self._former = in_flight
         self._ledger = Ledger(len(ids))
@@ -178,7 +182,7 @@ class Entries:
 
     @property
     def left(self) -> int:
-        """Entries that are not complete."""
+        """The number of entries that are not complete."""
         return self._ledger.left
 
     def expect(self, position: int, deliveries: int) -> None:
@@ -217,7 +221,7 @@ class Entries:
             self._complete(position, acknowledged=True)
 
     def gone(self, position: int) -> None:
-        """Implements `contracts.Receipt`. Another router may have had the entry, unless it was renewed recently enough."""
+        """Implements `contracts.Receipt`. Another router may have had the entry, unless its last renewal is recent enough."""
         if self._in_flight is not None and not self._in_flight.undisputed(self.since):
             self.doubt(position)
 
@@ -235,7 +239,7 @@ class Entries:
     def marked(self, position: int) -> None:
         """Implements `contracts.Receipt`."""
         in_flight, entry = self._in_flight, self.ids[position]
-        if not entry:  # another router has the entry, and its mark
+        if not entry:  # another router has the entry, and so its mark
             return
         if in_flight is None:
             self._former.stale.append(self._former.mark(entry))
@@ -243,12 +247,12 @@ class Entries:
             in_flight.marks[entry] = in_flight.mark(entry)
 
     def _unmark(self, entry: bytes) -> None:
-        """Forget the mark of an entry: the script that acknowledged the entry removed it, or it is another router's now."""
+        """Forget the mark of an entry, because it was removed with the acknowledgement or belongs to another router now."""
         if self._in_flight is not None:
             self._in_flight.marks.pop(entry, None)
 
     def disown(self) -> None:
-        """Acknowledge none of these entries any more, because their stream is gone."""
+        """Acknowledge none of these entries from now on, because their stream is gone."""
         self._in_flight = None
 
     def _complete(self, position: int, *, acknowledged: bool = False) -> None:
@@ -269,7 +273,7 @@ class Entries:
 
 
 class Recovered(Entries):
-    """Entries that were delivered before. `tried` is set when an attempt of each of their deliveries has returned."""
+    """The receipt of recovered entries. `tried` is set when every delivery of every entry has had an attempt that returned."""
 
     __slots__ = ("_untried", "tried")
 

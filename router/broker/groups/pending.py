@@ -1,7 +1,8 @@
 """The pending entries of one consumer group: listing, claiming, renewing and acknowledging them; floor 4.
 
-Python decides from one page of XPENDING. The scripts then act only on entries that are unchanged since. XAUTOCLAIM is never
-used, because it removes trimmed entries from the pending list, even those of live routers.
+Python code decides which entries of one page of XPENDING to claim. The script `TAKE` then claims only the entries that have
+not changed since. XAUTOCLAIM is never used, because it removes trimmed entries from the pending list, even those of live
+routers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CLAIMED = 100
 needs several commands for each id."""
 
 # Acknowledges and deletes entries. KEYS: the stream. ARGV: the group, then ids.
-# Answer: how many of them were pending.
+# Answer: the number of entries that were pending.
 REMOVE = Script("""
 local pending = redis.call('XACK', KEYS[1], unpack(ARGV))
 redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
@@ -42,7 +43,7 @@ class PendingEntries:
         self._names = names
 
     async def last(self) -> bytes | None:
-        """Return the greatest id of the pending entries of all routers; None if none is pending."""
+        """Return the greatest id of the pending entries of all routers; None if no entry is pending."""
         last: bytes | None = (await self._link.call("XPENDING", *self._names[:2]))[2]
         return last
 
@@ -52,17 +53,17 @@ class PendingEntries:
         idle: float | None = None,
         last: bytes = b"+",
     ) -> AsyncGenerator[list[Pending], None]:
-        """List pending entries up to the id `last` that `in_flight` does not name, a page at a time.
+        """Yield pages of pending entries up to the id `last`, without those that `in_flight` returns.
 
-        Without `idle` these are the entries of this router. With it, the entries of all routers that were neither delivered
-        nor renewed for `idle` seconds.
+        If `idle` is None, these are the entries of this router. Otherwise they are the entries of all routers that were
+        neither delivered nor renewed for `idle` seconds.
         """
         key, group, consumer = self._names[:3]
         which: tuple[Word, ...] = () if idle is None else ("IDLE", max(1, round(idle * 1000)))
         whose: tuple[Word, ...] = (consumer,) if idle is None else ()
         start = "-"
         while True:
-            before = {*in_flight()}  # the answer may still list an entry that is acknowledged before it arrives
+            before = {*in_flight()}  # an entry may be acknowledged before the answer arrives, which still lists it
             rows = await self._link.call("XPENDING", key, group, *which, start, last, PAGE, *whose)
             after = in_flight()
             found = [Pending(row[0], row[3], row[1]) for row in rows if row[0] not in before and row[0] not in after]
@@ -73,7 +74,7 @@ class PendingEntries:
             start = f"({rows[-1][0].decode()}"
 
     async def first(self, in_flight: Callable[[], AbstractSet[bytes]], idle: float | None = None) -> list[Pending]:
-        """Return the first of these pages; an empty list if there is none."""
+        """Return the first page that `pages` yields; an empty list if there is none."""
         async with contextlib.aclosing(self.pages(in_flight, idle)) as pages:
             return await anext(pages, [])
 
@@ -82,8 +83,8 @@ class PendingEntries:
     ) -> tuple[list[Entry], list[bytes]]:
         """Claim entries for this router, if their owner and delivery count are still as listed.
 
-        With `count`, the delivery count of each rises by one. Returns the claimed entries, and the ids of entries that are
-        no longer in the stream.
+        If `idle` is not None, they must also have been idle for `idle` seconds. If `count` is True, the delivery count of each
+        claimed entry rises by one. Returns the claimed entries, and the ids of entries that are no longer in the stream.
         """
         key, group, consumer = self._names[:3]
         words: list[Word] = [group, consumer, 0 if idle is None else max(1, round(idle * 1000)), int(count)]
@@ -95,8 +96,8 @@ class PendingEntries:
     async def claim(self, ids: Sequence[bytes], *, count: int = -1, idle: float = 0.0, force: bool = False) -> bytes:
         """Renew the entries that Redis lists as pending for this router; return the answers of the script `CLAIM`.
 
-        `count` sets their delivery count, unless it is -1. `idle` sets their idle time in seconds. With `force`, entries that
-        are not pending become pending for this router again.
+        `count` is the delivery count to set (-1: do not change it), and `idle` the idle time to set in seconds. If `force` is
+        True, entries that are not pending become pending for this router again.
         """
         key, group, consumer = self._names[:3]
         states = b""
@@ -106,7 +107,7 @@ class PendingEntries:
         return states
 
     async def acknowledge(self, ids: Sequence[bytes]) -> int:
-        """Acknowledge entries, and delete them if the router created the stream; return how many were pending."""
+        """Acknowledge entries, and delete them if the router created the stream; return the number that were pending."""
         key, group = self._names[:2]
         if not ids:
             return 0
@@ -115,10 +116,10 @@ class PendingEntries:
         return int(await self._link.call("XACK", key, group, *ids))
 
     async def abandoned(self, gone: Sequence[Pending], idle: float) -> int:
-        """Acknowledge trimmed entries whose consumers were idle for `idle` seconds; return how many were pending.
+        """Acknowledge those trimmed entries whose consumers were idle for `idle` seconds; return the number that were pending.
 
-        A live router can't renew a trimmed entry, so the entry's own idle time proves nothing; the idle time of its
-        consumer decides.
+        A live router can't renew a trimmed entry, so the idle time of the entry does not show that its router is dead. The
+        idle time of its consumer does.
         """
         key, group = self._names[:2]
         rows = await self._link.call("XINFO", "CONSUMERS", key, group)

@@ -1,4 +1,4 @@
-"""Recovery: entries that were in flight when a process died are taken again in ever smaller batches; floor 4."""
+"""Recovery: claims entries that were in flight when a process died, in smaller batches after each crash; floor 4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.core.delivery.claims import ClaimBatch, Pending
 
 
 class _Look(msgspec.Struct):
-    """The result of one check of a stream's pending entries: their state, and how many were taken."""
+    """One check of the pending entries of a stream. `number` counts the entries that were claimed."""
 
     pending: PendingEntries
     stream: Stream
@@ -30,10 +30,10 @@ class _Look(msgspec.Struct):
 
 
 class Recovery:
-    """Takes pending entries of this router or of a dead one again, and passes them to the receiver.
+    """Claims pending entries of this router or of a dead router, and passes them to the receiver.
 
-    The higher the delivery counts, the smaller the batches. `isolation` pauses everything else while a suspect that
-    must be alone runs. No attempt begins after `stop` is set.
+    The higher the delivery counts, the smaller the batches. `isolation` pauses everything else while a strict suspect runs.
+    No attempt begins after `stop` is set.
     """
 
     def __init__(
@@ -57,14 +57,15 @@ class Recovery:
         self._max_deliveries = membership.max_deliveries
         self._clock = clock
         self._stop = stop
-        self._stuck = False  # True if the attempts of the last suspects did not return in time
+        self._stuck = False  # True if the attempts of the last batch did not return in time
         self.at_work = False
         """True while several suspects are in flight together; implements `crash_isolation.Member`."""
 
     async def recover(self, stream: Stream, idle: float | None = None) -> int:
-        """Pass on pending entries that are not in flight: our own, or those that were idle for `idle` seconds.
+        """Claim pending entries that are not in flight, and pass them to the receiver; return the number of claimed entries.
 
-        Returns their number.
+        If `idle` is None, these are the entries of this router. Otherwise they are the entries of all routers that were idle
+        for `idle` seconds.
         """
         look = _Look(PendingEntries(self._link, stream.names), stream, idle)
         async with contextlib.aclosing(look.pending.pages(stream.in_flight.all, idle)) as pages:
@@ -82,7 +83,11 @@ class Recovery:
         return look.number
 
     def _enough(self, look: _Look) -> bool:
-        """Return whether the rest must wait for the next check, because everything else waits during a recovery."""
+        """Return whether the remaining entries must wait for the next check.
+
+        They must wait after `stop`. Entries of other routers must also wait if there is no room, because the source reads
+        nothing else during a recovery.
+        """
         return self._stop.is_set() or (look.idle is not None and not self._room.left())
 
     async def _give_up(self, look: _Look, entry: Pending) -> None:
@@ -91,7 +96,7 @@ class Recovery:
             self._batches.give_up(look.stream, found, entry.deliveries, since)
 
     async def _try(self, look: _Look, take: ClaimBatch) -> None:
-        """Take entries and wait until an attempt of each has returned, or until the time limit."""
+        """Claim entries, and wait until an attempt of each has returned, or until the time limit."""
         entries = take.entries
         while entries and not self._stop.is_set():
             room = self._room.left()
@@ -121,8 +126,8 @@ class Recovery:
     async def _try_alone(self, look: _Look, entry: Pending) -> None:
         """Try one entry while no other suspect is in flight.
 
-        While another delivery could be the cause of a crash, the delivery count is not raised to the limit that makes
-        the entry poison.
+        The delivery count is raised to the limit that makes the entry poison only if no other delivery is in flight. Otherwise
+        another delivery could be the cause of a crash.
         """
         async with self._isolation.entered(self._stop) as alone:
             if not alone:
@@ -137,20 +142,20 @@ class Recovery:
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    # The process is still alive, so the entry is not poison, whatever it waits for.
+                    # The process is still alive, so the entry is not poison. Its attempt only takes long.
                     look.stream.in_flight.returned += entries.ids
                     look.stream.in_flight.notify()
                 await self._within(self._room.known())
 
     async def _take(self, look: _Look, pending: Sequence[Pending], *, count: bool = True) -> Recovered | None:
-        """Take pending entries and pass them on; return the receipt of those with a payload."""
+        """Claim pending entries and pass them to the receiver; return the receipt of the entries that have a payload."""
         since = self._clock.monotonic()
         found = await self._take_some(look, pending, count=count)
         entries = self._batches.pass_on(look.stream, found, Recovered, since)
         return entries if isinstance(entries, Recovered) else None
 
     async def _take_some(self, look: _Look, entries: Sequence[Pending], *, count: bool) -> list[Entry]:
-        """Take pending entries; those that were trimmed are acknowledged and counted."""
+        """Claim pending entries and return them. Acknowledge and count those that were trimmed."""
         found, gone = await look.pending.take(entries, look.idle, count=count)
         look.number += len(found)
         if gone and look.idle is None:
@@ -161,9 +166,9 @@ class Recovery:
         return found
 
     async def _within(self, what: Awaitable[Any]) -> bool:
-        """Wait for an attempt, for the time limit of suspects; return whether it returned. Ends when `stop` is set.
+        """Wait for `what`, until the time limit of suspects or until `stop` is set; return False if the time limit was reached.
 
-        An entry that waits for a retry may take longer.
+        An entry that waits for a retry may take longer than the time limit.
         """
         ends = {asyncio.ensure_future(what), asyncio.ensure_future(self._stop.wait())}
         done, _ = await asyncio.wait(ends, timeout=claims.patience(self._idle), return_when=asyncio.FIRST_COMPLETED)

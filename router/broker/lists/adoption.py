@@ -1,7 +1,8 @@
-"""Adoption of items that a version before 0.1.0 had in flight: it kept them in lists beside the source's list; floor 4.
+"""Adoption of items that a router of a version before 0.1.0 had in flight; floor 4.
 
-Each router moved items to a list `processing`, and items enqueued in part to a list `handed`; the items of a router
-that died were in `returned` and `returned-handed`. Remove this module once nobody updates from that version.
+That version kept items in flight in lists beside the list of the source. Each router moved items to a list `processing`, and
+moved items whose deliveries were partly enqueued to a list `handed`. The items of a router that had died were in the lists
+`returned` and `returned-handed`. Remove this module once nobody updates from that version.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from router.broker.server.link import Link, Script, Word
 OF_ALL = ("returned", "returned-handed", "counts", "consumers")
 OF_EACH = ("lease", "processing", "handed", "settled")
 
-# Moves the items of dead routers back into the list, the newest first. Items that were partly enqueued become entries of the
-# stream with a mark (see `queue_scripts.APPEND_ENTRIES`).
+# Moves the items of dead routers back into the list, the newest first. Items whose deliveries were partly enqueued become
+# entries of the stream and get a mark (see `queue_scripts.APPEND_ENTRIES`).
 # KEYS: the list; the stream; the hash of marks, or the stream again if there is none; the keys in `OF_ALL`; the keys in
 # `OF_EACH` for each router.
-# ARGV: the field; the prefix of each mark, empty if there are no marks; then for each router 1 if it has our name, so that
-# its lease is ignored, else 0.
-# Answer: the number of items.
+# ARGV: the field of an entry that holds the item; the prefix of each mark, empty if there are no marks; then for each router 1
+# if it has the name of this router, so that its lease is ignored, else 0.
+# Answer: the number of adopted items.
 ADOPT = Script("""
 local number, live = 0, false
 local function back(from)
@@ -54,7 +55,7 @@ return number
 
 
 async def adopt(link: Link, stream: ListStream) -> int:
-    """Adopt the items of routers of the old version that are dead or have our name; return the number of items."""
+    """Adopt the items of old routers that are dead or have the name of this router; return the number of adopted items."""
     prefix, key, names = stream.prefix, stream.list, stream.names
     shared = [keys.beside(prefix, key, what) for what in OF_ALL]
     try:

@@ -2,7 +2,7 @@
 
 An item is always in one of three places: in its list, in the list `landing`, or in the stream as a pending entry of the
 router that moved it. `BLMOVE` waits for an item, but it can't write to a stream, so it moves the item to `landing`. The next
-move, by any router, takes the item from there. If a router dies in between, or the answer is lost, no item is lost.
+move by any router takes the item from `landing`. So no item is lost if a router dies in between, or if the answer is lost.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ BLOCK = 1.0
 """The maximum number of seconds that one BLMOVE waits for an item."""
 
 MOST_BYTES = 8 * 1024**2
-"""The bytes after which one script call moves no further item."""
+"""The number of bytes after which one script call moves no further item."""
 
 # Moves items from `landing`, then from the list, into the stream, and reads them as new entries of the group.
 # KEYS: the list, landing, the stream.
-# ARGV: the group; our consumer; the largest number of items; the bytes after which no further item is moved; the field
-# of the item.
-# Items are taken from the right end, where LPUSH leaves the oldest. XADD comes before RPOP, so that an XADD that the
-# server refuses loses no item: scripts are not rolled back. After the group was created again, the read first returns
-# older entries.
+# ARGV: the group; our consumer; the largest number of items; the number of bytes after which no further item is moved; the
+# field of an entry that holds the item.
+# Items are taken from the right end of the list, where the oldest item is if producers use LPUSH. XADD comes before RPOP:
+# Redis does not roll scripts back, so a refused XADD after an RPOP would lose the item. If the group was created again, the
+# read returns older entries first.
 # Answer: the server's error for the list, or ''; 1 if the list may have more items; the entries.
 MOVE = Script(
     """
@@ -62,9 +62,9 @@ return {fault, more, read and read[1][2] or {}}
 """
 )
 
-# Calls all commands of the scripts in a form that changes nothing, to check the user's rights: for example, a stream refuses
-# RPUSH and the id 0-0.
-# KEYS: the list, landing, the stream, which exists. ARGV: the field; the group; our consumer.
+# Calls all commands that the scripts use, in a form that changes nothing, to check the user's permissions. For example, RPUSH
+# on a stream fails, and so does XADD with the id 0-0.
+# KEYS: the list; landing; the stream, which exists. ARGV: the field of an entry that holds the item; the group; our consumer.
 # Answer: the name and the error of each command that failed.
 PROBE = Script(
     """
@@ -91,7 +91,7 @@ return told
 
 
 class _List:
-    """The state of one list, for the mover that waits for its items."""
+    """The state of one list of an `ItemMover`."""
 
     def __init__(self, stream: ListStream, link: Link) -> None:
         self.stream = stream
@@ -108,9 +108,9 @@ class _List:
 class ItemMover:
     """Implements `group_reader.New` for items of lists.
 
-    `link` is the reader's connection. If a list can't be read, it is tried again after `again` seconds, and reading the others
-    goes on. With several lists, each has a connection of its own for waiting. Each of these waits may move one item to
-    `landing` after the room is used up; the item stays there until there is room again.
+    `link` is the reader's connection. If a list can't be read, the mover tries it again after `again` seconds, and reads the
+    other lists meanwhile. If there are several lists, each list has a connection of its own for waiting. Each wait may move
+    one item to `landing` after the room is used up. The item stays in `landing` until there is room again.
     """
 
     def __init__(
@@ -128,24 +128,24 @@ class ItemMover:
         self._again = again
         self._now = now
         self._log = log
-        self._alone = len(streams) == 1  # a wait for a single list may block the reader's connection
+        self._alone = len(streams) == 1  # if there is only one list, the wait may block the reader's connection
         self._lists = [_List(each, link if self._alone else Link(server, client.TIMEOUT + BLOCK)) for each in streams]
         self._over = False
         self._woken = asyncio.Event()
 
     @property
     def fault(self) -> str | None:
-        """The fault that stops the reading of one stream or list while the others go on; None without one."""
+        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
         faults = [each.fault for each in self._lists if each.fault]
         return f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 
     @property
     def since(self) -> float | None:
-        """The start of the command under way (`time.monotonic`), or None."""
+        """The time at which the command under way began (`time.monotonic`); None if no command is under way."""
         return min((each.link.since for each in self._lists if each.link.since is not None), default=None)
 
     async def prepare(self, stream: Stream) -> None:
-        """Check the rights of the user, and adopt items of an older version. Raises `Refused`."""
+        """Check the user's permissions, and adopt items of an older version. Raises `Refused` if a permission is missing."""
         found = self._list_of(stream)
         await self._probe(found)
         number = await adopt(self._link, found)
@@ -154,7 +154,7 @@ class ItemMover:
             self._log.warning(message, key=found.list, number=number)
 
     async def try_reading(self, stream: Stream) -> None:
-        """Check the rights again, in a form that returns no items."""
+        """Check the permissions again, by commands that return no items."""
         try:
             await self._probe(self._list_of(stream))
         except Refused as error:
@@ -165,7 +165,7 @@ class ItemMover:
         return found
 
     async def _probe(self, stream: ListStream) -> None:
-        """Send every command that will be needed, in a form that changes nothing. Raises `Refused`."""
+        """Send every command that will be needed, in a form that changes nothing. Raises `Refused` if one is not allowed."""
         keys: list[str | bytes] = [stream.list, stream.landing, stream.key]
         words = [PAYLOAD, stream.names.group, stream.names.consumer]
         command = "EVAL"
@@ -180,7 +180,7 @@ class ItemMover:
                 raise Refused(name, stream.list, answers.unwrapped_text(why), "list")
 
     async def read(self, room: int) -> list[Any]:
-        """Move items and return them; if there are none, wait a little."""
+        """Move items into their streams and return them as entries. If there are no items, wait briefly and return nothing."""
         try:
             rows = await self._move(room)
             if not rows:
@@ -203,7 +203,7 @@ class ItemMover:
         await cancelled(waits)
         for wait in waits:
             if not wait.cancelled():
-                wait.exception()  # mark the error as seen; the next wait reports it if it lasts
+                wait.exception()  # otherwise asyncio logs the error; the next wait raises it again if it lasts
         for each in self._lists:
             each.waiting, each.ready = None, True
             if each.link is not self._link:
@@ -220,7 +220,7 @@ class ItemMover:
                 room -= len(entries)
                 if entries:
                     rows.append((each.stream.key, entries))
-        # The first list becomes the last, so that each is first in turn.
+        # Move the first list to the end, so that the lists take turns at being first.
         self._lists.append(self._lists.pop(0))
         return rows
 
@@ -234,9 +234,9 @@ class ItemMover:
         return [(entry[0], entry[1]) for entry in entries]
 
     async def _wait(self, room: int) -> None:
-        """Wait until a list may have items. At most `room` lists are waited for, because each wait may bring an item."""
+        """Wait until a list may have items. Wait for at most `room` lists, because each wait may move an item to `landing`."""
         if self._alone and not self._over and not self._lists[0].ready:
-            # Without a task: creating one and waiting for it costs several turns of the event loop.
+            # Wait here, and not in a task: creating a task and waiting for it costs several turns of the event loop.
             await self._wait_for(self._lists[0])
             self._lists[0].ready = True
             return
@@ -278,7 +278,7 @@ class ItemMover:
                     await self._woken.wait()
 
     def _note_fault(self, each: _List, fault: str) -> None:
-        """Remember the server's error for a list, empty if there is none; log a change."""
+        """Store the server's error for a list (empty: no error), and log it if it has changed."""
         if fault:
             fault = f"{fault} (the list {each.stream.list!r})"
             each.again_at = self._now() + self._again

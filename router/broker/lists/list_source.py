@@ -1,8 +1,8 @@
-"""The list source: moves items into a stream beside their list, and reads the stream by a consumer group; floor 4.
+"""The list source: moves items into a stream beside their list, and reads this stream by a consumer group; floor 4.
 
-An item in flight is a pending entry of that stream, so it is handled like an entry of a stream source: it is renewed, claimed
-from a dead router, isolated if it may crash the process, and acknowledged when all its deliveries are settled or stored. It
-is deleted when it is acknowledged, so the stream contains only items in flight.
+An item in flight is a pending entry of the stream, so it is handled like an entry of a stream source. The router renews the
+entry, claims it from a dead router, isolates it if it may crash the process, and acknowledges it when all its deliveries are
+settled or stored. An acknowledged entry is deleted, so the stream contains only items in flight.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMMANDS = (
     "+ping +echo +client +eval +evalsha +blmove +lmove +lindex +rpop +rpush +xadd +xdel +xgroup +xreadgroup +xack +xpending "
     "+xclaim +xrange +xinfo +set +del +exists +smembers"
 )
-"""The commands of a list source, for the rights of its user."""
+"""The Redis commands that a list source sends, as permissions for its user."""
 
 
 class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,17 +36,17 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     keys: Sequence[str]
     consumer: str
-    """The router's name, the same after a restart."""
+    """The name of this router. It stays the same after a restart."""
     max_in_flight: int = 100
     max_deliveries: int = 5
     lease: float = 60.0
-    """Idle seconds after which another router's items are claimed."""
+    """Idle seconds after which the items of another router are claimed."""
     prefix: str = "event-router"
     """The prefix in the names of the keys beside the lists."""
     marks: str | None = None
-    """The hash of marks of partly enqueued entries, if the lists are in the router's own Redis; else None."""
+    """The key of the hash that marks partly enqueued entries, if the lists are in the router's own Redis; else None."""
     observe: bool = False
-    """True with `deliver: print`: no items are taken."""
+    """True if no items may be taken, because of `deliver: print`."""
 
 
 class ListObserver:
@@ -69,12 +69,12 @@ class ListObserver:
         await self.stop.wait()
 
     async def end(self) -> None:
-        """Let `run` return."""
+        """Make `run` return."""
         self.stop.set()
 
 
 class ListSource(GroupSource):
-    """A source that takes items from the right end of lists on one server, where `LPUSH` leaves the oldest."""
+    """A source that takes items from the right end of the lists of one server. `LPUSH` adds items at the left end."""
 
     def __init__(self, name: str, server: Server, options: ListOptions, host: SourceHost) -> None:
         timing, log = host.timing, logger(name, server)

@@ -24,8 +24,9 @@ PAYLOAD = "payload"
 class ListStream(Stream):
     """The keys of one list of a source: the list, the stream of its items in flight, and the list `landing` between them.
 
-    The names of the other two keys contain the list's key and the `prefix`, so all sources and routers that read the
-    list share them. `marks` is the hash of partly enqueued entries, if the list is in the router's own Redis.
+    The names of the stream and of `landing` contain the key of the list and the `prefix`, so all sources and routers that
+    read the list share both. `marks` is the key of the hash that marks partly enqueued entries, if the list is in the
+    router's own Redis; else None.
     """
 
     def __init__(self, prefix: str, key: str, consumer: str, marks: str | None = None) -> None:
@@ -43,7 +44,7 @@ class ListStream(Stream):
 
 
 class ItemBatches(EntryBatches):
-    """The batches of items from a list source to its receiver. An entry's id contains the time at which its item was taken."""
+    """Passes the items of a list source to its receiver. The id of an entry contains the time at which its item was taken."""
 
     def batches(  # the columns of a table
         self,
@@ -53,7 +54,7 @@ class ItemBatches(EntryBatches):
         others: list[dict[str, str]] | None,
         receipt: Receipt | None,
     ) -> Sequence[RawBatch]:
-        """Return the messages of items, grouped by millisecond."""
+        """Return the items as batches of messages, one batch for each millisecond in which items were taken."""
         event_ids = stream.event_ids([one.decode() for one in ids])
         made: list[RawBatch] = []
         first = 0
@@ -82,7 +83,7 @@ def _milliseconds(entry_id: bytes) -> bytes:
 
 
 def _time(milliseconds: bytes) -> datetime | None:
-    """Return a time of the server; None for an impossible time, which only another program can have written."""
+    """Return the time from an entry id; None if it is impossible, because another program wrote the entry."""
     try:
         return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
     except (OverflowError, ValueError, OSError):

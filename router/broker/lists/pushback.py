@@ -14,12 +14,12 @@ from router.core.delivery import claims
 TOGETHER = 100
 """The maximum number of items that one script call pushes back."""
 
-# Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` go first,
-# because they are newer than all items in flight.
+# Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` are pushed
+# back before the items in flight, because they are newer.
 # KEYS: the stream; the list; landing; the hash of marks, if there is one.
-# ARGV: the group; our consumer; the field; the prefix of each mark; then ids, the newest first.
-# An entry stays if it is another router's, if it was in flight when a router died (its delivery count is over 1), or if some
-# of its deliveries are in Redis queues already.
+# ARGV: the group; our consumer; the field of an entry that holds the item; the prefix of each mark; then ids, the newest first.
+# An entry is not pushed back if it is pending for another router, if it was in flight when a router died (its delivery count
+# is over 1), or if some of its deliveries are in Redis queues already.
 # Answer: the number of items that were pushed back.
 PUSH_BACK = Script("""
 while redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT') do end
@@ -43,11 +43,11 @@ return number
 
 
 def pushing_back(streams: list[ListStream]) -> GiveBack:
-    """Return the function that releases the items in flight of these lists."""
+    """Return the function that releases the items in flight of these lists at a graceful shutdown."""
     by_key = {stream.key: stream for stream in streams}
 
     async def give_back(link: Link, in_flight: InFlight) -> None:
-        """Push back items that were never delivered, in their order; the others stay, and their delivery count is reset."""
+        """Push the items back into their list, in order. Reset the delivery counts of items that can't be pushed back."""
         stream = by_key[in_flight.names.key]
         key, group, consumer, marks, _ = in_flight.names
         where: list[str | bytes] = [key, stream.list, stream.landing, *([marks] if marks else [])]

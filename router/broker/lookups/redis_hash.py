@@ -14,14 +14,14 @@ from router.errors import PermanentError, TransientError
 
 
 class RedisHashes:
-    """The hashes of one server, fetched by HGETALL in a pipeline."""
+    """The store that fetches hashes of one server by HGETALL, in a pipeline."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._link = Link(server)
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return for each key its hash, None if the key does not exist, or the error of its command.
+        """Return one result for each key: its hash, None if the key does not exist, or the error of its command.
 
         Raises `TransientError` if the server can't be reached or refuses the commands.
         """
@@ -36,7 +36,7 @@ class RedisHashes:
         return TransientError(str(client.explain(error, self._server.shown)))
 
     def _other(self, answer: object) -> Exception | None:
-        """Return the error of a key; None for a key that does not exist."""
+        """Return the error that an answer stands for; None if the answer says that the key does not exist."""
         if not isinstance(answer, failures.ResponseError):
             return None
         if answers.error_text(answer).startswith("WRONGTYPE"):

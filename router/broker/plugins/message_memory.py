@@ -1,4 +1,4 @@
-"""The memory of the messages that a sink sent: a hash in Redis of bounded size and age; floor 4."""
+"""The memory of the messages that a sink has sent: a hash in Redis, with limits for size and age; floor 4."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from router.errors import DeliveryError, SinkError
 from router.plugin_contracts import RedisClient
 
 KEPT = 30 * 24 * 3600
-"""Seconds for which a message is remembered after it was last stored."""
+"""Seconds for which a message is remembered after it was stored."""
 
 MOST_MESSAGES = 100_000
 """The largest number of remembered messages of one sink."""
 
 LOOKED_AT = 20
-"""The number of fields whose age each call of `keep` checks, on a server that can't expire single fields."""
+"""The number of fields whose age one call of `keep` checks if the server can't expire single fields."""
 
 AT_ONCE = 1_000
 """The largest number of fields in one command."""
 
 WARNED_EVERY = 3600.0
-"""The shortest time in seconds between two log lines about messages that can't be forgotten."""
+"""The minimum number of seconds between two log lines about old messages that can't be removed."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,9 +32,9 @@ log = structlog.stdlib.get_logger(__name__)
 class RedisMessageMemory:
     """Implements `plugin_contracts.MessageMemory` by a hash. `now` returns seconds since the epoch.
 
-    The name of a field is the SHA-256 of key and address; its value holds the time and the text. Redis from 7.4 and
-    Valkey from 9 drop each field 30 days after it was set. For other servers, every call of `keep` looks at the next
-    few fields and removes the old ones, so that all fields are checked in turn while the hash is in use. The whole key
+    The name of a field is the SHA-256 of key and address; its value holds the time and the text. Redis 7.4 and Valkey 9, and
+    newer versions, drop each field 30 days after it was set. On older servers, every call of `keep` checks the next few fields
+    and removes the old ones, so that all fields are checked in turn while the hash is in use. The whole key
     expires 30 days after the last call. If the hash grows beyond its limit, the oldest fields of a random sample are
     removed.
 
@@ -47,19 +47,19 @@ class RedisMessageMemory:
         self._redis = redis
         self._key = key
         self._now = now
-        self._fields_expire = True  # until the server says that it does not know the command
+        self._fields_expire = True  # set to False when the server refuses HPEXPIRE
         self._cursor = 0
         self._warned_at = float("-inf")
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the stored string of each (key, address), or None."""
+        """Return the stored text for each pair of key and address; None for a pair without one."""
         found: list[str | None] = []
         for part in _parts([_field(*each) for each in wanted]):
             found += map(self._fresh, await self._redis.call("HMGET", self._key, *part))
         return found
 
     async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
-        """Store a text for each (key, address). Raises a delivery error if the texts can't be stored."""
+        """Store a text for each pair of key and address. Raises a delivery error if the texts can't be stored."""
         begun = int(self._now())
         values = {_field(*each): f"{begun} {text}".encode("utf-8", "surrogatepass") for each, text in messages.items()}
         for part in _parts(list(values)):
@@ -91,14 +91,18 @@ class RedisMessageMemory:
             self._warn(error)
 
     def _warn(self, error: DeliveryError) -> None:
-        """Log that messages can't be forgotten, at most once an hour, because every message may cause it."""
+        """Log that old messages can't be removed, at most once an hour: the error may come with every message."""
         now = self._now()
         if now - self._warned_at >= WARNED_EVERY:
             self._warned_at = now
             log.warning("old messages of this sink can't be removed from Redis", key=self._key, error=str(error))
 
     async def _remove_old(self, scanned: Sequence[Any], number: int) -> None:
-        """Remove expired fields among the `scanned` ones, and old fields if `number`, the size, exceeds the limit."""
+        """Remove fields that are too old or too many.
+
+        `scanned` is the answer of HSCAN; its expired fields are removed. `number` is the size of the hash; if it exceeds the
+        limit, the oldest fields of a sample are removed.
+        """
         old: list[bytes] = []
         if scanned:
             self._cursor = int(scanned[0])
@@ -110,13 +114,13 @@ class RedisMessageMemory:
             await self._redis.call("HDEL", self._key, *part)
 
     async def _oldest(self, number: int) -> list[bytes]:
-        """Return `number` fields: the oldest ones of a random sample that is at least twice as large."""
+        """Return the `number` oldest fields of a random sample, which has more than twice as many fields."""
         sample = await self._redis.call("HRANDFIELD", self._key, 2 * number + LOOKED_AT, "WITHVALUES")
         by_age = sorted(_pairs(sample), key=lambda pair: _kept_at(pair[1]))
         return [field for field, _ in by_age[:number]]
 
     def _fresh(self, value: bytes | None) -> str | None:
-        """Return the text of a value; None if it is too old or unreadable."""
+        """Return the text of a value; None if there is no value, or if it is too old or unreadable."""
         if value is None or _kept_at(value) < self._now() - KEPT:
             return None
         return value.partition(b" ")[2].decode("utf-8", "surrogatepass")
@@ -128,13 +132,13 @@ def _field(key: str, address: str) -> str:
 
 
 def _kept_at(value: bytes) -> int:
-    """Return the time of a value in seconds since the epoch; 0 if it has none."""
+    """Return the time in a value, in seconds since the epoch; 0 if the value contains no time."""
     began = value.partition(b" ")[0]
     return int(began) if began.isdigit() else 0
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the fields and values of an answer that lists them in turn."""
+    """Yield pairs of field and value from an answer in which each field is followed by its value."""
     return zip(flat[::2], flat[1::2], strict=True)
 
 

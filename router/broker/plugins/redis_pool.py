@@ -18,7 +18,7 @@ CONNECTIONS = 4
 """The largest number of connections of one pool."""
 
 _OF_SINK = re.compile("(MOVED|ASK|DENIED) |.*(unknown command|DB index is out of range)")
-"""Error answers that every delivery of the sink would get, because it uses the wrong server or database."""
+"""The error answers that every delivery of the sink would get, because the sink uses the wrong server or database."""
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class RedisPool:
         return await self._with_link(lambda link: link.call(*words))
 
     async def pipeline(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        """Send commands together; return for each its answer, or a delivery error.
+        """Send commands together; return one result for each command: its answer, or a delivery error.
 
         Raises a delivery error if the server can't be reached.
         """
@@ -70,7 +70,7 @@ class RedisPool:
             self._idle.append(link)
 
     def _failure(self, error: Exception) -> DeliveryError:
-        """Return the delivery error for a failed command: transient, a fault of the sink, or permanent."""
+        """Return the delivery error for a failed command: a `TransientError`, `SinkError` or `PermanentError`."""
         if isinstance(error, DeliveryError):
             return error
         known = client.explain(error, self._server.shown)

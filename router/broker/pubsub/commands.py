@@ -1,4 +1,4 @@
-"""The commands sent on one subscribed connection, and their answers, which arrive in the same order; floor 4."""
+"""The commands that are sent on one subscribed connection, and the answers, which arrive in the same order; floor 4."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PONG, ERROR = b"pong", b"error"
 UNSUBSCRIBE, PUNSUBSCRIBE = b"unsubscribe", b"punsubscribe"
 
 PINGED: Wanted = (b"ping", b"")
-"""The mark of a plain PING among the unanswered commands."""
+"""The entry for a plain PING in the list of unanswered commands."""
 
 SWITCH_PING: Wanted = (b"ping", b"switch")
-"""The mark of a PING whose answer switches to other subscriptions."""
+"""The entry for a PING whose answer puts other subscriptions into force."""
 
 PROOF: Wanted = (b"ping", b"proof")
-"""The mark of a PING whose answer proves that all earlier messages have arrived."""
+"""The entry for a PING whose answer proves that all earlier messages have arrived."""
 
 _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 
@@ -29,7 +29,7 @@ _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 class Commands:
     """The commands of one connection, sent by `write`, and the server's confirmations and refusals.
 
-    `abort` ends the connection; `proven` is called when a PING for proof is answered.
+    `abort` ends the connection for the reason that it is given. `proven` is called when the server answers a PING for proof.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Commands:
         proven: Callable[[], None],
     ) -> None:
         self.subscriptions = subscriptions
-        """The subscriptions in force. They decide which copy of an event counts."""
+        """The subscriptions in force. If the server sends several copies of an event, they decide which copy is used."""
         self.refused: dict[Wanted, str] = {}
-        """The subscriptions that the server refused, with its error text."""
+        """The subscriptions that the server refused, each with the error text of the server."""
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the server has confirmed or refused every requested subscription."""
         self._write = write
@@ -54,7 +54,7 @@ class Commands:
         self._next: deque[Subscriptions] = deque()
 
     def subscribe(self, wanted: Iterable[Wanted]) -> None:
-        """Request these subscriptions, each with a separate command, so that a refusal names its channel."""
+        """Request these subscriptions, each by a separate command: then a refusal belongs to one channel."""
         wanted = list(wanted)
         for subscription in wanted:
             self.refused.pop(subscription, None)
@@ -71,7 +71,7 @@ class Commands:
         self._write(b"".join(map(_pack, commands)))
 
     def switch(self, subscriptions: Subscriptions) -> None:
-        """Put other subscriptions into force, and unsubscribe from those that they do not contain.
+        """Put `subscriptions` into force, and unsubscribe from all others.
 
         Call this only after the server has confirmed the added subscriptions. The switch happens at the answer to a PING. All
         copies of a published event arrive either before or after that answer, so the event is neither missed nor
@@ -84,16 +84,16 @@ class Commands:
         self.unsubscribe(unwanted)
 
     def ping(self, *, for_proof: bool) -> None:
-        """Send a PING. With `for_proof`, its answer proves that no earlier message is missing."""
+        """Send a PING. If `for_proof` is True, its answer proves that no earlier message is missing."""
         self._expected.append(PROOF if for_proof else PINGED)
         self._write(b"PING\r\n")
 
     def doubt(self) -> None:
-        """Accept no answer to an earlier PING as proof."""
+        """Do not accept the answer to a PING that was sent already as proof."""
         self._expected = deque(PINGED if asked is PROOF else asked for asked in self._expected)
 
     def leave(self) -> asyncio.Future[None]:
-        """Unsubscribe from everything; the future is done when the server has confirmed or refused that."""
+        """Unsubscribe from everything; return a future that is done when the server has confirmed or refused that."""
         if self._left is None:
             self._left = asyncio.get_running_loop().create_future()
             self._write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
@@ -139,9 +139,9 @@ class Commands:
             self.answered.set_result(None)
 
     def _answer_while_leaving(self, left: asyncio.Future[None], kind: bytes, reply: list[Any]) -> None:
-        """Handle an answer while unsubscribing; a count of 0 subscriptions or a refusal ends the wait.
+        """Handle an answer that arrives after `leave`. A count of 0 subscriptions or a refusal completes the future.
 
-        Answers to earlier commands may come first, because the bytes that were read ahead are processed first.
+        Answers to earlier commands may arrive before that, because the bytes that were read ahead are processed first.
         """
         if self._expected and (kind not in {UNSUBSCRIBE, PUNSUBSCRIBE} or self._expected[0] == (kind, reply[1])):
             if self._expected.popleft() is SWITCH_PING:

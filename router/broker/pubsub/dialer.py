@@ -1,4 +1,4 @@
-"""The dialer of a pub/sub source: opens a connection, with concurrent attempts if the first ones hang; floor 4."""
+"""The dialer of a pub/sub source: opens a connection, and starts further attempts while earlier ones hang; floor 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRIES_AT_ONCE = 5
 """The maximum number of concurrent connection attempts. An attempt that hangs does not delay the next one."""
 
 OVERTAKE_AFTER = 1.0
-"""Seconds without a result after which the next attempt starts while the current one continues."""
+"""Seconds without a result after which the next attempt starts, while the current attempt continues."""
 
 
 class Dialer:
@@ -31,14 +31,14 @@ class Dialer:
         clock: Clock,
     ) -> None:
         self.tried = 0.0
-        """The time (`clock.monotonic`, seconds) of the last activity, as progress for the watchdog."""
+        """The time (`clock.monotonic`, seconds) at which the dialer last did something, for the watchdog."""
         self._open = open_one
         self._failed = failed
         self._backoff = backoff
         self._clock = clock
 
     async def connect(self) -> Subscriber:
-        """Return the first connection that opens. Raises what `failed` raises."""
+        """Return the first connection that opens. Raises the exception that `failed` raises, if any."""
         tries: set[asyncio.Task[Subscriber]] = set()
         try:
             while True:
@@ -51,7 +51,7 @@ class Dialer:
             await _discard(tries)
 
     async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
-        """Return the first connection that opens and drop its task from `tries`; None when the next attempt is due."""
+        """Return the first connection that opens, and remove its task from `tries`. Return None when the next attempt is due."""
         now = self._clock.monotonic
         begun = now()
         while True:

@@ -20,9 +20,9 @@ class Gaps:
         self._began: float | None = None
 
     def begin(self, why: str, complete_until: float) -> None:
-        """Record that the subscription is lost. Do nothing if a gap is open already.
+        """Begin a gap, for the reason `why`, because the subscription is lost. Do nothing if a gap is open already.
 
-        All events published before `complete_until` (monotonic seconds) were received.
+        `complete_until` is the time (monotonic seconds) up to which all published events were received.
         """
         if self._began is None:
             self.count += 1

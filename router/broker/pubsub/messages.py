@@ -1,6 +1,6 @@
-"""The parser of one subscribed connection: bytes to batches of messages; floor 4.
+"""The parser of one subscribed connection, which turns bytes into batches of messages; floor 4.
 
-For speed, the parser creates no objects per message except those of hiredis.
+For speed, the parser creates no objects for a message besides those that hiredis creates.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from router.broker.pubsub.commands import ERROR, Commands
 from router.events import RawBatch
 
 PIECE = 16 * 1024
-"""The number of bytes passed to hiredis at once. hiredis moves its unread bytes after each kilobyte, so small pieces
-are fast."""
+"""The number of bytes that are passed to hiredis at once. Small pieces are faster, because hiredis copies all its unread bytes
+after each kilobyte that it has parsed."""
 
 MESSAGE, PMESSAGE = b"message", b"pmessage"
 
 BROKEN = (hiredis.HiredisError, TypeError, ValueError, IndexError)
-"""The errors that `Messages.parse` raises for bytes that are not pub/sub."""
+"""The errors that `Messages.parse` raises for bytes that do not follow the pub/sub protocol."""
 
 
 class Messages:
     """The parser of one connection.
 
-    Answers go to `commands`, whose `subscriptions` decide which copy of an event counts.
+    Answers to commands are passed to `commands`. Its `subscriptions` decide which copy of an event is used.
     """
 
     def __init__(self, commands: Commands) -> None:
@@ -45,11 +45,11 @@ class Messages:
             self._split(batches, batches[-1] if batches and self._commands.subscriptions is before else None)
 
     def _split(self, batches: list[RawBatch], last: RawBatch | None) -> None:
-        """Append the parsed messages to `batches`, as runs of equal channel and pattern; `last` is a run to continue.
+        """Append the parsed messages to `batches`. A batch is a run of messages with the same channel and pattern.
 
-        The loop runs once per message, so it compares as little as possible. `exact` is the channel of the current run
-        if a name matched, `wild` if a glob matched. `extra` is the channel of copies that are dropped because another
-        subscription wins; they do not end the current run.
+        `last` is a run to continue, or None. The loop runs once per message, so it compares as little as possible. The channel
+        of the current run is `exact` if a name matched, and `wild` if a glob matched. `extra` is the channel of copies that are
+        dropped because another subscription has priority. Such copies do not end the current run.
         """
         gets = self._gets
         append: Callable[[bytes], None] = batches.append  # type: ignore[assignment]  # replaced before its first use
@@ -65,7 +65,9 @@ class Messages:
                     append(payload)
                     continue
                 if kind == MESSAGE:
-                    if name not in subscriptions.names:  # during a switch: the name is new, or about to be unsubscribed
+                    if (
+                        name not in subscriptions.names
+                    ):  # during a switch: the name is not in force yet, or not any more
                         subscriptions.duplicates += 1
                         continue
                     batches.append(RawBatch(name, None, run := [payload]))

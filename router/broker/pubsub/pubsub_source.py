@@ -1,8 +1,8 @@
 """The pub/sub source: subscribes, notices every loss, resubscribes, and reports how long it was unsubscribed; floor 4.
 
 Redis does not store messages for absent subscribers. So each gap is counted, and logged when it begins and when it ends.
-A gap is measured from the last byte before it to the last confirmation after it. Bytes that waited in the socket while the
-router was suspended belong to the gap too.
+A gap is measured from the last byte before it to the last confirmed subscription after it. If the router was suspended, the
+whole suspension counts as part of the gap, even if bytes waited in the socket.
 """
 
 from __future__ import annotations
@@ -43,30 +43,31 @@ class Timing(msgspec.Struct, frozen=True):
     ping_every: float = 1.0
     """The time between two PINGs."""
     dead_after: float = SILENCE
-    """The time without a byte after which a connection is dead."""
+    """The time without a byte after which a connection counts as dead."""
     first_delay: float = 0.1
     """The upper limit of the first delay between attempts.
 
-    The limit doubles up to `longest_delay`; each delay is a random part of its limit.
+    The limit doubles with each attempt, up to `longest_delay`. Each delay is a random time below its limit.
     """
     longest_delay: float = 2.0
     open: float = TIMEOUT
     """The time allowed for one attempt to connect."""
     stable: float = 1.0
-    """The lifetime of a subscription after which the delays begin with the first one again."""
+    """The time that a subscription must last so that the delays begin with `first_delay` again."""
     leave: float = 2.0
-    """The time that `stop` waits for messages sent before the server unsubscribed us."""
+    """The time that `stop` waits for messages that the server sent before it ended the subscription."""
 
 
 class PubSubSource:
-    """A source that subscribes to names and globs on one server.
+    """A source that subscribes to channels and patterns of one server.
 
-    `names` are exact; `globs` are in the order of the configuration. From `start` on, `receiver` is called once per
-    chunk of the socket and must not block. `connect_timeout` limits `start` in seconds (None: no limit); `waiting` is
-    called with the reason for each failed attempt. Raises `ConfigError` for an invalid URL.
+    `names` are exact channel names; `globs` are patterns, in the order of the configuration. From `start` on, `receiver` is
+    called once for each chunk that is read from the socket, and must not block. `connect_timeout` is the time limit of `start`
+    in seconds (None: no limit). `waiting` is called with the reason after each failed attempt. The constructor raises
+    `ConfigError` for an invalid URL.
 
-    At most 256 MiB are read ahead, unless `limit_read_ahead` sets another limit. Beyond the limit, the server stores
-    the messages that it can't send.
+    At most 256 MiB are read ahead, unless `limit_read_ahead` sets another limit. When the limit is reached, the source stops
+    reading, and the server stores the messages that it can't send.
     """
 
     in_flight = 0
@@ -92,7 +93,7 @@ class PubSubSource:
         self.up = False
         """True while every subscription is confirmed."""
         self.reason: str | None = "not started"
-        """The reason why the source is not up; None while it is."""
+        """The reason why the source is not up; None while it is up."""
         self._server = client.server(url, client_name=client_name, database=False)
         self._subscriptions = Subscriptions(names, globs)
         self._deliver = partial(receiver.receive, name)
@@ -131,7 +132,7 @@ class PubSubSource:
 
     @property
     def duplicates(self) -> int:
-        """The number of copies dropped because another subscription of this source brought the same event."""
+        """The number of dropped copies of events. Redis sends a copy for each subscription of the source that matches."""
         return self._subscriptions.duplicates
 
     @property
@@ -152,13 +153,13 @@ class PubSubSource:
         ]
 
     def succeed(self, other: Source) -> None:
-        """Do nothing: a subscription has no entries in flight."""
+        """Do nothing, because a subscription has no entries in flight."""
 
     async def start(self) -> None:
         """Connect and subscribe; return when the server has confirmed every name and glob.
 
-        From then on a task watches the connection and reconnects, until `stop`. Raises `UnavailableError` if the server
-        does not answer within `connect_timeout`, `ConfigError` for a refused login or subscription.
+        From then on a task watches the connection and reconnects, until `stop` is called. Raises `UnavailableError` if the
+        server does not answer within `connect_timeout`, and `ConfigError` if it refuses the login or a subscription.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         try:
@@ -186,10 +187,10 @@ class PubSubSource:
             task.result()
 
     async def stop(self, patience: float = PATIENCE) -> None:
-        """Unsubscribe; return when everything published before that was passed to the receiver.
+        """Unsubscribe; return when every event that was published before was passed to the receiver.
 
-        `patience` is the number of seconds allowed for processing the bytes that were read ahead. Messages that are
-        left are counted in `read_ahead.lost` and logged. A second call during the first one can shorten its patience.
+        `patience` is the number of seconds allowed for processing the bytes that were read ahead. Messages that are left
+        after that time are counted in `read_ahead.lost` and logged. A second call can shorten the patience of the first.
         """
         over = self.read_ahead.finish_within(patience)
         task, self._task = self._task, None
@@ -204,19 +205,19 @@ class PubSubSource:
         self.up, self.reason = False, "stopped"
 
     async def close(self) -> None:
-        """Do nothing: a subscription has no entries to acknowledge."""
+        """Do nothing, because a subscription has no entries to acknowledge."""
 
-    # A change of the configuration without a gap: `limit_read_ahead`; `prepare`, then `switch` or `give_up`.
+    # The following methods change the configuration without a gap: `limit_read_ahead`, or `prepare` and then `switch` or `give_up`.
 
     def limit_read_ahead(self, size: int) -> None:
-        """Use another `max_read_ahead`, in bytes, from now on. Bytes that wait beyond it are kept."""
+        """Change `max_read_ahead` to `size` bytes. Bytes that wait already are kept, even if they exceed the new limit."""
         self.read_ahead.configure(size)
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
-        """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
+        """Add the new subscriptions of another configuration. Their messages are dropped until `switch` is called.
 
-        Raises `UnavailableError` if the source is not connected, `ConfigError` for a refused subscription. After an
-        error the source has its old subscriptions.
+        Raises `UnavailableError` if the source is not connected or the server does not answer, and `ConfigError` if the
+        server refuses a subscription. After an error the source has its old subscriptions.
         """
         following = Subscriptions(names, globs)
         subscriber = self._subscriber
@@ -236,7 +237,7 @@ class PubSubSource:
         self._following = following
 
     def switch(self) -> None:
-        """Use the subscriptions of `prepare`. Events of kept subscriptions are neither missed nor received twice."""
+        """Put the subscriptions of `prepare` into force. Events of kept subscriptions are neither missed nor received twice."""
         following, self._following = self._following, None
         if following is None:
             return
@@ -281,7 +282,7 @@ class PubSubSource:
             self._assess()
 
     async def _subscribe(self) -> None:
-        """Connect and request every subscription; repeat until each has an answer."""
+        """Connect and request every subscription; repeat that until each subscription has a final answer."""
         while True:
             subscriber = await self._dialer.connect()
             try:
@@ -310,7 +311,7 @@ class PubSubSource:
         return [Problem(_refusal(self.address, wanted, answer), path=path) for wanted, answer in refused.items()]
 
     def _assess(self) -> None:
-        """Set `up` and `reason` once the server has answered every subscription."""
+        """Set `up` and `reason` according to the answers of the server to all subscriptions."""
         assert self._subscriber is not None
         refused = self._subscriber.commands.refused.items()
         reason = "; ".join(_refusal(self.address, wanted, answer) for wanted, answer in refused) or None
@@ -322,7 +323,7 @@ class PubSubSource:
         self.up, self.reason = reason is None, reason
 
     async def _retry_refused(self, subscriber: Subscriber) -> None:
-        """Request refused subscriptions again at intervals, while the other subscriptions work."""
+        """Request the refused subscriptions again at intervals, until the server accepts them or the connection is lost."""
         while subscriber.commands.refused and not subscriber.lost.done():
             await asyncio.sleep(self._timing.longest_delay)
             subscriber.commands.subscribe(tuple(subscriber.commands.refused))
@@ -331,7 +332,7 @@ class PubSubSource:
                 self._assess()
 
     async def _open(self) -> Subscriber:
-        """Connect and log in, in one attempt."""
+        """Make one attempt to connect and log in; return the connection."""
         async with asyncio.timeout(self._timing.open):
             connection = await dial(self._server)
         try:
@@ -341,7 +342,7 @@ class PubSubSource:
             raise
 
     def _failed(self, error: BaseException) -> None:
-        """Record why an attempt failed. During `start`, raise a failure that an operator must remove."""
+        """Record why an attempt to connect failed. During `start`, raise a `ConfigError` if an operator must act."""
         failure = client.explain(error, self.address)
         if isinstance(failure, ConfigError) and not self._started:
             raise failure
@@ -351,7 +352,10 @@ class PubSubSource:
             self._waiting(self.reason)
 
     def _log_crash(self, subscriber: Subscriber) -> None:
-        """Log an exception of the receiver. The source reconnects, because a fault here must not end the other sources."""
+        """Log the exception if the receiver has raised one.
+
+        The source then reconnects, because a fault in one source must not end the others.
+        """
         if subscriber.crash is not None:
             message = (
                 "received events could not be processed, which is a fault of the router; the source subscribes again"
@@ -365,7 +369,7 @@ def _refusal(address: str, wanted: Wanted, answer: str) -> str:
 
 
 def _unanswered(subscriber: Subscriber) -> str | None:
-    """Return why a subscribed connection is not usable; None if every subscription has a final answer."""
+    """Return the reason why a subscribed connection can't be used; None if every subscription has a final answer."""
     if subscriber.lost.done():
         return subscriber.lost.result()
     if not subscriber.commands.answered.done():

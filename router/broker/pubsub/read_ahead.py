@@ -1,8 +1,8 @@
 """The read-ahead of a pub/sub source: bytes that were read from the socket and are not processed yet; floor 4.
 
-Redis disconnects a subscriber that is 32 MiB behind. Processing an event takes many times as long as reading it. So in
-a burst, the socket is read first and the bytes are processed afterwards in slices, between which the event loop reads
-again.
+By default, Redis disconnects a subscriber when 32 MiB wait to be sent to it. Processing an event takes many times as long as
+reading it. So in a burst, the socket is read first. The bytes are processed afterwards in slices, and the event loop reads the
+socket again between two slices.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ LEAST = 16 * 1024
 """The smallest free room of a block, in bytes, for another read. If less is free, the connection begins a new block."""
 
 SPARE = 4
-"""The number of empty blocks that are kept when no bytes wait. The memory of all others is returned to the system."""
+"""The number of empty blocks that are kept while no bytes wait. The memory of other empty blocks is freed."""
 
 SPARE_IN_BURST = 64
-"""The number of empty blocks that are kept while bytes wait: new memory would have to be cleared by the system first."""
+"""The number of empty blocks that are kept while bytes wait. Reuse is faster, because the system must clear new memory."""
 
 
 class Owner(Protocol):
-    """A connection whose bytes wait."""
+    """A connection whose bytes wait in the read-ahead."""
 
     def process(self, data: memoryview, start: int, size: int) -> None:
-        """Parse bytes and pass on their messages."""
+        """Parse `size` bytes of `data` from `start` on, and pass their messages to the receiver."""
 
     def deliver(self, batches: list[RawBatch]) -> None:
-        """Pass on messages that are parsed already."""
+        """Pass messages that are already parsed to the receiver."""
 
     def count(self, data: memoryview, start: int, size: int) -> int:
-        """Return the number of messages in these bytes, without passing them on."""
+        """Return the number of messages in these bytes. The messages are not passed to the receiver."""
 
 
 class Block:
-    """A buffer for the bytes of one connection: `data[taken:filled]` are the bytes that wait."""
+    """A buffer for the bytes of one connection. `data[taken:filled]` are the bytes that wait to be processed."""
 
     __slots__ = ("data", "filled", "open", "owner", "queued", "taken")
 
@@ -58,11 +58,11 @@ class Block:
         self.open = True
         """True while the connection reads into this block."""
         self.queued = False
-        """True while the block is in the queue."""
+        """True while the block is in the queue of the read-ahead."""
 
 
 class Parsed:
-    """Messages that were parsed while earlier bytes of another connection were waiting. `size` is in bytes."""
+    """Parsed messages that wait, because earlier bytes of another connection wait before them. `size` is in bytes."""
 
     __slots__ = ("batches", "owner", "size")
 
@@ -75,8 +75,8 @@ class Parsed:
 class ReadAhead:
     """The bytes that wait, in order of arrival, from one connection or several successive connections.
 
-    A connection reads only while there is `room`, so `size` exceeds `limit` by at most `LEAST` bytes and by the bytes
-    that arrive before the subscriptions of a new connection are confirmed. All sizes are in bytes.
+    All sizes are in bytes. A connection reads only while there is `room`. So `size` exceeds `limit` by at most `LEAST` bytes, plus
+    the bytes that arrive on a new connection before its subscriptions are confirmed.
     """
 
     def __init__(self, limit: int, log: BoundLogger) -> None:
@@ -100,7 +100,7 @@ class ReadAhead:
 
     def block(self, owner: Owner) -> Block:
         """Return an empty block for a connection to read into."""
-        # Blocks are mapped one by one: the allocator of the C library would keep their memory after a burst.
+        # Each block is a separate mapping, because the allocator of the C library would keep its memory after a burst.
         data = self._spare.pop() if self._spare else memoryview(mmap.mmap(-1, BLOCK, flags=_PRIVATE))
         return Block(owner, data)
 
@@ -116,22 +116,22 @@ class ReadAhead:
             self._append(block, size)
 
     def add_parsed(self, owner: Owner, batches: list[RawBatch], size: int) -> None:
-        """Add messages that must not overtake the bytes that wait. Their size was `size` bytes."""
+        """Add parsed messages behind everything that waits. They were `size` bytes long before they were parsed."""
         self._append(Parsed(owner, batches, size), size)
 
     def resume_with(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once, as soon as there is room. It replaces the function that an earlier connection passed."""
+        """Call `resume` once, as soon as there is room. It replaces the function of an earlier call."""
         self._paused = resume
 
     def configure(self, limit: int) -> None:
-        """Use another limit from now on. Bytes beyond it stay."""
+        """Change the limit. Bytes that wait already are kept, even if they exceed the new limit."""
         self.limit = limit
         self._resume()
 
     # The end.
 
     def finish_within(self, seconds: float) -> asyncio.Future[None]:
-        """Limit the time of `emptied`; return a future that is done at the end of that time.
+        """Limit the time that `emptied` waits; return a future that is done at the end of that time.
 
         A later call can only shorten the time.
         """

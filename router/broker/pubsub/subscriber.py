@@ -1,4 +1,4 @@
-"""A subscribed connection, from the first SUBSCRIBE to its loss, with the check that it is alive; floor 4.
+"""A subscribed connection, from the first SUBSCRIBE to its loss, and the check that it is alive; floor 4.
 
 redis-py opens the connection (address, TLS, login). Then its transport calls this protocol directly from the event
 loop, without a task or an `await` per message. Reconnecting is the job of `router.broker.pubsub.pubsub_source`.
@@ -29,15 +29,15 @@ ROUNDED = 0.001
 """Seconds by which a timer of uvloop may fire too early, because it counts in milliseconds."""
 
 STANDSTILL = 0.25
-"""Seconds of a timer's delay above which the event loop counts as blocked."""
+"""Seconds. If a timer fires later than planned by more than this time, the event loop counts as blocked."""
 
 
 class Subscriber(asyncio.BufferedProtocol):
     """A subscribed connection, from the first SUBSCRIBE to its loss.
 
-    `receive` gets the batches of each chunk, in order, and must not wait. If it raises, the connection ends and `crash`
-    holds the exception. A chunk is processed at once if nothing waits and the socket is probably empty. Otherwise it is
-    added to `read_ahead`. Times are seconds of `clock.monotonic`.
+    `receive` gets the batches of each chunk, in order, and must not block. If it raises an exception, the connection ends and
+    `crash` holds the exception. A chunk is processed at once if nothing waits and the socket is probably empty. Otherwise the
+    chunk is added to `read_ahead`. Times are seconds of `clock.monotonic`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Subscriber(asyncio.BufferedProtocol):
     ) -> None:
         self.last_byte = clock.monotonic()
         self.unproven_since: float | None = None
-        """The time of the last byte before a silence, until a PING sent after that silence is answered; else None."""
+        """The time of the last byte before a silence; None once a PING that was sent after the silence is answered."""
         self.crash: Exception | None = None
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -78,12 +78,12 @@ class Subscriber(asyncio.BufferedProtocol):
         return self.last_byte if self.unproven_since is None else self.unproven_since
 
     async def answered(self, patience: float) -> None:
-        """Wait until every subscription has its answer or the connection is lost, for `patience` seconds at most."""
+        """Wait until the server has answered every subscription or the connection is lost, for `patience` seconds at most."""
         ends: list[asyncio.Future[Any]] = [self.commands.answered, self.lost]
         await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
 
     def _write(self, data: bytes) -> None:
-        """Send, unless the transport is closing: uvloop would raise, and `connection_lost` is about to be called."""
+        """Send `data`, unless the transport is closing: uvloop would raise an error, and `connection_lost` follows anyway."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -102,10 +102,10 @@ class Subscriber(asyncio.BufferedProtocol):
         self._transport.abort()
 
     async def watch(self, ping_every: float, dead_after: float) -> str:
-        """Ping every `ping_every` seconds until the connection is lost; return the reason. The second PING may come earlier.
+        """Send a PING every `ping_every` seconds until the connection is lost; return the reason of the loss.
 
-        A connection without a byte for `dead_after` seconds is lost too. Time in which our own event loop was blocked
-        does not count as silence of the server. Bytes that wait in the socket are read first.
+        The second PING may come earlier. If no byte arrives for `dead_after` seconds, the connection counts as lost. Time in
+        which this event loop was blocked does not count, and bytes that wait in the socket are read first.
         """
         self._silence = ping_every + STANDSTILL
         heard, blocked, next_ping = self.last_byte, 0.0, self._monotonic()
@@ -116,13 +116,13 @@ class Subscriber(asyncio.BufferedProtocol):
                 break
             if now >= next_ping:
                 self.commands.ping(for_proof=self.unproven_since is not None)
-                next_ping = now + ping_every - now % ping_every  # tasks with the same period run at the same times
+                next_ping = now + ping_every - now % ping_every  # all tasks with this period run at the same times
             due = max(min(next_ping, heard + blocked + dead_after), now + MOMENT)
             await asyncio.wait([self.lost], timeout=due - now + ROUNDED)
             now = self._monotonic()
             if self.last_byte != heard:
                 heard, blocked = self.last_byte, 0.0
-            late = min(now - due, now - heard)  # only the time since the last byte
+            late = min(now - due, now - heard)  # count only the time since the last byte
             if late > STANDSTILL:
                 blocked += late
         return self.lost.result()
@@ -130,8 +130,8 @@ class Subscriber(asyncio.BufferedProtocol):
     async def leave(self, patience: float, over: asyncio.Future[None]) -> None:
         """Unsubscribe, deliver everything that was published until then, and close the connection.
 
-        `patience` is the number of seconds allowed for the server's answer. Bytes before the answer that were read
-        ahead may be processed longer, until `over` is done.
+        `patience` is the number of seconds allowed for the server's answer. If bytes that were read ahead come before the
+        answer, their processing may take longer, until `over` is done.
         """
         if not self.lost.done():
             ends: list[asyncio.Future[Any]] = [self.commands.leave(), self.lost]
@@ -151,7 +151,7 @@ class Subscriber(asyncio.BufferedProtocol):
     # Called by the event loop.
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        """Return the buffer for the next bytes: the rest of a block, as far as the read-ahead has room."""
+        """Return the buffer for the next bytes: the free rest of the block, limited by the room of the read-ahead."""
         block, room = self._block, max(self._read_ahead.room, LEAST)
         if not block.filled and room >= BLOCK:
             return block.data
@@ -160,7 +160,9 @@ class Subscriber(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Process the bytes of one chunk, or add them to the read-ahead."""
         now = self._monotonic()
-        if now - self.last_byte > self._silence:  # only a PING sent from now on proves that no message is missing
+        if (
+            now - self.last_byte > self._silence
+        ):  # only a PING that is sent after this moment proves that no message is missing
             self.unproven_since = self.complete_until
             self.commands.doubt()
         self.last_byte = now
@@ -169,8 +171,8 @@ class Subscriber(asyncio.BufferedProtocol):
             if not ahead.size and nbytes <= SLICE:
                 self._parse(self._block.data, 0, nbytes, self.deliver)
                 return
-            # This connection is new, and bytes of the previous one wait. Without the answers to SUBSCRIBE, the source
-            # would give it up.
+            # This connection is new, and bytes of the previous connection wait. Parse now: if the answers to SUBSCRIBE waited
+            # behind those bytes, the source would give this connection up.
             if not self.commands.answered.done():
                 self._parse(self._block.data, 0, nbytes, partial(self._deliver_after, nbytes))
                 return
@@ -182,7 +184,7 @@ class Subscriber(asyncio.BufferedProtocol):
             self._pause()
 
     def process(self, data: memoryview, start: int, size: int) -> None:
-        """Implements `read_ahead.Owner`. After bytes that are not pub/sub, all further bytes are ignored."""
+        """Implements `read_ahead.Owner`. Ignores the bytes if earlier bytes did not follow the pub/sub protocol."""
         self.behind -= size
         if not self._broken:
             self._parse(data, start, size, self.deliver)

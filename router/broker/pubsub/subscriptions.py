@@ -1,4 +1,4 @@
-"""The subscriptions of a pub/sub source, and which copy of an event counts if several of them match; floor 4."""
+"""The subscriptions of a pub/sub source, and the choice between copies of an event that matches several; floor 4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from router.core.accounts.books import LONGEST_CHANNEL
 from router.core.matching import ChannelIndex, literal_prefix
 
 REMEMBERED = 10_000
-"""The largest number of channels whose winner is cached."""
+"""The largest number of channels in the cache of winners."""
 
 SUBSCRIBE, PSUBSCRIBE = b"subscribe", b"psubscribe"
 
@@ -17,7 +17,7 @@ Wanted = tuple[bytes, bytes]
 
 
 class Remembered(dict[bytes, bytes | None]):
-    """A cache of the winner of each channel, as `find` returns it. Channels with very long names are not cached."""
+    """A cache for `find`, which returns the winner of a channel. Channels with very long names are not cached."""
 
     def __init__(self, find: Callable[[bytes], bytes | None]) -> None:
         self._find = find
@@ -26,7 +26,7 @@ class Remembered(dict[bytes, bytes | None]):
         winner = self._find(channel)
         if len(channel) <= LONGEST_CHANNEL:
             if len(self) >= REMEMBERED:
-                self.clear()  # dropping only the oldest entry is slow: a dict has to search for it
+                self.clear()  # dropping only the oldest entry would be slow, because a dict has to search for it
             self[channel] = winner
         return winner
 
@@ -34,7 +34,8 @@ class Remembered(dict[bytes, bytes | None]):
 class Subscriptions:
     """The subscriptions of a source in order of priority: exact names, then globs in the order of the configuration.
 
-    Redis sends one copy of an event for each subscription that matches. The copy of the first one counts.
+    Redis sends one copy of an event for each subscription that matches. The router uses only the copy of the first matching
+    subscription, the *winner* of the channel.
     """
 
     def __init__(self, names: Iterable[str], globs: Iterable[str]) -> None:
@@ -44,18 +45,18 @@ class Subscriptions:
         self.names = frozenset(exact)
         """The exact names."""
         self.unrivalled = _unrivalled(exact, patterns)
-        """Globs whose copies always count: no name and no earlier glob can match the same channel."""
+        """The globs whose copies are always used, because no name and no earlier glob can match the same channel."""
         self.wanted: tuple[Wanted, ...] = (
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """All subscriptions in the order to send them. Winners come first, so that no event is missed in between."""
+        """All subscriptions, in the order in which to request them: by priority, so that no event is missed in between."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]
         )
         self.winner: Callable[[bytes], bytes | None] = Remembered(index.find).__getitem__
-        """Returns the glob whose copy counts for a channel; None if the copy of the exact name counts."""
+        """A function that returns the winner of a channel: a glob, or None if the exact name wins."""
         self.duplicates = 0
         """The number of copies dropped so far."""
 

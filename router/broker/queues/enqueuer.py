@@ -1,7 +1,7 @@
 """The enqueuer: appends deliveries to the Redis queues in the background, in batches of one script call each; floor 4.
 
-Every source has its own outbox, so that a full queue holds back only the source that fills it. A batch whose answer was
-lost is sent again under the same number, and the script appends it once.
+Every source has its own outbox, so that a full queue pauses only the source that fills it. A batch whose answer was lost is
+sent again under the same number, and the script appends it only once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Enqueuer:
 
     While Redis refuses writes, the deliveries wait in memory. For pub/sub sources, up to `buffer_bytes` of records
     wait; further deliveries are dropped (reason `outage`). Stream and list sources stop reading instead. `say` logs a
-    warning, at most once a minute for each subject; all Redis queues share one `outage`.
+    warning, at most once a minute for each subject. All Redis queues share one `outage`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Enqueuer:
         delays: tuple[float, float] = (0.05, 2.0),
     ) -> None:
         self.buffer = Buffer(buffer_bytes)
-        """The bytes of waiting records of pub/sub sources. Python's overhead adds less than half of that."""
+        """The memory for waiting records of pub/sub sources. Python needs up to half as much again for its own overhead."""
         self._server = server
         self._prefix = prefix
         self._say = say
@@ -71,7 +71,7 @@ class Enqueuer:
 
     @property
     def reason(self) -> str | None:
-        """The reason why deliveries can't be enqueued; None while they can."""
+        """The reason why deliveries can't be enqueued; None while they can be enqueued."""
         return self._health.reason
 
     def inbox(self, sink: str, limits: QueueLimits, book: SinkBook, dropped: Dropped) -> Inbox:
@@ -79,7 +79,7 @@ class Enqueuer:
         return Inbox(sink, limits, prefix=self._prefix, book=book, dropped=dropped, put=self._put)
 
     async def close(self, patience: float) -> dict[str, int]:
-        """Enqueue waiting deliveries, for `patience` seconds at most, and stop; return the losses by sink."""
+        """Enqueue waiting deliveries, for `patience` seconds at most, and stop; return the number of lost deliveries by sink."""
         senders = list(self._senders.values())
         await asyncio.gather(*(sender.outbox.drain(patience) for sender in senders))
         lost: dict[str, int] = {}
@@ -90,7 +90,7 @@ class Enqueuer:
         return lost
 
     def signs(self) -> list[Sign]:
-        """Return the progress for each source, for the watchdog."""
+        """Return the progress of the outbox of each source, for the watchdog."""
         return [
             sign
             for (source, _), sender in self._senders.items()
@@ -100,8 +100,8 @@ class Enqueuer:
     def _put(self, inbox: Inbox, events: Sequence[Event]) -> None:
         """Enqueue deliveries of one source for one sink."""
         first = events[0]
-        # A delivery of a pub/sub source that falls back to another sink has a receipt: the first sink waits until the
-        # delivery is enqueued. So one source may need both kinds of cargo.
+        # A delivery of a pub/sub source has a receipt if it falls back to this sink: its first sink waits until the
+        # delivery is enqueued here. So one source may need both kinds of cargo.
         name = first.source, first._receipt is None
         sender = self._senders.get(name)
         if sender is None:

@@ -23,10 +23,11 @@ Entry = list[tuple[Inbox, Event]]
 
 
 class EntryCargo:
-    """Implements `outbox.Cargo`. If a queue that holds its sources back has no room, the entry and all later ones wait.
+    """The waiting deliveries of one source. Implements `outbox.Cargo`.
 
-    If the source is in the same Redis, the script that enqueues the deliveries of an entry also acknowledges the entry,
-    in one step. `say` logs a warning, at most once a minute for each subject.
+    If a queue that pauses its sources when it is full has no room, the entry and all later entries wait. If the source is in
+    the same Redis, the script that enqueues the deliveries of an entry also acknowledges the entry, in one step. `say` logs
+    a warning, at most once a minute for each subject.
     """
 
     def __init__(self, frame: tuple[str, str], source: str, say: Callable[..., None]) -> None:
@@ -81,7 +82,7 @@ class EntryCargo:
         return framed(self._frame, self._inboxes, words)
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
-        """Return the script's instruction for the entry itself. Add the call that informs its receipt afterwards to `_ends`."""
+        """Return what the script must do with the entry of `event`. Also append to `_ends` the function that informs its receipt."""
         receipt: Receipt = event._receipt
         position = event._position
         removal = receipt.removal(position, whole=receipt.open(position) == deliveries)
@@ -114,8 +115,8 @@ class EntryCargo:
     def _put_back(self, rest: list[Entry]) -> None:
         """Put entries at the front of the next batch.
 
-        A reload may have moved another sink to Redis in the meantime: then further deliveries of the same entry have
-        arrived, and are appended to it.
+        A reload may have moved another sink to Redis in the meantime. Then further deliveries of the same entry may have
+        arrived; they are appended to the entry.
         """
         fresh, self._entries = self._entries, {}
         for deliveries in rest:
@@ -125,10 +126,10 @@ class EntryCargo:
         self._entries |= fresh
 
     def _read(self, said: list[bytes]) -> tuple[set[int], set[tuple[int, int]]]:
-        """Handle the script's notes on single entries and deliveries, described at `APPEND_ENTRIES`.
+        """Handle the script's notes on single entries and deliveries, which are described at `APPEND_ENTRIES`.
 
-        Returns what this router must not count: the entries that another router has claimed, and the deliveries that
-        were enqueued before.
+        Returns what this router must not count as accepted: the entries that another router has claimed, and the deliveries
+        that were enqueued before.
         """
         others: set[int] = set()
         before: set[tuple[int, int]] = set()
@@ -153,7 +154,7 @@ class EntryCargo:
         return others, before
 
     def lost(self) -> dict[str, int]:
-        """Return no losses: entries that are not enqueued stay pending in their source."""
+        """Return no losses, because entries that are not enqueued stay pending in their source."""
         return {}
 
 

@@ -12,11 +12,11 @@ from router.core.accounts.books import SinkBook
 from router.events import Event
 
 Put = Callable[["Inbox", Sequence[Event]], None]
-"""Enqueues deliveries of one source for the sink of an inbox."""
+"""A function that enqueues deliveries of one source for the sink of an inbox."""
 
 
 class Inbox:
-    """The entrance to the Redis queue of one sink (`put`), with the queue's keys and limits for the scripts."""
+    """The entrance to the Redis queue of one sink: `put` adds deliveries. It holds the queue's keys and limits for the scripts."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Inbox:
         self.configure(limits)
 
     def configure(self, limits: QueueLimits) -> None:
-        """Use other limits from the next batch on, and another set of routes that override the sink's options."""
+        """Replace the limits and the set of routes that override the sink's options, from the next batch on."""
         self.bounds = limits.max_events, limits.max_bytes, int(limits.when_full != "block")
         self.overriding = limits.overriding
 

@@ -1,6 +1,6 @@
 """The watch for orphaned queues: deliveries for sinks that the configuration no longer has; floor 4.
 
-An orphaned queue stays until an operator moves it or turns it into dead letters, so the router warns about it.
+An orphaned queue exists until an operator moves its deliveries or turns them into dead letters, so the router warns about it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERY = 60.0
 """The minimum number of seconds between two scans of the database."""
 
 PAUSE = 0.005
-"""Seconds between two commands of a scan, each over a thousand keys, so that other clients get their turn."""
+"""Seconds between two commands of a scan, so that Redis can serve other clients. Each command examines a thousand keys."""
 
 SHARE = 20
 """The pause between two scans is at least this multiple of a scan's duration."""
@@ -38,7 +38,9 @@ class Orphans:
         self._queues = QueueAdmin(server, prefix=prefix)
         self._served = served
         self._found: Mapping[str, int] = {}
-        health = Health(server.shown, delays=(1.0, every))  # logs nothing: the queues report outages of this server
+        health = Health(
+            server.shown, delays=(1.0, every)
+        )  # it logs nothing, because the queues report outages of this server
         self._repeating = Repeating("orphans", self._watch, every, health)
 
     @property
@@ -70,11 +72,11 @@ class Orphans:
         before = self._found
         if before:
             found = await self._queues.waiting(before)
-            if self._found is before:  # otherwise a scan has finished during the count, and its result is newer
+            if self._found is before:  # otherwise a scan has ended during the count, and its result is newer
                 self._found = found
 
     async def look(self, *, pause: float = 0.0) -> Mapping[str, int]:
-        """Scan now and log new orphaned queues; return `waiting`. Raises the errors of `PlainLink`."""
+        """Scan now and log new orphaned queues; return the new value of `waiting`. Raises the errors of `PlainLink`."""
         before = self.waiting
         self._found = await self._queues.waiting(await self._queues.names(pause=pause))
         found = self.waiting

@@ -14,7 +14,7 @@ from router.errors import Reason
 from router.events import Event
 
 FLOOD = 5_000
-"""The largest number of deliveries in one batch. In a flood, one turn of the event loop reads thousands of events."""
+"""The largest number of deliveries in one batch. In a burst, one turn of the event loop may read thousands of events."""
 
 BATCH_BYTES = 1024**2
 """The largest number of bytes in one script call. A larger record is sent alone."""
@@ -38,7 +38,10 @@ class _Chunk:
         self.size += other.size
 
     def split(self, most: int, most_bytes: int, *, must: bool = False) -> tuple[_Chunk, _Chunk]:
-        """Return the first records within both bounds, and the rest; with `must`, the first part has at least one record."""
+        """Return the first records, at most `most` and `most_bytes` in total, and the rest, as two chunks.
+
+        If `must` is True, the first chunk has at least one record.
+        """
         size = fits = 0
         for record in self.records[:most]:
             size += len(record)
@@ -49,14 +52,14 @@ class _Chunk:
         return _Chunk(self.inbox, self.records[:fits], self.channels[:fits]), rest
 
     def deliveries(self, first: int = 0) -> Iterator[Event]:
-        """Yield the deliveries from index `first` on, for the log; skip records that can't be read."""
+        """Yield the deliveries from index `first` on, to report them as dropped; skip records that can't be read."""
         reader = Reader(self.inbox.sink)
         for record in self.records[first:]:
             with contextlib.suppress(UnknownRecordError):
                 yield reader.read(record, None)[0]
 
     def over(self) -> int:
-        """Count the deliveries as accepted, no longer on their way; return their number."""
+        """Count the deliveries as accepted, and no longer as on their way; return their number."""
         number, book = len(self.records), self.inbox.book
         book.on_their_way -= number
         book.accepted += number
@@ -64,18 +67,21 @@ class _Chunk:
 
 
 class PublishedCargo:
-    """Implements `outbox.Cargo`. Drops deliveries if the outage `buffer` is full, or if their queue is full."""
+    """The waiting deliveries of one pub/sub source. Implements `outbox.Cargo`.
+
+    Deliveries are dropped if the outage `buffer` is full, or if their queue is full.
+    """
 
     def __init__(self, frame: tuple[str, str], buffer: Buffer) -> None:
         self._frame = frame
         self._buffer = buffer
         self._chunks: deque[_Chunk] = deque()
         self._batch: dict[Inbox, _Chunk] = {}
-        self._outages: dict[Inbox, int] = {}  # drops that are not in the books in Redis yet
+        self._outages: dict[Inbox, int] = {}  # drops because of an outage that are not in the books in Redis yet
         self._reported: dict[Inbox, int] = {}  # the share of `_outages` that the current batch reports
 
     def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
-        """Queue deliveries as packed records, which take less than half the memory of events."""
+        """Store deliveries until they are sent, as packed records, which need less than half of the memory of events."""
         chunk = _Chunk(inbox, pack(events, inbox.overriding), [event.channel for event in events])
         if self._buffer.used + chunk.size > self._buffer.limit:
             chunk, rest = chunk.split(len(events), self._buffer.limit - self._buffer.used)
@@ -133,7 +139,7 @@ class PublishedCargo:
         return False
 
     def lost(self) -> dict[str, int]:
-        """Count the deliveries that end with this process as dropped; return their number by sink."""
+        """Count the deliveries that were not sent as dropped, at the end of the process; return their number by sink."""
         lost: dict[str, int] = {}
         for chunk in (*self._batch.values(), *self._chunks):
             number, inbox = chunk.over(), chunk.inbox

@@ -1,7 +1,7 @@
-"""Administration of the Redis queues, also of sinks that the configuration no longer has; floor 4.
+"""Administration of the Redis queues, including those whose sink is no longer in the configuration; floor 4.
 
 `QueueAdmin` finds the queues, counts their deliveries, and moves deliveries to another sink or to the dead letters.
-Routers may run at the same time.
+Routers may run meanwhile.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ AT_ONCE_BYTES = 1024**2
 """The largest number of bytes of records in one script call. A larger record is sent alone."""
 
 LOOKED_AT = 100
-"""The number of records of the stream, and of the sorted set, among which the oldest event is searched."""
+"""The number of records at the front of the stream, and of the sorted set, among which the oldest event is searched."""
 
 IDLE = 60.0
-"""Seconds without renewal after which an entry in flight belongs to a dead router, for a sink with a short timeout."""
+"""The smallest number of seconds without renewal after which the router of an entry in flight counts as dead."""
 
 KEYS_AT_ONCE = 1000
 """The number of keys that one SCAN examines."""
@@ -45,65 +45,69 @@ NOW, LATER = "now", "later"
 
 
 def claim_idle_of(timeout: float | None) -> float:
-    """Return the idle time in seconds after which an entry may be claimed; `timeout` is the sink's, None if unknown."""
+    """Return the idle time in seconds after which an entry may be claimed.
+
+    `timeout` is the timeout of the sink in seconds; None if the sink is unknown.
+    """
     return IDLE if timeout is None else max(IDLE, 2 * timeout)
 
 
 class State(IntEnum):
-    """The result for one delivery that was to be moved. The scripts return all values but the last."""
+    """The result for one delivery that was to be moved. The scripts return all values except the last."""
 
     GONE = 0
     """The delivery is no longer in the queue."""
     TAKEN = 1
     """The delivery was moved."""
     IN_FLIGHT = 2
-    """The delivery is in flight at a live router, and stays."""
+    """The delivery is in flight at a live router, so it stays in its queue."""
     NO_ROOM = 3
-    """The destination is full. The delivery stays, and the script stopped here."""
+    """The destination is full, so the delivery stays in its queue, and the script has stopped."""
     UNREADABLE = 4
-    """The record can't be read (a newer router wrote it, or no router did), and stays."""
+    """The record can't be read, so it stays in its queue. A newer router wrote it, or a program that is not a router."""
 
 
 class Due(NamedTuple):
-    """A delayed delivery: when it is due, and its failures so far."""
+    """A delayed delivery: its due time and its failures so far."""
 
     at: float
     """Seconds since the epoch, by the clock of the Redis server."""
     attempts: int
-    """The calls of the sink so far."""
+    """The number of calls of the sink so far."""
     error: str | None
-    """The last failure; None if it has not failed, or its record can't be read."""
+    """The error of the last attempt; None if no attempt has failed, or if the record can't be read."""
 
 
 class Standing(NamedTuple):
-    """The contents of a queue at one moment, in deliveries."""
+    """The numbers of deliveries in a queue at one moment."""
 
     waiting: int
-    """The deliveries that are ready and not in flight."""
+    """Deliveries that are ready and not in flight."""
     delayed: int
-    """The deliveries that are due later."""
+    """Deliveries that are due later."""
     in_flight: int
-    """The deliveries in flight at any router, alive or dead."""
+    """Deliveries in flight at any router, alive or dead."""
     kept: int
-    """The deliveries in flight at a live router, or at one that died less than the idle time ago."""
+    """Deliveries in flight at a live router, or at a router that died less than the idle time ago."""
     oldest: float | None
-    """The time (seconds since the epoch) at which the oldest event of the first `LOOKED_AT` records was received."""
+    """The time (seconds since the epoch) at which the oldest event among the first `LOOKED_AT` records was received; None if
+    no time is known."""
     next_due: Due | None = None
-    """The delayed delivery that is due first; None if none is delayed."""
+    """The delayed delivery that is due first; None if no delivery is delayed."""
 
     @property
     def held(self) -> int:
-        """All deliveries in the queue."""
+        """The number of all deliveries in the queue."""
         return self.waiting + self.delayed + self.in_flight
 
     @property
     def free(self) -> int:
-        """The deliveries that may be moved."""
+        """The number of deliveries that may be moved."""
         return self.held - self.kept
 
 
 class Bounds(NamedTuple):
-    """The limits of a queue in deliveries and in bytes."""
+    """The limits of a queue: the number of deliveries and their total size in bytes."""
 
     events: int
     bytes: int
@@ -118,7 +122,7 @@ class _Item(NamedTuple):
 
 
 Progress = Callable[[Sequence[State]], None]
-"""Receives the result for each delivery of a batch."""
+"""A function that is called with the results for a batch, one for each delivery."""
 
 _Act = Callable[[str, Sequence[_Item]], Awaitable[list[State]]]
 
@@ -126,7 +130,7 @@ _Act = Callable[[str, Sequence[_Item]], Awaitable[list[State]]]
 class QueueAdmin(PlainLink):
     """The queues under one key prefix. Each method may be called again after an error.
 
-    `patience` is the number of seconds allowed for an answer.
+    `patience` is the number of seconds allowed for each answer of Redis.
     """
 
     def __init__(self, server: Server, *, prefix: str, patience: float = client.TIMEOUT) -> None:
@@ -136,7 +140,7 @@ class QueueAdmin(PlainLink):
     async def names(self, *, pause: float = 0.0) -> list[str]:
         """Return the sorted names of the sinks that have a queue.
 
-        SCANs the whole database, a thousand keys per command, with `pause` seconds between two commands.
+        This scans the whole database, a thousand keys per command, with a pause of `pause` seconds between two commands.
         """
         begins = tuple(key(self._prefix, "") for key in (keys.queue, keys.later))
         found: set[str] = set()
@@ -184,11 +188,11 @@ class QueueAdmin(PlainLink):
         limit: int | None = None,
         progress: Progress,
     ) -> None:
-        """Move the waiting deliveries of sink `name` to the queue of sink `to`. Attempts restart at 1; due times stay.
+        """Move the waiting deliveries of sink `name` to the queue of sink `to`. Attempts restart at 1; due times are kept.
 
-        Stops at the first delivery that exceeds `bounds`, the limits of the other queue, and after `limit` deliveries.
-        `overriding` are the routes that override options of the other sink. Deliveries that arrive during the move may
-        be left behind.
+        The move ends at the first delivery that exceeds `bounds`, the limits of the other queue, or after `limit` deliveries.
+        `overriding` are the routes that override options of the sink `to`. Deliveries that arrive during the move may be left
+        in the queue of `name`.
         """
         reader = Reader(to)
         run = os.urandom(8).hex()
@@ -203,8 +207,8 @@ class QueueAdmin(PlainLink):
             fresh = [msgspec.structs.replace(event, attempt=1, _history=None) for _, event in events]
             for (item, _), record in zip(events, pack(fresh, overriding), strict=True):
                 number += 1
-                # Members of the sorted set must be unique, and both sinks may have a delivery of the same event. The
-                # planned delay, third in a member's name (`queue_scripts.DEFER`), must be copied.
+                # Give each member of the sorted set a new unique name, because both sinks may have a delivery of the same
+                # event. Keep the planned delay, the third part of the name (see `queue_scripts.DEFER`).
                 new = b"/".join((run.encode(), b"%d" % number, *item.name.partition(b" ")[0].split(b"/")[2:]))
                 words += (item.name, b"%s %s" % (new, record) if place == LATER else record)
             if not events:
@@ -225,8 +229,8 @@ class QueueAdmin(PlainLink):
     ) -> None:
         """Turn the waiting deliveries of a sink into dead letters, all with the same reason.
 
-        Stops when the stream of dead letters holds `most`, and after `limit` deliveries. Deliveries that arrive in the
-        meantime may be left behind.
+        This ends when the stream of dead letters holds `most` letters, or after `limit` deliveries. `make` returns the dead letter
+        of a delivery. Deliveries that arrive in the meantime may be left in the queue.
         """
         reader = Reader(name)
         names = [*self._keys(name), keys.dead(self._prefix)]
@@ -294,7 +298,7 @@ def _due(first: Sequence[bytes]) -> Due | None:
 
 
 def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Event]], list[State]]:
-    """Return the items that can be read with their deliveries, and the state `UNREADABLE` for each other item."""
+    """Return each item that can be read together with its delivery, and the state `UNREADABLE` once for each other item."""
     events, unreadable = [], []
     for item in items:
         try:
@@ -305,7 +309,7 @@ def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Eve
 
 
 def _within(items: list[_Item], most_bytes: int) -> list[_Item]:
-    """Return the first items, at least one, whose records are at most `most_bytes` long in total."""
+    """Return the first items whose records have at most `most_bytes` in total, but at least one item."""
     size = 0
     for number, item in enumerate(items):
         size += len(item.record)

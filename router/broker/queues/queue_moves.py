@@ -1,21 +1,22 @@
 """Lua scripts that move waiting deliveries to another queue or to the dead letters; floor 4.
 
-Each script removes a delivery, adds it at its destination and updates the books in one step. So a kill at any moment
-neither duplicates nor loses a delivery. Items that are gone are skipped, so the scripts are idempotent. Entries in
-flight at a live router are not touched.
+MOVE and BURY remove a delivery, add it at its destination and update the books in one step. So no delivery is lost or
+duplicated if the process is killed. Items that no longer exist are skipped, so the scripts are idempotent. Entries in flight at
+a live router are not changed.
 
-ARGV of the scripts that move: the group, the idle time (ms) after which an entry may be taken, then the arguments
+ARGV of MOVE and BURY: the group, the idle time in milliseconds after which an entry may be taken, then the arguments that are
 described at each script.
-Answer: the result for each item, in order, up to the first without room: 1 moved, 0 gone, 2 in flight, 3 no room.
+Answer: the result for each item, in order, up to the first item without room: 1 moved, 0 gone, 2 in flight, 3 no room.
 """
 
 from __future__ import annotations
 
 from router.broker.server.link import Script
 
-# A router renews its entries in flight. At its end it releases the others: it sets their delivery count to 0 and their
-# idle time to the limit. So an entry is free if it was idle long enough. If its count is above 0, its consumer must be
-# idle too: its router may use a longer idle time than the one given here, and so renew later.
+# `kept` returns whether a pending entry must stay, because its router may be alive. A router renews its entries in flight. At
+# a graceful shutdown it releases the remaining entries: it sets their delivery count to 0 and their idle time to the limit. So
+# an entry is free if it was idle for the idle time. If its delivery count is above 0, its consumer must also have been idle,
+# because its router may use a longer idle time than the one given here, and so renew less often.
 _IN_FLIGHT = """
 local group, idle = ARGV[1], tonumber(ARGV[2])
 local function named(row)
@@ -80,9 +81,10 @@ if grouped then redis.call('XACK', KEYS[1], group, '0-1') end
 redis.call('HINCRBY', KEYS[3], 'bytes', 0)
 """
 
+# Moves items from one queue to another.
 # KEYS: stream, sorted set and books of the first queue, then of the second. ARGV[3]: `now` for entries of the stream,
-# `later` for members of the sorted set; then the limits of the second queue in events and bytes; then each item (an id
-# or a member) and its replacement (a record, or a member with the same due time).
+# `later` for members of the sorted set; then the limits of the second queue in events and bytes; then for each item the item (an
+# id or a member) and its replacement (a record, or a member to be added with the same due time).
 MOVE = Script(
     _IN_FLIGHT
     + _ITEMS
@@ -124,8 +126,10 @@ return told
 """
 )
 
-# KEYS: stream, sorted set and books of the queue, the dead letters. ARGV[3] as above; then the limit of dead letters,
-# the counter of the books; then each item, the number of words of its letter, and these words (field, value, …).
+# Turns items into dead letters.
+# KEYS: stream, sorted set and books of the queue; the stream of dead letters. ARGV[3]: as for MOVE; then the largest number of
+# dead letters and the name of the counter in the books; then for each item the item, the number of words of its letter, and
+# these words (field, value, …).
 BURY = Script(
     _IN_FLIGHT
     + _ITEMS
@@ -162,9 +166,11 @@ return told
 """
 )
 
-# KEYS: stream, sorted set. ARGV: the group, the idle time as above, the number of records to return from each key, and
-# their bytes. Answer: the length of the stream, its entries in flight, those of them at live routers, the size of the
-# sorted set, the first bytes of the records, the first member of the sorted set with its score.
+# Returns the contents of a queue.
+# KEYS: stream, sorted set. ARGV: the group; the idle time as for MOVE; the number of records to return from each key; the
+# number of bytes to return of each record.
+# Answer: the length of the stream; the number of its entries in flight; the number of those at live routers; the size of the
+# sorted set; the first bytes of the records; the first member of the sorted set and its score.
 LOOK = Script(
     _IN_FLIGHT
     + """

@@ -1,9 +1,9 @@
-"""The Lua scripts of the Redis queues. Each changes a queue and its books in one step and is idempotent; floor 4.
+"""The Lua scripts of the Redis queues. Each script changes a queue and its books in one step, and is idempotent; floor 4.
 
 A delivery waits as an entry of the sink's stream. A delayed delivery is a member of the sink's sorted set until it is
-due. The books count each delivery as accepted, and under its outcome when it leaves both. So the number of pending
-deliveries in the books is always the total size of the stream and the sorted set; a difference means that another
-program removed or added entries. The field `d` of an entry is the record.
+due. The books count each delivery as accepted when it arrives, and under its outcome when it is settled. So the number of
+unsettled deliveries in the books always equals the total size of the stream and the sorted set. A difference means that
+another program removed or added entries. The field `d` of an entry is the record.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ redis.call('SET', KEYS[1], ARGV[1] .. ':' .. told, 'EX', 86400)
 return told
 """
 
-# KEYS: the guard; stream, sorted set and books of each queue; the hash of marks. ARGV: the batch number; for each queue
-# its limits in events and bytes, 1 (unused here), the drops by outage that are not in the books yet; then for each
-# queue the number of its records, and the records. The scripts read all keys before the first write, so that a key of a
-# wrong type makes the whole script fail. The SET is the first write, because a server that is out of memory refuses a
-# script only at its first write. Answer: for each queue the number of records appended, in order. The rest had no room.
+# Appends records to queues.
+# KEYS: the guard; stream, sorted set and books of each queue; the hash of marks.
+# ARGV: the batch number; for each queue its limits in events and bytes, 1 (unused here), and the number of drops by an outage
+# that are not in the books yet; then for each queue the number of its records, and the records.
+# The scripts read all keys before the first write, so that a key of a wrong type makes the whole script fail. The SET is the
+# first write, because a server that is out of memory refuses a script only at its first write.
+# Answer: for each queue the number of records that were appended. The records after them had no room.
 APPEND = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -75,20 +77,22 @@ local told = table.concat(kept, ' ')
 )
 
 # Appends the deliveries of stream entries or list items, and acknowledges those entries, in one step.
-# KEYS: as for APPEND. ARGV: as for APPEND up to the limits of the queues, where the third value of a queue is 1 if it drops
-# deliveries without room, 0 if it holds the source back. Then the number of ways from a route to a queue, and for each way the
-# number of its queue and its name. Then for each entry: what to do with it ('' for nothing) and the words for that
-# (`contracts.Removal`), the number of its deliveries, and for each delivery the number of its way and its record.
+# KEYS: as for APPEND.
+# ARGV: as for APPEND up to the values of the queues, where the third value is 1 if the queue drops deliveries without room, and
+# 0 if it pauses the source. Then the number of *ways*, which are pairs of a route and a queue, and for each way the number of
+# its queue and its name. Then for each entry the five words of `contracts.Removal`, which say what to do with it ('' for
+# nothing); the number of its deliveries; and for each delivery the number of its way and its record.
 #
-# An entry that is pending for another router is not appended. If the group has only our consumer, XACK alone shows that the
-# entry is ours. An entry that Redis no longer knows is appended, because this router has read it: it was trimmed, or its group
-# or stream is gone. The first entry for which a holding queue has no room ends the batch.
+# The deliveries of an entry that is pending for another router are not appended. If our consumer is the only one of the group,
+# XACK alone shows that the entry is ours. If Redis no longer knows the entry (it was trimmed, or its group or stream is gone),
+# its deliveries are appended, because this router has read it. The batch ends at the first entry for which a queue that pauses
+# its sources has no room.
 #
-# A mark keeps a delivery from being appended twice. It is a field of the hash of marks, one for each entry that is enqueued
-# and not acknowledged; its value has the names of the ways that were appended, each between spaces. After a change of the
-# configuration an entry may have other ways: those without a name in the mark are appended, and their names are added.
-# A mark that does not begin with a space was written by an older version and stands for all ways. An entry that Redis
-# no longer knows gets a mark too, so that it is appended once.
+# A mark prevents that a delivery is appended twice. A mark is a field of the hash of marks. There is one for each entry that is
+# enqueued and not acknowledged; its value contains the names of the ways that were appended, each between spaces. After a
+# change of the configuration an entry may have other ways. The ways whose names are not in the mark are appended, and their
+# names are added to the mark. A mark that does not begin with a space was written by an older version and stands for all ways.
+# An entry that Redis no longer knows gets a mark too, so that its deliveries are appended only once.
 #
 # Answer: the number of entries processed, the number of the queue that was full (0: none), and notes on entries and deliveries,
 # numbered from 1: entry/other, entry/gone, entry/full/delivery (dropped), entry/before/delivery (was appended before).
@@ -187,9 +191,10 @@ if done == 0 then return told end
     + _CLOSE_QUEUES
 )
 
-# KEYS: stream, books. ARGV: the group, then for each outcome: its counter, the number of entries, their bytes, their
-# ids. Only entries that still exist are counted, so that neither a repetition of the call nor a peer counts an entry
-# twice.
+# Acknowledges and deletes settled entries, and counts their outcomes in the books.
+# KEYS: stream, books. ARGV: the group, then for each outcome: its counter, the number of entries, their total bytes, their
+# ids. Only entries that still exist are counted, so that no entry is counted twice if the call is repeated or a peer has settled
+# the entry.
 SETTLE = Script("""
 local i = 2
 while i <= #ARGV do
@@ -205,10 +210,11 @@ end
 return 1
 """)
 
+# Replaces entries by delayed deliveries in the sorted set.
 # KEYS: stream, sorted set, books. ARGV: the group, then for each entry: its id, its bytes, the number of counters,
-# (counter, number) for each, the number of records, (delay in ms, record) for each. The records replace the entry. The
-# name of a member holds its entry, its index among the records and its delay, from which RESCHEDULE computes the latest
-# due time.
+# (counter, number) for each counter, the number of records, (delay in ms, record) for each record. The records replace the
+# entry. The name of a member contains the id of its entry, its index among the records, and its delay, from which RESCHEDULE
+# computes the latest due time.
 DEFER = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -233,15 +239,20 @@ end
 return 1
 """)
 
-# KEYS: stream, sorted set and books of each queue. ARGV: the group, then for each queue: the number of deliveries to
-# move at most, the idle time in ms after which an entry belongs to a dead router (0: do not check), the epoch of the
-# books as last read ('' none), a new epoch for books without one, the number of counters last read, and (counter,
-# number) for each. 1. Move due deliveries back into the stream. 2. If the epoch differs, the books were lost with the
-# server's data: add the counters last read, once for all routers. 3. Deliveries that are pending by the books but in
-# neither key were lost. An empty queue costs two commands, so that routers at rest are cheap. All keys of a queue are
-# read before its first write. A queue that can't be used (a key of a wrong type) gets an error in its row; the others
-# are processed. Answer: the time in ms, then for each queue: the number moved, the ms until the next is due (-1: none),
-# the deliveries in both keys, those in the sorted set, the number lost, 1 if a dead router left entries, the books.
+# Does the periodic work of queues, in three steps:
+# 1. Move due deliveries back into the stream.
+# 2. If the epoch differs, the books were lost with the server's data: add the counters that were last read. Only one router
+#    does so.
+# 3. Count as lost the deliveries that are unsettled in the books but in neither key.
+# KEYS: stream, sorted set and books of each queue.
+# ARGV: the group, then for each queue: the largest number of deliveries to move, the idle time in ms after which an entry
+# belongs to a dead router (0: do not check), the epoch of the books as last read ('' none), a new epoch for books without one,
+# the number of counters last read, and (counter, number) for each counter.
+# An empty queue needs only two commands, so that an idle router causes little load. All keys of a queue are read before its
+# first write. A queue that can't be used (because a key has a wrong type) gets an error as its row; the other queues are
+# processed.
+# Answer: the time in ms, then for each queue: the number of moved deliveries, the ms until the next one is due (-1: none), the
+# number of deliveries in both keys, the number in the sorted set, the number lost, 1 if a dead router left entries, the books.
 TICK = Script("""
 local group, at = ARGV[1], 2
 local now = redis.call('TIME')
@@ -255,7 +266,7 @@ local function read(key)
   for i = 1, #books, 2 do
     local name = books[i]
     found[name] = books[i + 1]
-    local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- another program may have written it
+    local number = string.match(books[i + 1], '^%-?%d+$') or 0  -- no number if another program wrote the field
     if name == 'accepted' then sum = sum + number
     elseif name ~= 'bytes' and name ~= 'epoch' and string.sub(name, 1, 4) ~= 'was:' then sum = sum - number
     end
@@ -313,9 +324,10 @@ end
 return told
 """)
 
-# KEYS: stream. ARGV: the group. If the server's clock was set back, an entry may have a delivery time in the future.
-# Its idle time is then 0, and no peer would claim it from a dead router until that time. XCLAIM by its owner sets the
-# time to now. Without a group no entry was delivered.
+# Corrects the delivery times of pending entries after the server's clock was set back.
+# KEYS: stream. ARGV: the group. A delivery time may then be in the future. Until that time the idle time of the entry is 0, so
+# no peer would claim it from a dead router. XCLAIM for the same owner sets the delivery time to now. If there is no group, no
+# entry was delivered.
 REDATE = Script("""
 local start = '-'
 while true do
@@ -331,10 +343,11 @@ while true do
 end
 """)
 
-# KEYS: sorted set. ARGV: the rank of the first member to check, the number of members, and the delay in ms of members
-# whose name holds none (an older router's). A member that is due later than its delay from now was deferred before the
-# server's clock was set back: it becomes due after its delay from now. Its rank decreases, so no member is skipped by
-# the next call. Answer: the number of members checked.
+# Corrects the due times of delayed deliveries after the server's clock was set back.
+# KEYS: sorted set. ARGV: the rank of the first member to check; the number of members; the delay in ms of members whose name
+# contains no delay, because an older router wrote them. A member that is due later than now plus its delay was added before the
+# clock was set back. Its due time becomes now plus its delay. Its rank can only decrease, so the next call skips no member.
+# Answer: the number of members that were checked.
 RESCHEDULE = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)

@@ -1,13 +1,13 @@
 """The Redis queue of one sink: a stream with a consumer group, and a sorted set of delayed deliveries; floor 4.
 
-A delivery in flight is a pending entry of this router's consumer. It leaves the stream when it is settled; if it is to
-be retried, it moves to the sorted set. So the delivery count of an entry says how often a router died with it in
-flight. Routers with the same configuration share the work. When a router dies, a peer claims its entries after their
-idle time.
+A delivery in flight is a pending entry of this router's consumer. The entry leaves the stream when the delivery is settled. If
+the delivery is to be retried, it moves to the sorted set. So the delivery count of an entry says how often a router died while
+the delivery was in flight. Routers with the same configuration share the work. When a router dies, a peer claims its entries
+after their idle time.
 
-The parts: deliveries in flight (`queue_in_flight`), reading and recovery (`queue_reader`), reporting outcomes to Redis
-(`queue_settlement`), books and delayed deliveries (`queue_books`), renewal (`queue_renewal`), and the script call for
-all queues of a router (`queue_rounds`).
+The parts of a queue are in modules of their own: deliveries in flight (`queue_in_flight`), reading and recovery
+(`queue_reader`), reporting outcomes to Redis (`queue_settlement`), books and delayed deliveries (`queue_books`), renewal
+(`queue_renewal`), and the script call for all queues of a router (`queue_rounds`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RedisQueue:
         self.configure(limits)
 
     def configure(self, limits: QueueLimits) -> None:
-        """Use other limits from now on, for the inbox too."""
+        """Replace the limits, also those of the inbox."""
         self.limits = limits
         self._inbox.configure(limits)
         self.in_flight.ready.hold = min(limits.hold, MOST)
@@ -81,7 +81,7 @@ class RedisQueue:
 
     @property
     def reason(self) -> str | None:
-        """The reason why the queue can't be used; None while it can."""
+        """The reason why the queue can't be used; None while it can be used."""
         return self._context.health.reason
 
     @property
@@ -98,7 +98,10 @@ class RedisQueue:
 
     @property
     def events(self) -> int:
-        """The number of unsettled deliveries; during a shutdown only of those in flight, because the others stay in Redis."""
+        """The number of unsettled deliveries.
+
+        During a shutdown only the deliveries in flight and on their way to Redis count, because the others stay in Redis.
+        """
         return self._inbox.waiting + (self.in_flight.open if self._context.ending.begun else self.held)
 
     @property
@@ -107,7 +110,7 @@ class RedisQueue:
         return 0 if self._context.ending.begun else self.books.delayed
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delayed delivery is due; None if none waits."""
+        """Return the seconds until the next delayed delivery is due; None if no delivery is delayed."""
         due = self.books.due
         return None if self._context.ending.begun or due is None else due - self._context.clock.monotonic()
 
@@ -116,7 +119,7 @@ class RedisQueue:
         self._inbox.put(events, size)
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """Return the next deliveries, at least one and at most `most`, and their bytes; wait until there are some."""
+        """Wait for deliveries; return the next ones, at least one and at most `most`, and their total size in bytes."""
         in_flight, ready = self.in_flight, self.in_flight.ready
         while True:
             first = ready.first
@@ -141,7 +144,7 @@ class RedisQueue:
     def may_wait(self, event: Event) -> bool:
         """Return whether a delivery may stay in flight for long.
 
-        A delivery that must be alone in flight may not, because all others wait for it.
+        The result is False for a delivery that must be alone in flight, because all other deliveries wait for it.
         """
         return self.in_flight.may_wait(entry_of(event))
 
@@ -150,7 +153,7 @@ class RedisQueue:
         self.settlement.later(event, delay)
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Return deliveries that were not attempted to the front of the queue, in this order."""
+        """Put deliveries that were not attempted back at the front of the queue, in this order."""
         if taken:
             self.in_flight.take_up(map(entry_of, taken))
             self.in_flight.ready.give_back(list(taken))
@@ -184,14 +187,15 @@ class RedisQueue:
             await in_flight.change(0.05)
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return True, to wait for deliveries on their way to or from Redis, unless workers hold `taken` deliveries.
+        """Return whether a drain must wait for this queue: True if workers hold no deliveries (`taken` is empty).
 
-        Deliveries that wait with a worker are pending in Redis and need no wait.
+        In that case deliveries may be on their way to or from Redis. Deliveries that wait at a worker are pending in Redis, so
+        the drain need not wait for them.
         """
         return not taken
 
     def close(self, taken: Sequence[Event]) -> int:  # noqa: ARG002  # these stay pending
-        """Stop offering deliveries; return 0, because all of them are in Redis."""
+        """Offer no more deliveries; return 0 as the number of lost ones, because all deliveries are in Redis."""
         self._context.ending.begin(at_once=True)
         self.in_flight.ready.make_room()
         return 0
@@ -199,7 +203,7 @@ class RedisQueue:
     # Start and end.
 
     def start(self) -> None:
-        """Start reading. Redis need not be reachable yet."""
+        """Start the tasks of the queue. Redis need not be reachable yet."""
         self.in_flight.isolation.join(self.in_flight)
         self._context.rounds.join(self.renewal, self._context.timing.tick)
         jobs = zip(
@@ -222,9 +226,9 @@ class RedisQueue:
         await self.renewal.tick()
 
     async def end(self, patience: float) -> None:
-        """Report outcomes, release the remaining entries, read the books once more, disconnect.
+        """Report outcomes, release the remaining entries, read the books once more, and disconnect.
 
-        Call after the drain.
+        Call this method after the drain. Everything before the disconnection takes at most `patience` seconds.
         """
         self._context.ending.begin(at_once=True)
         with contextlib.suppress(TimeoutError, failures.RedisError, OSError):

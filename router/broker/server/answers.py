@@ -1,7 +1,8 @@
 """Error answers of a Redis server: which of them are temporary, and which need an operator; floor 4.
 
-The first word of an error answer, its code, decides that. redis-py cuts the code off the answers that it has a class
-for. Servers before 7.0 wrap the error of a command inside a script in text of their own. This module undoes both.
+The code of an error answer, which is its first word, decides that. redis-py removes the code if it has an exception class
+for it. Servers before 7.0 put text of their own around the error of a command inside a script. This module restores the
+original error in both cases.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ TEMPORARY = frozenset(
 """The codes of temporary answers: the same command may succeed later."""
 
 _CROWDED = "max number of clients"
-"""The text, under the general code ERR, of a server that has too many connections."""
+"""The text by which a server says that it has too many connections. Its code is ERR, which is not specific."""
 
 
 def error_text(error: BaseException) -> str:
-    """Return the server's error text with the code that redis-py cut off."""
+    """Return the error text as the server sent it, with the code that redis-py has removed."""
     text = str(error).strip()
     code = getattr(error, "status_code", None)
     return text if code in {None, "ERR"} or text.startswith(code) else f"{code} {text}"
@@ -43,12 +44,15 @@ def is_temporary(answer: BaseException | str) -> bool:
 
 
 def is_denial(text: str) -> bool:
-    """Return whether an answer refuses a command for lack of permission. Inside scripts, the text depends on the server."""
+    """Return whether an error answer says that the user lacks a permission.
+
+    Inside scripts, the text of this answer depends on the server.
+    """
     return any(words in text for words in ("NOPERM", "ACL failure in script", "The user executing the script can't"))
 
 
 def unwrapped_text(text: str) -> str:
-    """Return the error of a command inside a script, without the text that servers add, which differs by version."""
+    """Return the error of a command inside a script, without the text that the server adds around it."""
     text = re.sub(r"^(ERR )?Error running script .*?@user_script: ?\d+: -?", "", text)
     return re.sub(r"^@user_script: ?\d+: -?|,? script: [0-9a-f]{40}.*$", "", text).rstrip(". ")
 
@@ -66,4 +70,4 @@ _KINDS: dict[str, type[failures.ResponseError]] = {
     "NOPERM": failures.NoPermissionError,
     "READONLY": failures.ReadOnlyError,
 }
-"""The classes of redis-py that callers distinguish, by the code of the answer."""
+"""The exception classes of redis-py that callers distinguish, by the code of the error answer."""

@@ -1,7 +1,7 @@
 """Access to a Redis server: options from a URL, redis-py connections and clients, errors in plain words; floor 4.
 
-redis-py's own retries are off everywhere. A command whose answer was lost may have run, so the caller decides whether
-sending it again is safe.
+The retries of redis-py are switched off everywhere. If the answer to a command was lost, the command may have run, so the
+caller decides whether it is safe to send it again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ TIMEOUT = 5.0
 """Seconds allowed for connecting, and for the answer to one command."""
 
 SILENCE = 9.0
-"""Seconds without a byte after which a peer counts as dead; also the limit for bytes that TCP has not acknowledged."""
+"""Seconds without a byte after which the other side counts as dead. Bytes that TCP has not acknowledged have the same limit."""
 
 _TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A Redis server and how to log in there. Printing it shows no credential."""
+    """A Redis server and the options for connecting to it. Its `repr` shows no credentials."""
 
     shown: str
     """The address without credentials."""
     client_name: str
-    """The name of our connections in `CLIENT LIST`."""
+    """The name of the router's connections in `CLIENT LIST`."""
     connection_class: type[AbstractConnection]
     options: Mapping[str, Any]
 
@@ -63,8 +63,8 @@ class Server(msgspec.Struct, frozen=True):
 def server(url: str, *, client_name: str = "event-router", database: bool = True) -> Server:
     """Check a `redis://`, `rediss://` or `unix://` URL with all its options; return the server that it names.
 
-    `client_name` is our name in `CLIENT LIST`. If `database` is False, the database number is ignored, because pub/sub
-    has none. Raises `ConfigError`; the text never holds a credential.
+    `client_name` is the name of the connections in `CLIENT LIST`. If `database` is False, the database number is ignored,
+    because pub/sub does not use one. Raises `ConfigError` for an invalid URL; its text never contains a credential.
     """
     address = shown(url)
     options: dict[str, Any] = {**_parsed(url, address)}
@@ -83,7 +83,7 @@ def server(url: str, *, client_name: str = "event-router", database: bool = True
 def explain(error: BaseException, address: str) -> RouterError:
     """Return the router's error for a failed connection or command.
 
-    The result is a `ConfigError` if an operator must act, else an `UnavailableError`, because the failure is temporary.
+    The result is a `ConfigError` if an operator must act, or an `UnavailableError` if the failure is temporary.
     """
     text = answers.error_text(error).rstrip(".")
     match error:
@@ -117,7 +117,7 @@ def unexpected(error: BaseException) -> BaseException | None:
 
 
 def _network(error: BaseException, address: str, text: str) -> RouterError:
-    """Do the work of `explain` for errors of the network and of TLS; redis-py hides the real error behind its own."""
+    """Do the work of `explain` for errors of the network and of TLS. redis-py raises its own error with the real one as cause."""
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
     match cause:
         case ssl.SSLCertVerificationError():
@@ -139,7 +139,7 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
 
 
 def _parsed(url: str, address: str) -> Mapping[str, Any]:
-    """Return the options that redis-py reads from the URL. Its error text may quote the password: never show it."""
+    """Return the options that redis-py reads from the URL. The error text of redis-py may contain the password: never show it."""
     wrong = redis_url.fault(url)
     if wrong:
         raise _config(f"{address}: {wrong}")
@@ -151,7 +151,10 @@ def _parsed(url: str, address: str) -> Mapping[str, Any]:
 
 
 def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], address: str) -> None:
-    """Build the TLS context once, now: a missing certificate file would later look like an unreachable server."""
+    """Build the TLS context once, as a check. Raises `ConfigError` if a file is missing.
+
+    Without this check, a missing certificate file would later look like an unreachable server.
+    """
     if not issubclass(kind, SSLConnection):
         return
     try:
@@ -165,10 +168,10 @@ def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], addre
 
 
 def _keepalive() -> dict[int, int]:
-    """Return the TCP options that detect a dead peer.
+    """Return the TCP options that detect that the other side is dead.
 
-    Keepalive covers an idle connection; a limit on unacknowledged bytes covers a busy one. Linux has all of these
-    options, other systems have only some of them.
+    Keepalive detects it on an idle connection, and a limit for unacknowledged bytes on a busy connection. Linux has all of
+    these options; other systems have only some of them.
     """
     wanted = {
         "TCP_KEEPIDLE": 5,
@@ -180,7 +183,7 @@ def _keepalive() -> dict[int, int]:
 
 
 def _client_name(name: str) -> str:
-    """Return `name` with the characters that CLIENT SETNAME refuses (anything but visible ASCII) replaced by `-`."""
+    """Return `name` with `-` in place of each character that CLIENT SETNAME refuses: all but visible ASCII characters."""
     return re.sub(r"[^!-~]", "-", name)
 
 
@@ -201,10 +204,10 @@ def _config(message: str) -> ConfigError:
 
 
 async def dial(server: Server) -> AbstractConnection:
-    """Open a connection, log in, set its name and wait for the answer to one PING.
+    """Open a connection, log in, set its name, and wait for the answer to one PING; return the connection.
 
-    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are
-    ignored: the server is reachable, and a missing permission for PING or a full disk does not stop pub/sub.
+    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are ignored,
+    because the server is reachable: pub/sub works even if the user may not send PING or the disk is full.
     """
     connection = server.connection()
     try:
@@ -235,13 +238,13 @@ class Backoff:
         """The number of delays returned since the last `reset`."""
 
     def next(self) -> float:
-        """Return the seconds until the next attempt: a random part of a limit that doubles each time."""
+        """Return the seconds until the next attempt: a random time below a limit that doubles with each call."""
         bound = min(self._longest, self._first * 2.0 ** min(self.tries, 30))
         self.tries += 1
         return random.random() * bound  # noqa: S311  # spreads load, keeps no secret
 
     def reset(self) -> None:
-        """Start again with the first delay, after a lasting success."""
+        """Start again with the limit of the first delay, because an attempt has succeeded."""
         self.tries = 0
 
 
@@ -254,7 +257,7 @@ def take_over(connection: AbstractConnection, protocol: asyncio.BaseProtocol) ->
     if writer is None or reader is None or reader.at_eof() or writer.transport.is_closing():
         raise failures.ConnectionError("Connection closed by server.")
     transport = writer.transport
-    transport.pause_reading()  # type: ignore[attr-defined]  # uvloop looks at the protocol when reading begins
+    transport.pause_reading()  # type: ignore[attr-defined]  # uvloop uses the protocol that is set when reading begins
     transport.set_protocol(protocol)
     transport.resume_reading()  # type: ignore[attr-defined]
     return transport  # type: ignore[return-value]
@@ -264,8 +267,8 @@ def take_over(connection: AbstractConnection, protocol: asyncio.BaseProtocol) ->
 def broken() -> Iterator[None]:
     """Raise redis-py's `ConnectionError` for a connection that ends during a write.
 
-    Between the end of the transport and the callback to its reader, uvloop raises a bare `RuntimeError`. redis-py does
-    not translate that error.
+    uvloop raises a plain `RuntimeError` for a write after the transport has ended and before its reader is informed.
+    redis-py does not translate this error.
     """
     try:
         yield

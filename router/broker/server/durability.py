@@ -1,4 +1,4 @@
-"""The durability of a Redis server: its eviction policy and append-only file, checked every minute; floor 4."""
+"""The check of a Redis server's durability every minute: its eviction policy and its append-only file; floor 4."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Durability:
 
     def __init__(self, server: Server, *, every: float = EVERY) -> None:
         self.warnings: tuple[str, ...] = ()
-        """The settings that endanger the queues, as of the last answer."""
+        """The warnings about settings that endanger the queues, as of the last answer."""
         self.power_cut: tuple[str, ...] = ()
-        """The losses that a power cut may cause, if the server shows the settings on which that depends."""
+        """The losses that a power cut may cause; empty if the server does not show the settings on which they depend."""
         self._config_allowed = True
         self._link = Link(server)
-        self._repeating = Repeating("durability", self._ask, every)  # without Health: the queues report outages
+        self._repeating = Repeating("durability", self._ask, every)  # no Health, because the queues report outages
 
     def start(self) -> None:
         """Start the checks."""
@@ -54,7 +54,7 @@ class Durability:
     async def _settings(self) -> dict[str, str]:
         """Return `appendfsync`, which INFO lacks.
 
-        After a refusal, never ask again: each one is noted in the ACL LOG.
+        After a refusal the command is not sent again, because the server writes each refusal to the ACL LOG.
         """
         if not self._config_allowed:
             return {}

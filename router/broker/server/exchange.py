@@ -1,7 +1,7 @@
-"""An open connection that sends commands and passes on their answers, without a task or a timer for each; floor 4.
+"""An open connection that sends commands and returns their answers, without a task or a timer for each command; floor 4.
 
 redis-py opens the connection (address, TLS, login). Then its transport calls this protocol directly from the event loop.
-redis-py's own way of waiting for an answer costs several times what sending the command and parsing the answer cost.
+The way in which redis-py waits for an answer takes several times as long as sending the command and parsing the answer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MORE = object()  # the parser's result if the answer is not complete yet
 
 
 class Exchange(asyncio.Protocol):
-    """An open connection. Call `ask` again only when the answers to the last call have come.
+    """An open connection. Call `ask` again only after all answers to the last call have arrived.
 
-    The caller closes the connection after any error of `ask`: an answer may still come, and would be taken for the
-    answer to the next command. Raises redis-py's `ConnectionError` if the connection has ended already.
+    The caller must close the connection after any error of `ask`. A late answer could otherwise be mistaken for the answer
+    to the next command. The constructor raises redis-py's `ConnectionError` if the connection has ended already.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -44,7 +44,7 @@ class Exchange(asyncio.Protocol):
         self._found: list[Any] = []
         self._number = 0  # the number of answers to wait for
         self._due = 0.0
-        self._late: Exception | None = None  # the error for an answer that does not come in time
+        self._late: Exception | None = None  # the error to raise if the answer does not come in time
         self._timer: asyncio.TimerHandle | None = None
         self._transport = client.take_over(connection, self)
 
@@ -56,9 +56,10 @@ class Exchange(asyncio.Protocol):
     def ask(self, commands: bytes, number: int, patience: float, *, texts: bool = False) -> asyncio.Future[list[Any]]:
         """Send packed commands together; return a future of their answers, in order. `number` is the number of commands.
 
-        Error answers are results too, as instances of redis-py's exceptions. Strings in the answers are bytes; with `texts`
-        they are text: UTF-8, with invalid bytes backslash-escaped. The future has a `TimeoutError` after `patience` seconds,
-        and redis-py's errors for a connection that fails. Raises these errors for a connection that has failed before.
+        An error answer is also a result: an instance of redis-py's exceptions. Strings in the answers are bytes. If `texts` is
+        True, they are decoded as UTF-8, with invalid bytes backslash-escaped. The future raises a `TimeoutError` after
+        `patience` seconds, and redis-py's errors if the connection fails. If the connection has failed before this call, the
+        call itself raises these errors.
         """
         if self._failure is not None:
             raise self._failure
@@ -82,7 +83,7 @@ class Exchange(asyncio.Protocol):
                 raise
 
     def hurry(self, seconds: float, late: Exception) -> None:
-        """Let the current call of `ask` fail with `late` if its answer does not come within `seconds` from now."""
+        """Make the current call of `ask` fail with `late` if its answer does not come within `seconds` from now."""
         due = self._loop.time() + seconds
         if self._asking and due < self._due:
             self._due, self._late = due, late
@@ -90,7 +91,7 @@ class Exchange(asyncio.Protocol):
             self._timer = self._loop.call_at(due, self._check)
 
     def _check(self) -> None:
-        """Fail the call of `ask` whose time is over. If the timer was set for an earlier call, set it again."""
+        """Make the call of `ask` fail if its time is over. If the timer was set for an earlier call, set it again."""
         self._timer = None
         if not self._asking:
             return
@@ -105,7 +106,7 @@ class Exchange(asyncio.Protocol):
             self._timer = None
 
     def _fail(self, failure: BaseException) -> None:
-        """Record why the connection can no longer be used; let the current call of `ask` fail with this error."""
+        """Record why the connection can no longer be used, and make the current call of `ask` fail with this error."""
         if self._failure is None:
             self._failure = failure
         answer = self._answer
@@ -118,7 +119,7 @@ class Exchange(asyncio.Protocol):
         return self._answer is not None and not self._answer.done()
 
     async def close(self) -> None:
-        """Close the connection without waiting for the other side. A call of `ask` fails. A second call does nothing."""
+        """Close the connection without waiting for the other side. The current call of `ask` fails. A second call does nothing."""
         self._stop_timer()
         self._fail(failures.ConnectionError("the connection was closed"))
         await client.close(self._connection)
@@ -126,7 +127,7 @@ class Exchange(asyncio.Protocol):
     # Called by the event loop.
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes of one chunk; end the wait when the last answer is complete."""
+        """Parse the bytes of one chunk; complete the future of `ask` when the last answer is complete."""
         answer, found, parser = self._answer, self._found, self._parser
         if answer is None or answer.done():
             self._fail(failures.ConnectionError(UNASKED))
@@ -136,7 +137,7 @@ class Exchange(asyncio.Protocol):
             parser.feed(data)
             while (one := parser.gets()) is not _MORE:
                 found.append(one)
-        except Exception as error:  # noqa: BLE001  # an error of the parser: the bytes are no Redis protocol
+        except Exception as error:  # noqa: BLE001  # an error of the parser: the bytes do not follow the Redis protocol
             self._fail(error)
             return
         if len(found) < self._number:
@@ -144,7 +145,7 @@ class Exchange(asyncio.Protocol):
         if len(found) > self._number or parser.has_data():
             self._fail(failures.ConnectionError(UNASKED))
             return
-        self._answer, self._found = None, []  # else these would be kept in memory until the next call
+        self._answer, self._found = None, []  # otherwise the answers would stay in memory until the next call
         answer.set_result(found)
 
     def eof_received(self) -> None:

@@ -14,7 +14,7 @@ from router.broker.server.outage import Outage
 from router.errors import ConfigError, UnavailableError
 
 Log = Callable[..., object]
-"""Writes one log line: a method of a logger with its message bound, as in `partial(log.error, "…")`."""
+"""A function that writes one log line, such as `partial(log.error, "…")`."""
 
 
 def _silence(**_fields: object) -> None:
@@ -31,10 +31,10 @@ class _Failing(msgspec.Struct):
 class Health:
     """The health of one component: whether it can use the server at `address`, judged by its attempts.
 
-    `begins` is logged when an outage begins and for each new reason, `ends` when the outage is over. A component may
-    use Redis in several tasks; the outage is over when each task that failed has had an answer. Components that share
-    an `outage` log as one; a component without an `outage` logs nothing. The delays of a task grow from the first to
-    the second of `delays`, in seconds.
+    `begins` is called when an outage begins, and for each new reason. `ends` is called when the outage is over. A component
+    may use Redis in several tasks. The outage is over when each task that failed has had an answer. Components that share
+    one `outage` log it only once. A component without an `outage` logs nothing. The delays between the attempts of a task
+    grow from the first to the second value of `delays`, in seconds.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Health:
 
     @property
     def reason(self) -> str | None:
-        """The reason why Redis can't be used; None while it can."""
+        """The reason why Redis can't be used; None while it can be used."""
         return next((task.reason for task in reversed(self._failing.values()) if task.reason is not None), None)
 
     def failed(self, error: BaseException | str, task: str = "", **fields: object) -> float:
         """Record a failed attempt of a task; return the seconds to wait before the next attempt.
 
-        A connection that ended does not prove an outage: the server may have closed an idle one. The first such failure
-        returns 0 and sets no reason. It counts only if the next attempt fails too.
+        The end of a connection does not prove an outage, because the server may have closed an idle connection. For the first
+        such failure the result is 0, and no reason is set. The failure counts only if the next attempt fails too.
         """
         reason = error if isinstance(error, str) else str(client.explain(error, self.address))
         ended = isinstance(error, failures.ConnectionError | ConnectionError)
@@ -78,7 +78,7 @@ class Health:
         return 0.0 if again_at_once else failing.backoff.next()
 
     def succeeded(self, task: str = "", **fields: object) -> bool:
-        """Record that Redis answered a task; return whether this ends an outage that was logged."""
+        """Record that Redis has answered a task; return True if this ends an outage whose beginning was logged."""
         if self._failing.pop(task, None) is None or self._outage is None:
             return False
         seconds = self._outage.succeeded((id(self), task))
@@ -87,11 +87,11 @@ class Health:
         return seconds is not None
 
     def backoff(self) -> Backoff:
-        """Return a separate `Backoff` with the delays of this component."""
+        """Return a new `Backoff` with the delays of this component."""
         return Backoff(*self._delays)
 
     def dismiss(self, task: str) -> None:
-        """Forget a task that ended without an answer: it will never report a success."""
+        """Forget a task that has ended while it was failing, because it will never report a success."""
         self._failing.pop(task, None)
         if self._outage is not None:
             self._outage.dismiss((id(self), task))
@@ -107,8 +107,8 @@ async def reach(
 ) -> None:
     """Call `attempt` until it succeeds; call `waiting` with the reason of each failure.
 
-    `within` limits the time in seconds (None: no limit) and `who` names the component in errors. Raises
-    `UnavailableError` after that time, and `ConfigError` at once for a failure that an operator must remove.
+    `within` is the time limit in seconds (None: no limit). `who` is the name of the component in errors. Raises
+    `UnavailableError` when the time is over, and `ConfigError` at once for a failure that an operator must remedy.
     """
     try:
         async with asyncio.timeout(within) as limit:

@@ -1,14 +1,14 @@
 """The names of all keys that the router owns in Redis; floor 4, imports nothing.
 
-Each name begins with the prefix in braces. Redis Cluster then stores them in one slot, so that a script may use
-several.
+Each name begins with the prefix in braces. Therefore Redis Cluster stores all these keys in one slot, and one script may use
+several of them.
 """
 
 from __future__ import annotations
 
 
 def owned(prefix: str) -> str:
-    """Return a glob that matches every key with this prefix. A prefix never holds a glob character."""
+    """Return a glob that matches every key with this prefix. A prefix never contains a glob character."""
     return f"{{{prefix}}}:*"
 
 
@@ -18,7 +18,10 @@ def dead(prefix: str) -> str:
 
 
 def dead_batch(prefix: str, appender: str) -> str:
-    """Return the key of a dead-letter writer's last batch (`<number>:<evicted>`): a batch sent twice counts once."""
+    """Return the key of the guard of a dead-letter writer, which makes a batch that is sent twice take effect once.
+
+    Its value holds the number and the answer of the last batch (`<number>:<full>:<old>`).
+    """
     return f"{{{prefix}}}:dead:batch:{appender}"
 
 
@@ -36,35 +39,39 @@ def later(prefix: str, sink: str) -> str:
 
 
 def books(prefix: str, sink: str) -> str:
-    """Return the key of a sink's books: outcomes of its deliveries, counted by the scripts that append and settle."""
+    """Return the key of a sink's books, in which the scripts of the queue count the outcomes of its deliveries."""
     return f"{{{prefix}}}:books:{sink}"
 
 
 def thread(prefix: str, sink: str) -> str:
-    """Return the key of the messages that a sink remembers, so that later messages can answer or replace them."""
+    """Return the key of the messages that a sink remembers, so that later messages can reply to them or replace them."""
     return f"{{{prefix}}}:thread:{sink}"
 
 
 def enqueued_batch(prefix: str, appender: str) -> str:
-    """Return the key of an enqueuer's last batch (`<number>:<answer>`): a batch sent twice is appended once."""
+    """Return the key of the guard of an enqueuer, which makes a batch that is sent twice take effect once.
+
+    Its value holds the number and the answer of the last batch (`<number>:<answer>`).
+    """
     return f"{{{prefix}}}:hand-over:{appender}"
 
 
 def handed(prefix: str) -> str:
-    """Return the key of the stream entries that are in Redis queues already, but not acknowledged by their source."""
+    """Return the key of the hash of marks: the entries that are enqueued in Redis and not acknowledged by their source yet."""
     return f"{{{prefix}}}:handed-over"
 
 
 def router(prefix: str, name: str) -> str:
-    """Return the name of a router's heartbeat: the key holds the process that runs under this name."""
+    """Return the key of a router's heartbeat, which holds the process that runs under the name `name`."""
     return f"{{{prefix}}}:router:{name}"
 
 
 def beside(prefix: str, key: str, what: str, *owner: str) -> str:
-    """Return the name of a router key that belongs to a source's list or stream, in the cluster slot of that key.
+    """Return the name of a key of the router that belongs to the list or stream `key` of a source.
 
-    `what` is `landing` or `items`, or `router` with its `owner`. The name begins with the hash tag of the key, or with the
-    whole key if it has no tag. For a key with a single brace no name of the same slot exists; that matters only in a cluster.
+    Redis Cluster stores both keys in one slot. `what` is `landing` or `items`, or `router` with its `owner`. The name begins
+    with the hash tag of `key`, or with the whole `key` if it has no tag. If `key` contains a single brace, no name in the same
+    slot exists, which matters only in a cluster.
     """
     begin = key.find("{")
     end = key.find("}", begin + 1) if begin >= 0 else -1

@@ -1,7 +1,7 @@
 """A connection that sends commands and scripts one at a time, and reconnects after a failure; floor 4.
 
-A link never sends a command twice: the caller decides whether that is safe. All scripts of the queues are idempotent
-and may be sent again. An answer is never mistaken for the answer to another command.
+A link never sends a command twice, because only the caller knows whether that is safe. All scripts of the queues are
+idempotent and may be sent again. An answer is never mistaken for the answer to another command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router.broker.server.exchange import UNASKED, Exchange
 Word = str | bytes | int
 
 COMMAND = "a command to Redis neither ends nor fails"
-"""The description of a component that hangs in a `Link`, for the watchdog (`contracts.Sign`)."""
+"""The description of a hanging command, for the watchdog (`contracts.Sign`)."""
 
 
 _OF_ANOTHER_SERVER = (failures.AuthenticationError, failures.ReadOnlyError)
@@ -31,7 +31,7 @@ _OF_ANOTHER_SERVER = (failures.AuthenticationError, failures.ReadOnlyError)
 
 
 class Script:
-    """A Lua script and the digest for EVALSHA."""
+    """A Lua script, with its digest for EVALSHA."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -39,9 +39,9 @@ class Script:
 
 
 class Turn:
-    """A fair lock, as an async context manager, that records the time since when it is held.
+    """A fair lock that records when it was acquired. It is used as an async context manager.
 
-    `asyncio.Lock` costs five calls where this lock costs two, which matters because every command acquires it.
+    `asyncio.Lock` needs five calls where this lock needs two, which matters because every command acquires it.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Turn:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():
-                self._release()  # this task was given the lock, but is cancelled
+                self._release()  # this task has got the lock, but is cancelled
             raise
 
     async def __aexit__(self, *_error: object) -> None:
@@ -87,7 +87,7 @@ class Link:
         self._exchange: Exchange | None = None
         self._turn = Turn()
         self._marks = 0
-        self._marked = True  # whether the server of this connection knows ECHO
+        self._marked = True  # True if the server answers ECHO on this connection
 
     @property
     def since(self) -> float | None:
@@ -107,8 +107,8 @@ class Link:
     async def call(self, *words: Word) -> Any:
         """Send one command and return its answer.
 
-        Raises redis-py's errors. If the server answered with an error, the connection usually stays open. After a lost
-        connection or a timeout, the next command opens a new connection.
+        Raises redis-py's errors. If the answer is an error, the connection usually stays open. After a lost connection or a
+        timeout, the next command opens a new connection.
         """
         async with self._turn:
             return await self._send(_pack(words))
@@ -130,10 +130,10 @@ class Link:
                 raise answers.unwrapped(error) from error
 
     async def pipeline(self, commands: Iterable[Sequence[Word]], *, texts: bool = False) -> list[Any]:
-        """Send commands together; return the answer of each, in order. An error answer is returned, not raised.
+        """Send commands together; return their answers in order. An error answer is returned, not raised.
 
-        Strings in the answers are bytes. With `texts` they are text: UTF-8, with invalid bytes backslash-escaped. Raises
-        redis-py's errors for a connection that fails.
+        Strings in the answers are bytes. If `texts` is True, they are decoded as UTF-8, with invalid bytes backslash-escaped.
+        Raises redis-py's errors if the connection fails.
         """
         packed = [_pack(words) for words in commands]
         async with self._turn:
@@ -143,7 +143,7 @@ class Link:
             return found
 
     def hurry(self, seconds: float, late: Exception) -> None:
-        """Let the current command raise `late` if its answer does not come within `seconds` from now."""
+        """Make the current command raise `late` if its answer does not come within `seconds` from now."""
         if self._exchange is not None:
             self._exchange.hurry(seconds, late)
 
@@ -169,10 +169,10 @@ class Link:
         raise answer
 
     async def _ask(self, commands: bytes, number: int, *, texts: bool = False) -> tuple[list[Any], Any]:
-        """Send packed commands; return their answers, and the answer to the mark after them (None without a mark).
+        """Send packed commands; return their answers, and the answer to the mark, or None if no mark was sent.
 
-        The commands are followed by an ECHO of a new number. If the number does not follow the answers, the other side sent
-        an answer too many or too few, as a broken proxy may do. All later answers would then be shifted by one.
+        The mark is an ECHO of a new number, which is sent after the commands. If the number does not come after the answers, the
+        other side has sent one answer too many or too few, as a broken proxy may do. All later answers would be shifted by one.
         """
         patience = self._patience
         try:
@@ -203,7 +203,7 @@ class Link:
     async def _connected(self) -> Exchange:
         """Return the open connection; open a new one if there is none or if the server has closed it."""
         if self._exchange is not None and self._exchange.ended:
-            await self.close()  # the server closed it between two commands, so no command is in doubt
+            await self.close()  # the server closed the connection between two commands, so no command is lost
         if self._exchange is None:
             async with asyncio.timeout(self._patience):
                 self._exchange = await self._dialled()
@@ -223,7 +223,7 @@ class Link:
     async def close(self) -> None:
         """Close the connection.
 
-        A command that waits for its answer fails. The next command opens another connection.
+        A command that waits for its answer fails. The next command opens a new connection.
         """
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -231,9 +231,9 @@ class Link:
 
 
 class PlainLink(Link):
-    """A link that raises the router's errors instead of redis-py's; an async context manager.
+    """A link that raises the router's errors instead of redis-py's. It can be used as an async context manager.
 
-    Its methods raise `UnavailableError` if Redis can't be reached and `ConfigError` if Redis refuses the command.
+    `call` and `script` raise `UnavailableError` if Redis can't be reached, and `ConfigError` if Redis refuses the command.
     """
 
     async def __aenter__(self) -> Self:
@@ -263,7 +263,10 @@ class PlainLink(Link):
 
 
 def _knows_echo(answer: Any) -> bool:
-    """Return whether the server answers ECHO. A user may lack the permission; a proxy may not know the command."""
+    """Return whether the server answers ECHO, according to its `answer` to the first one.
+
+    The user may lack the permission, or a proxy may not know the command. Raises the error of a connection that failed.
+    """
     if isinstance(answer, failures.ResponseError):
         return answers.is_temporary(answer)
     if isinstance(answer, Exception):

@@ -1,4 +1,4 @@
-"""A Redis outage as one component sees it: when it begins, its reasons, and when it is over; floor 4."""
+"""A Redis outage from the point of view of one component: its beginning, its reasons and its end; floor 4."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Hashable
 from router.contracts import Clock
 
 KINDS = 10
-"""The largest number of different reasons logged in one outage. A reason may hold a number that changes each time."""
+"""The largest number of different reasons that are logged in one outage. A reason may contain a number that always changes."""
 
 
 class Outage:
     """An outage, judged by the attempts of tasks. It is over when each task that failed has had an answer from Redis.
 
-    A component may use Redis in several tasks (`who`), and Redis may accept the commands of one task and refuse those
-    of another. Only an answer ends the failure of a task; a new attempt does not.
+    `who` identifies a task. Redis may accept the commands of one task and refuse those of another. Only an answer ends the
+    failure of a task; a new attempt does not.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -25,14 +25,14 @@ class Outage:
 
     @property
     def reason(self) -> str | None:
-        """The reason why Redis can't be used; None while it can."""
+        """The reason why Redis can't be used; None while it can be used."""
         return next(reversed(self._failing.values()), None)
 
     def failed(self, reason: str, who: Hashable = "", *, ended: bool = False) -> bool:
-        """Record a failed attempt; return whether to log it: as the first of the outage, or for a new reason.
+        """Record a failed attempt; return True if it must be logged, because it is the first one or has a new reason.
 
-        `ended` means that a connection ended, which does not prove an outage: log it only if the next attempt fails
-        too.
+        `ended` is True if the failure is the end of a connection. That does not prove an outage, so it is logged only if the
+        next attempt fails too.
         """
         first = not self._failing
         if first:
@@ -45,11 +45,11 @@ class Outage:
         return True
 
     def succeeded(self, who: Hashable = "") -> float | None:
-        """Record an answer; return the length of the outage in seconds if this ends a logged outage, else None."""
+        """Record an answer of Redis; return the length of the outage in seconds if this ends a logged outage, else None."""
         if self._failing.pop(who, None) is None or self._failing or not self._logged:
             return None
         return self._clock.monotonic() - self._since
 
     def dismiss(self, who: Hashable) -> None:
-        """Forget a task that ended without an answer: it will never report a success."""
+        """Forget a task that has ended while it was failing, because it will never report a success."""
         self._failing.pop(who, None)

@@ -1,7 +1,7 @@
 """The outbox: sends numbered batches to Redis in order, and retries each batch until Redis has accepted it; floor 4.
 
-A batch whose answer was lost is sent again under the same number. The script does nothing for a number that it has
-seen, so every batch takes effect once.
+A batch whose answer was lost is sent again under the same number. The script does nothing if it has seen the
+number before, so every batch takes effect only once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from router.broker.server.link import COMMAND, Link, Script, Turn, Word, cancell
 from router.contracts import Sign
 
 HURRIED = 0.1
-"""The maximum number of seconds between two attempts while the outbox is drained."""
+"""The maximum number of seconds between two attempts during `drain`."""
 
 
 class Batch(NamedTuple):
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Cargo(Protocol):
-    """The source of an outbox's batches: stores the items that wait to be sent, and handles the answers."""
+    """The contents of an outbox: the items that wait to be sent. It makes the batches and handles the answers."""
 
     def next_batch(self) -> Batch | None:
         """Return the next batch; None if no item waits."""
@@ -40,14 +40,14 @@ class Cargo(Protocol):
 
 
 class Buffer(msgspec.Struct):
-    """The limit in bytes for items that wait while Redis is unavailable, and the bytes used."""
+    """The memory for items that wait for Redis: the limit in bytes, and the number of bytes in use."""
 
     limit: int
     used: int = 0
 
 
 class Outbox:
-    """Sends the batches of a `Cargo`, and reports every attempt to `health` under the outbox's name."""
+    """Sends the batches of `cargo`, and reports every attempt to `health` as the task `name`."""
 
     def __init__(self, name: str, server: Server, script: Script, cargo: Cargo, health: Health) -> None:
         self.idle = asyncio.Event()
@@ -61,7 +61,7 @@ class Outbox:
         self._number = 0
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        # No other batch may be sent while one is in doubt: the script ignores a number below the highest it has seen.
+        # No other batch may be sent before the current one is accepted: the script ignores every number below its highest.
         self._turn = Turn()
         self._task: asyncio.Task[None] | None = None
 
@@ -70,7 +70,7 @@ class Outbox:
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     def wake(self) -> None:
-        """Announce that the cargo has a batch to send."""
+        """Report that the cargo has a batch to send."""
         self.idle.clear()
         self._wake.set()
 
@@ -109,7 +109,7 @@ class Outbox:
             self.idle.set()
 
     async def _send(self, batch: Batch) -> None:
-        """Send the batch until Redis has accepted it. The delays also grow while Redis answers that a queue is full."""
+        """Send a batch, again and again until it is accepted. While Redis answers that a queue is full, the delays grow too."""
         number, backoff = self._next_number(), None
         while True:
             try:
@@ -130,7 +130,7 @@ class Outbox:
         return self._number
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next attempt; from the start of `drain` on, at most `HURRIED` seconds."""
+        """Wait before the next attempt, but only up to `HURRIED` seconds after `drain` was called."""
         if self._hurry.is_set():
             await asyncio.sleep(min(delay, HURRIED))
             return

@@ -12,12 +12,11 @@ from router.core.accounts.beats import until_beat
 
 
 class Repeating:
-    """Calls `work` every `every` seconds from `start` to `close`. `work` may return another pause in seconds.
+    """Calls `work` every `every` seconds, from `start` to `close`.
 
-    Tasks of the same period work at the same times (`core.accounts.beats`).
-
-    An exception of `work` does not end the task. Each attempt is reported to `health`, which sets the pause after a
-    failure.
+    `work` may return the seconds until the next call, or None for the usual time. Objects with the same `every` call their
+    functions at the same times (`core.accounts.beats`). An exception of `work` does not end the task. Each call is reported to
+    `health`, if there is one. After a failure, `health` decides how long to wait.
     """
 
     def __init__(
@@ -31,11 +30,11 @@ class Repeating:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the task; the first call of `work` comes at once."""
+        """Start the task. `work` is called for the first time at once."""
         self._task = asyncio.create_task(self._run(), name=self._name)
 
     def hurry(self) -> None:
-        """End the current pause, so that the next call comes at once."""
+        """End the current pause, so that `work` is called at once."""
         self._hurried.set()
 
     async def close(self) -> None:

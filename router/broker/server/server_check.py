@@ -1,6 +1,7 @@
 """The check of the router's own Redis: one PING a second on a separate connection; floor 4.
 
-The other connections notice a dead server only when they have a command to send. Readiness must show it earlier.
+The other connections notice that the server is dead only when they have a command to send. The router's readiness must change
+earlier.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PATIENCE = 3.0
 
 
 class ServerCheck:
-    """Checks at intervals whether a server answers. Raises `ConfigError` for an invalid URL."""
+    """Checks at intervals whether a server answers. The constructor raises `ConfigError` for an invalid URL."""
 
     def __init__(self, url: str, *, client_name: str = "event-router", every: float = EVERY) -> None:
         server = client.server(url, client_name=client_name)
@@ -35,7 +36,7 @@ class ServerCheck:
 
     @property
     def reason(self) -> str | None:
-        """The reason why the server can't be reached; None while it can, and before the first answer."""
+        """The reason why the server can't be reached; None while it answers, and before the first check."""
         return self._health.reason
 
     def start(self) -> None:
@@ -48,14 +49,14 @@ class ServerCheck:
         await self._link.close()
 
     async def _ping(self) -> None:
-        """Send a PING.
+        """Send a PING, and wait for the answer.
 
-        An error answer (full disk, missing permission) counts as an answer: other components report it.
+        An error answer (for example because of a full disk) also shows that the server is alive. Other components report it.
         """
         try:
             await self._link.call("PING")
         except failures.MasterDownError:
             raise
         except failures.ResponseError as error:
-            if answers.error_text(error).startswith("BUSY "):  # an endless script: all other commands are refused
-                raise
+            if answers.error_text(error).startswith("BUSY "):
+                raise  # a script runs for too long, so the server refuses all other commands

@@ -1,4 +1,4 @@
-"""The stream source: reads by a consumer group, and acknowledges an entry when all its deliveries are settled or stored; floor 4."""
+"""The stream source, which acknowledges an entry when all its deliveries are settled or stored; floor 4."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ class StreamOptions(Membership, frozen=True, kw_only=True):
 
     streams: Sequence[str]
     payload_field: str = "payload"
-    """The field that becomes the payload; the others become headers."""
+    """The field of an entry that becomes the payload. The other fields become headers."""
     observe: bool = False
-    """True if the source reads only new entries, without a group, and acknowledges nothing."""
+    """True if the source reads new entries without a consumer group, because of `deliver: print`."""
 
 
 class StreamObserver:
-    """The reader of a stream source with `deliver: print`. A read returns at most `most` entries and waits `block` seconds."""
+    """The reader of a stream source with `deliver: print`. It uses no group and acknowledges nothing.
+
+    One read returns at most `most` entries of each stream, and waits up to `block` seconds for them.
+    """
 
     fault = None
 
@@ -39,12 +42,12 @@ class StreamObserver:
         self._words = ("XREAD", "COUNT", most, "BLOCK", max(1, int(block * 1000)), "STREAMS")
 
     async def prepare(self, stream: Stream) -> None:
-        """Begin after the newest entry."""
+        """Set the position in the stream to its newest entry, so that only entries after it are read."""
         newest = await self._link.call("XREVRANGE", stream.key, "+", "-", "COUNT", 1)
         stream.progress.last = newest[0][0] if newest else START
 
     async def run(self, answered: Callable[[], None]) -> None:
-        """Read entries and pass them on; `answered` is called after each answer of Redis."""
+        """Read entries and pass them to the receiver until `stop` is set; call `answered` after each answer of Redis."""
         keys = [stream.key for stream in self._streams]
         by_key = {stream.key: stream for stream in self._streams}
         while not self.stop.is_set():

@@ -21,7 +21,7 @@ _COUNT = re.compile(r"-?[0-9]{1,18}")
 
 
 class QueueBooks:
-    """Reads the books, and returns due deliveries to the stream, in one step.
+    """Makes the requests that read the books and return due deliveries to the stream, and handles the answers.
 
     `own` is the book of this router alone.
     """
@@ -34,19 +34,19 @@ class QueueBooks:
         self.delayed = 0
         """The number of delayed deliveries in the queue at the last answer; `held` includes them."""
         self.due: float | None = None
-        """The time (monotonic seconds) at which the next delayed delivery is due; None if none waits."""
+        """The time (monotonic seconds) at which the next delayed delivery is due; None if no delivery is delayed."""
         self.more = False
-        """True if more deliveries were due than the last call returned to the stream."""
+        """True if more deliveries were due than the last request has returned to the stream."""
         self.abandoned = False
-        """True if entries of a dead router were found. Reset by the caller that claims them."""
+        """True if entries of a dead router were found. The caller that claims them sets it back to False."""
         self.server_time = ServerTime()
         self._context = context
         self._link = link
         self._own = own
         self._epoch = ""
-        self._next_epoch = _new_epoch()  # an epoch for books that have none
+        self._next_epoch = _new_epoch()  # the epoch to set if the books have none
         self._counters: dict[str, int] = {}
-        self._read: list[bytes] = []  # the books as Redis last gave them
+        self._read: list[bytes] = []  # the books in the last answer of Redis
 
     @property
     def losses(self) -> tuple[str, int]:
@@ -56,7 +56,8 @@ class QueueBooks:
     def question(self, idle: float = 0.0) -> Question:
         """Return the request that moves due deliveries back to the stream and reads the books.
 
-        With `idle`, also ask for entries that were not renewed for `idle` seconds: their router is dead.
+        If `idle` is not 0, the request also asks whether there are entries of dead routers, which were not renewed for `idle`
+        seconds.
         """
         counters = self._counters
         words: list[Word] = [round(idle * 1000), self._epoch, self._next_epoch, len(counters)]
@@ -101,9 +102,10 @@ class QueueBooks:
                 setattr(book, name, number)
 
     async def reschedule(self) -> None:
-        """After the server's clock went back, correct due times and idle times that would be far in the future.
+        """Correct due times and delivery times that are in the future because the server's clock was set back.
 
-        Afterwards no delivery is due later than its planned delay from now, and entries of dead routers become idle.
+        Afterwards no delivery is due later than its planned delay from now, and the idle time of entries of dead routers grows
+        again.
         """
         if not self.server_time.went_back:
             return

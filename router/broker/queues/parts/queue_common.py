@@ -1,4 +1,4 @@
-"""The shared state of a Redis queue's parts: names, limits, times, shutdown, health; floor 4."""
+"""The state that the parts of a Redis queue share: names, limits, times, shutdown, health; floor 4."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST = 500
 """The largest number of entries that one command reads or settles."""
 
 MAX_DELIVERIES = 5
-"""The delivery count at which an entry is poison: its last attempt, with nothing else in flight, ended in a crash."""
+"""The delivery count at which an entry is poison: the process crashed in an attempt with nothing else in flight."""
 
 MOVES = 100
 """The largest number of retries that one script call returns to the stream or defers."""
@@ -38,15 +38,15 @@ class Timing(msgspec.Struct, frozen=True):
     block: float = 10.0
     """The time that a read waits for entries. `CLIENT UNBLOCK` ends a read earlier if necessary."""
     unblock: float = 0.5
-    """The time after `CLIENT UNBLOCK`, which the server may refuse, until a blocking read is cut off."""
+    """The time after `CLIENT UNBLOCK` until a blocking read is cut off. The server may refuse `CLIENT UNBLOCK`."""
     tick: float = 1.0
-    """The maximum age of the books, and the maximum delay until a peer's retry is noticed."""
+    """The time between two requests for the books. A due retry of a peer is noticed within this time."""
     claim: float = 5.0
     """The time between two checks for entries of dead peers."""
     linger: float = 1.0
     """The time during a shutdown in which deliveries that are ready in Redis are still read."""
     alone: float = 30.0
-    """The time that a suspected crasher waits for all other deliveries to finish."""
+    """The maximum time that a suspect waits for all other deliveries to finish."""
     first_delay: float = 0.1
     longest_delay: float = 2.0
 
@@ -57,12 +57,12 @@ class QueueHost(msgspec.Struct, frozen=True):
     server: Server
     prefix: str
     consumer: str
-    """The router's name in each group, the same after a restart."""
+    """The name of this router in each group. It stays the same after a restart."""
     clock: Clock
     isolation: CrashIsolation
     rounds: QueueRounds
     outage: Outage
-    """The shared outage, so that ten queues of one server log one outage once, not ten times."""
+    """The outage that all queues of the server share, so that it is logged only once."""
 
 
 class QueueKeys(NamedTuple):
@@ -79,7 +79,7 @@ class QueueKeys(NamedTuple):
 
 
 class Ending:
-    """The shutdown of a queue: from `begin` on, it reads only what is ready in Redis, for `linger` seconds."""
+    """The shutdown of a queue. After `begin`, the queue reads only deliveries that are ready in Redis, for `linger` seconds."""
 
     def __init__(self, clock: Clock, linger: float) -> None:
         self.begun = False
@@ -88,7 +88,7 @@ class Ending:
         self._at = 0.0
 
     def begin(self, *, at_once: bool = False) -> None:
-        """Begin the shutdown; with `at_once`, read nothing more. Only the first call has an effect."""
+        """Begin the shutdown. If `at_once` is True, read nothing more. Only the first call has an effect."""
         if not self.begun:
             self.begun, self._at = True, float("-inf") if at_once else self._clock.monotonic()
 
@@ -99,7 +99,7 @@ class Ending:
 
 
 class QueueContext:
-    """The shared state of one queue. Its `health` knows the tasks `read`, `settle` and `keep`."""
+    """The shared state of one queue. The tasks `read`, `settle` and `keep` report their attempts to `health`."""
 
     def __init__(self, sink: str, host: QueueHost, timing: Timing) -> None:
         self.sink = sink

@@ -1,4 +1,4 @@
-"""The deliveries of one Redis queue that are in flight at this router, ready for a worker or taken by one; floor 4."""
+"""The deliveries of one Redis queue that are in flight at this router: ready for a worker, or taken by one; floor 4."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from router.events import Event
 
 
 class Bundle(msgspec.Struct):
-    """Deliveries that are ready. `count` is set for a delivery that must be alone in flight: its delivery count."""
+    """Deliveries that are ready.
+
+    `count` is None, except for a single delivery that must be alone in flight: then it is the delivery count.
+    """
 
     events: list[Event]
     count: int | None = None
 
 
 class Ready:
-    """Deliveries that were read but not taken by a worker, in order."""
+    """The deliveries that were read and that no worker has taken yet, in order."""
 
     def __init__(self) -> None:
         self.number = 0
         self.hold = 0
-        """The number of deliveries to read ahead. Deliveries that workers give back may exceed it."""
+        """The largest number of deliveries to read ahead. Deliveries that workers give back may exceed it."""
         self._room = asyncio.Event()
         self._bundles: deque[Bundle] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()
@@ -42,7 +45,7 @@ class Ready:
         return {event._receipt for bundle in self._bundles for event in bundle.events}
 
     def make_room(self) -> None:
-        """Let `room` return."""
+        """Make `room` return."""
         self._room.set()
 
     async def room(self) -> None:
@@ -57,7 +60,7 @@ class Ready:
         self._wake()
 
     def give_back(self, events: list[Event]) -> None:
-        """Offer deliveries again, as the next ones."""
+        """Put deliveries back at the front, so that they are offered next."""
         self.number += len(events)
         self.lower(Bundle(events))
 
@@ -71,16 +74,17 @@ class Ready:
         self._wake()
 
     def taken(self, number: int) -> None:
-        """Record that a worker has taken `number` deliveries. The reader reads again when half of them are taken.
+        """Record that a worker has taken `number` deliveries.
 
-        Reading a single delivery for each one that is taken would cost a round trip per delivery.
+        The reader reads again when half of the deliveries are taken. If it read one delivery for each one that is taken, every
+        delivery would cost a round trip.
         """
         self.number -= number
         if 2 * self.number <= self.hold:
             self._room.set()
 
     def take(self, most: int) -> list[Event]:
-        """Return up to `most` deliveries of the first bundle to a worker."""
+        """Remove up to `most` deliveries from the first bundle and return them."""
         bundle = self._bundles.popleft()
         events = bundle.events
         if len(events) > most:
@@ -92,7 +96,7 @@ class Ready:
         return events
 
     def remove(self, gone: set[bytes]) -> None:
-        """Withdraw the deliveries of these entries."""
+        """Remove the deliveries of these entries."""
         before = sum(len(bundle.events) for bundle in self._bundles)
         kept: deque[Bundle] = deque()
         for bundle in self._bundles:
@@ -111,7 +115,7 @@ class Ready:
             await taker
         except asyncio.CancelledError:
             if taker.done() and not taker.cancelled():
-                self._wake()  # this worker was woken but is cancelled: wake the next one
+                self._wake()  # this worker was woken, but is cancelled, so wake the next one
             raise
 
     def _wake(self) -> None:
@@ -123,7 +127,7 @@ class Ready:
 
 
 class QueueInFlight:
-    """The entries of one queue from reading to removal from the stream. Implements `crash_isolation.Member`."""
+    """The entries of one queue, from their reading to their removal from the stream. Implements `crash_isolation.Member`."""
 
     def __init__(self, isolation: CrashIsolation) -> None:
         self.ready = Ready()
@@ -136,17 +140,17 @@ class QueueInFlight:
             set()
         )  # taken, but not attempted: they wait for the sink, or for an earlier delivery
         self.isolation = isolation
-        self._single: bytes | None = None  # the suspected crasher for which this queue entered the isolation
+        self._single: bytes | None = None  # the suspect for which this queue has entered the isolation
         self._quiet = asyncio.Event()
 
     @property
     def at_work(self) -> bool:
-        """True while a delivery is attempted, or its outcome is not reported to Redis yet."""
+        """True while deliveries are attempted, or have an outcome that is not reported to Redis yet."""
         return len(self.held) > self.ready.number + len(self.unreadable) + len(self._waiting)
 
     @property
     def shut_out(self) -> bool:
-        """True while another queue or source runs a suspected crasher alone, so that workers must wait."""
+        """True while another queue or source runs a strict suspect, so that workers must wait."""
         return self.isolation.shuts_out(self)
 
     @property
@@ -156,7 +160,7 @@ class QueueInFlight:
 
     @property
     def resting(self) -> bool:
-        """True if no delivery is in flight, except those that wait for their sink or an earlier delivery."""
+        """True if no delivery is in flight, except deliveries that wait for their sink or for an earlier delivery."""
         return self.open == len(self._waiting)
 
     def let_go(self, entries: Collection[bytes]) -> None:
@@ -168,7 +172,10 @@ class QueueInFlight:
         self._less()
 
     def may_wait(self, entry: bytes) -> bool:
-        """Record that an entry waits without an attempt. Return False for a suspected crasher: all others wait for it."""
+        """Record that an entry waits without an attempt, and return True.
+
+        Record nothing and return False for a suspect that runs alone, because all other deliveries wait for it.
+        """
         if self._single == entry:
             return False
         self._waiting.add(entry)
@@ -176,7 +183,7 @@ class QueueInFlight:
         return True
 
     def take_up(self, entries: Iterable[bytes]) -> None:
-        """Record that entries no longer wait: their attempts begin."""
+        """Record that entries no longer wait, because their attempts begin."""
         self._waiting.difference_update(entries)
 
     def _less(self) -> None:
@@ -186,11 +193,11 @@ class QueueInFlight:
             self._quiet.set()
 
     def stir(self) -> None:
-        """Let a waiting call of `change` return."""
+        """Make a waiting call of `change` return."""
         self._quiet.set()
 
     async def change(self, most: float | None = None) -> None:
-        """Wait up to `most` seconds until `resting` may have become true."""
+        """Wait until `resting` may have become true, or until `stir` is called, for `most` seconds at most (None: no limit)."""
         self._quiet.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most):
@@ -199,7 +206,7 @@ class QueueInFlight:
     # Isolation.
 
     async def be_alone(self, entry: bytes) -> None:
-        """Wait until this entry is the only suspected crasher that runs in this router."""
+        """Wait until no other suspect runs in this router, and enter the isolation for this entry."""
         await self.isolation.enter()
         self._single = entry
 

@@ -24,7 +24,7 @@ from router.events import Event
 from router.wording import counted
 
 TOGETHER = 10
-"""The largest number of poison entries given up in one round."""
+"""The largest number of poison entries that are given up in one call of `recover`."""
 
 LOG_EVERY = 60.0
 """Seconds between two log lines about entries that can't be read."""
@@ -43,9 +43,9 @@ class Admission:
         self._log_again_at = float("-inf")
 
     def admit(self, entries: Iterable[tuple[bytes, bytes]], count: int | None = None) -> None:
-        """Decode entries, given as (id, record), and offer them.
+        """Decode entries, given as (id, record), and offer their deliveries.
 
-        `count` is set for an entry that must be alone in flight: its delivery count.
+        `count` is None, except for a single entry that must be alone in flight: then it is the delivery count.
         """
         events: list[Event] = []
         append, read, held = events.append, self.reader.read, self._in_flight.held
@@ -70,7 +70,7 @@ class Admission:
             self._in_flight.ready.add(events, count)
 
     def refuse(self, entry: bytes, error: UnknownRecordError) -> None:
-        """Leave an entry that can't be read pending, and log it."""
+        """Leave an entry pending, because it can't be read, and log the error."""
         self._in_flight.held.add(entry)
         self._in_flight.unreadable.add(entry)
         now = self._context.clock.monotonic()
@@ -81,7 +81,7 @@ class Admission:
 
 
 class QueueRecovery:
-    """Claims entries that were in flight when a router died: the higher their delivery count, the fewer at a time."""
+    """Claims entries that were in flight when a router died. The higher their delivery counts, the fewer it claims at a time."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class QueueRecovery:
         self._admission = admission
 
     async def recover(self, *, own: bool) -> bool:
-        """Claim pending entries, this router's own or a dead peer's; return whether more may be left."""
+        """Claim pending entries of this router (`own`) or of dead peers; return whether more may be left."""
         context, ending = self._context, self._context.ending
         idle = None if own else self._renewal.idle
         page = await self._pending.first(lambda: self._in_flight.held, idle)
@@ -116,7 +116,7 @@ class QueueRecovery:
             await self._emptied()
         free = self._in_flight.resting
         if take.alone and not free:
-            return False  # the router shuts down, so the suspected crasher stays pending
+            return False  # the router shuts down, so the suspect stays pending
         found, gone = await self._take(take.entries, idle, count=not take.alone)
         if found:
             if free:
@@ -129,9 +129,9 @@ class QueueRecovery:
         return bool(found or gone) and not ending.begun
 
     async def _take(self, entries: Sequence[Pending], idle: float | None, *, count: bool) -> tuple[list[Entry], int]:
-        """Claim entries that did not change since they were listed; acknowledge deleted ones.
+        """Claim the entries that have not changed since they were listed, and acknowledge those that were deleted.
 
-        Returns the claimed entries and the number of deleted ones.
+        Returns the claimed entries, and the number of deleted entries.
         """
         found, gone = await self._pending.take(entries, idle, count=count)
         return found, await self._pending.acknowledge(gone)
@@ -144,8 +144,8 @@ class QueueRecovery:
     async def _poison(self, entries: Sequence[Pending], idle: float | None) -> None:
         """Turn poison entries into dead letters, one at a time and with nothing else in flight.
 
-        If another delivery killed the process between writing the letter and settling the entry, the next run would
-        write the letter again.
+        Otherwise another delivery could crash the process after the letter was written and before the entry is settled. Then
+        the next run would write the letter again.
         """
         in_flight, alone = self._in_flight, self._context.timing.alone
         counts = {entry.id: entry.deliveries for entry in entries}
@@ -153,7 +153,7 @@ class QueueRecovery:
             try:
                 event, _ = self._admission.reader.read(fields[1], id_)
             except UnknownRecordError as error:
-                # Not poison: the delivery count rose because one router after another claimed the entry.
+                # This entry is not poison: its delivery count rose because several routers have claimed it.
                 self._admission.refuse(id_, error)
                 continue
             await in_flight.be_alone(id_)
@@ -167,10 +167,10 @@ class QueueRecovery:
             in_flight.leave_alone([id_])
 
     async def take_alone(self) -> Event | None:
-        """Take the first ready delivery, a suspected crasher that must be alone; return None if a peer has claimed it.
+        """Take the first ready delivery, which is a suspect; return None if a peer has claimed it.
 
-        Its count is raised before the attempt, because the attempt may kill the process. The last count, which makes it
-        poison, is written only if nothing else is in flight: otherwise another delivery may be the cause.
+        The delivery count is raised before the attempt, because the attempt may crash the process. The last count, which makes
+        the entry poison, is written only if nothing else is in flight: otherwise another delivery could be the cause.
         """
         in_flight = self._in_flight
         bundle = in_flight.ready.lift()
@@ -234,11 +234,11 @@ class QueueReader:
         self._abandoned = True  # True if a dead router may have left entries
 
     def configure(self, limits: QueueLimits) -> None:
-        """Use the `overriding` routes of other limits from now on."""
+        """Use the `overriding` routes of these limits from now on."""
         self._admission.reader = Reader(self._context.sink, limits.overriding)
 
     async def run(self) -> None:
-        """Recover this router's own entries, then read new ones. Claim entries of dead peers when `look` is called."""
+        """Recover this router's own entries, then read new entries. Claim entries of dead peers after a call of `look`."""
         context = self._context
         own, grouped, regrouped = True, False, 0
         while not context.ending.lingered:
@@ -249,7 +249,7 @@ class QueueReader:
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
                     grouped = True
                 if own:
-                    # If no entry was found, nothing was written. A write may still fail, so this is not a success yet.
+                    # If no entry was found, nothing was written. So this does not show that Redis accepts writes.
                     own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)
@@ -268,7 +268,10 @@ class QueueReader:
                         continue
                 await asyncio.sleep(delay)
             except Exception as error:  # noqa: BLE001  # after any error the read is tried again
-                grouped, own = False, True  # a lost answer may have held entries, which are pending for us now
+                grouped, own = (
+                    False,
+                    True,
+                )  # an answer that was lost may have held entries, which are pending for us now
                 await asyncio.sleep(context.health.failed(error, "read"))
             else:
                 if answered:
@@ -278,7 +281,7 @@ class QueueReader:
         self._in_flight.stir()
 
     async def _make_group(self) -> None:
-        """Create the group so that it begins at the first entry: all entries of the stream are unsettled."""
+        """Create the group, if it is missing. It begins at the first entry, because all entries of the stream are unsettled."""
         try:
             await self._writing.call("XGROUP", "CREATE", self._context.keys.stream, GROUP, "0", "MKSTREAM")
         except failures.ResponseError as error:
@@ -304,7 +307,7 @@ class QueueReader:
         return True
 
     async def stop_waiting(self) -> None:
-        """End a blocking read by CLIENT UNBLOCK; if the server does not end it, close the connection a little later."""
+        """End a blocking read by CLIENT UNBLOCK. If the server does not end the read, cut it off a little later."""
         if self._blocked:
             late = failures.ConnectionError("CLIENT UNBLOCK did not end the read")
             self._reading.hurry(self._context.timing.unblock, late)

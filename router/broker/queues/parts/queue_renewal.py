@@ -1,4 +1,4 @@
-"""The periodic work of one Redis queue: due retries, books, renewal of entries in flight; floor 4."""
+"""The periodic work of one Redis queue: due retries, the books, and the renewal of entries in flight; floor 4."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class QueueRenewal:
         """True while `run` waits, until `wake` is called."""
         self._losses: tuple[str, int] | None = None  # `QueueBooks.losses` before the last renewal
         self._wake = asyncio.Event()
-        self._due: asyncio.TimerHandle | None = None  # wakes when a retry is due
+        self._due: asyncio.TimerHandle | None = None  # calls `wake` when the next retry is due
         self._failure: Exception | None = None  # the error of a round while `run` was resting
         self._renew_at = self._check_at = 0.0
         self._checks = False  # True if the current request also checks for entries of dead routers
@@ -42,7 +42,7 @@ class QueueRenewal:
     async def run(self, abandoned: Callable[[], Awaitable[None]]) -> None:
         """Repeat the periodic work until cancelled; call `abandoned` when a dead router has left entries.
 
-        The rounds read the books each second without waking this task. The task is woken if an answer shows more work.
+        The `QueueRounds` read the books every second without waking this task. They wake it if an answer shows more work.
         """
         context, health = self._context, self._context.health
         self._renew_at = context.clock.monotonic() + claims.renew_every(self.idle)
@@ -89,7 +89,7 @@ class QueueRenewal:
         return self._books.question(self.idle if self._checks else 0.0)
 
     def read(self, row: Row) -> None:
-        """Process an answer. Wake `run` at once if there is more to do, else when the next retry is due."""
+        """Process an answer. Wake `run` at once if there is more to do, otherwise when the next retry is due."""
         books, now = self._books, self._context.clock.monotonic()
         books.read(row)
         self._failure = None
@@ -104,12 +104,12 @@ class QueueRenewal:
             self._due = asyncio.get_running_loop().call_later(max(books.due - now, 0.005), self._wake.set)
 
     def failed(self, error: Exception) -> None:
-        """Let `run` report an error."""
+        """Store the error of a request and wake `run`, which reports it."""
         self._failure = error
         self._wake.set()
 
     def renewed(self) -> None:
-        """Record that everything in flight belongs to this router, as an answer of Redis has just shown."""
+        """Record that an answer of Redis has just shown that all entries in flight belong to this router."""
         self.renewed_at = self._context.clock.monotonic()
 
     @property
@@ -118,7 +118,7 @@ class QueueRenewal:
         return self._context.clock.monotonic() - self.renewed_at > claims.undisputed(self.idle)
 
     async def catch_up(self) -> None:
-        """Renew until that succeeds, so that no delivery is attempted that a peer has claimed."""
+        """Renew the entries, again and again until that succeeds. Then no delivery that a peer has claimed is attempted."""
         while True:
             try:
                 await self._renew()
@@ -128,10 +128,10 @@ class QueueRenewal:
                 return
 
     async def _renew(self) -> None:
-        """Reset the idle time of the entries in flight; forget ready entries that a peer has claimed or settled.
+        """Reset the idle time of the entries in flight, and forget ready entries that a peer has claimed or settled.
 
-        An entry that is no longer pending was settled by a peer, unless deliveries vanished from Redis (`losses`
-        changed). In that case this router still delivers the missing entry.
+        An entry that is no longer pending was settled by a peer. The exception is that deliveries have vanished from Redis,
+        so that `losses` has changed. In that case this router still delivers the missing entry.
         """
         began, losses, in_flight = self._context.clock.monotonic(), self._books.losses, self._in_flight
         before = {*in_flight.held}
@@ -161,6 +161,6 @@ class QueueRenewal:
         self.renewed_at, self._losses = began, losses
 
     async def set_free(self) -> None:
-        """Release the remaining entries at a graceful shutdown: peers may claim them at once, with a count of 0."""
+        """Release the remaining entries at a graceful shutdown: set their delivery count to 0, and let peers claim them at once."""
         async for page in self._pending.pages(frozenset):
             await self._pending.claim([entry.id for entry in page], count=0, idle=self.idle)

@@ -1,4 +1,4 @@
-"""The rounds of a router through its Redis queues: one script call reads the books of all queues; floor 4."""
+"""The rounds of a router through its Redis queues. In each round, one script call reads the books of all queues; floor 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = tuple[int, list[Any]]
 
 
 class Question(NamedTuple):
-    """The request of one queue: its keys, the number of retries to move at most, and other arguments of the script."""
+    """The request of one queue: its keys, the largest number of retries to move, and the other arguments of the script."""
 
     keys: Sequence[str]
     moves: int
@@ -34,27 +34,27 @@ class Member(Protocol):
 
     @property
     def resting(self) -> bool:
-        """True if the next round must include the queue. A queue that is working sends its requests by `ask`."""
+        """True if the next round must include the queue. A queue that is working calls `QueueRounds.ask` itself."""
 
     def question(self) -> Question:
         """Return the request to send now."""
 
     def read(self, row: Row) -> None:
-        """Process the answer. Called before the queue's next request is sent."""
+        """Process the answer. This method is called before the next request of the queue is sent."""
 
     def failed(self, error: Exception) -> None:
         """Record that the request of a round failed."""
 
 
 Asked = dict[Member, list[asyncio.Future[None]]]
-"""The queues with a request to send, each with the callers of `ask` that wait for its answer (none for a request of a
-round)."""
+"""The queues that have a request to send, and for each the futures of the callers of `ask` that wait for its answer. A request
+of a round has no caller."""
 
 
 class QueueRounds:
-    """Sends the requests of all resting queues of a router at the same time, in one script call.
+    """Sends the requests of all resting queues of a router together, in one script call.
 
-    The first queue that joins opens the connection; the last one that leaves closes it.
+    The connection is opened when the first queue joins, and closed when the last queue leaves.
     """
 
     def __init__(self, server: Server, group: str) -> None:
@@ -67,11 +67,11 @@ class QueueRounds:
 
     @property
     def since(self) -> float | None:
-        """The time (`time.monotonic`, seconds) at which the current command began; None between two commands."""
+        """The time (`time.monotonic`, seconds) at which the command under way began; None if no command is under way."""
         return self._link.since
 
     def join(self, member: Member, every: float) -> None:
-        """Send a request of `member` every `every` seconds from now on, or more often if another member needs that."""
+        """Send a request of `member` every `every` seconds from now on, or more often if another member has a shorter time."""
         self._members[member] = every
         if self._beat is None:
             self._beat = asyncio.create_task(self._go_round(), name="queues: rounds")
@@ -128,7 +128,7 @@ class QueueRounds:
         except failures.NoPermissionError:
             if share == 1:
                 raise
-            # Redis refuses the whole call if one key is forbidden: ask one by one.
+            # Redis refuses the whole call if one key is forbidden, so send a separate request for each queue.
             for member, answers in asked.items():
                 try:
                     await self._ask({member: answers})
@@ -146,7 +146,7 @@ class QueueRounds:
 
 
 def _fail(asked: Asked, error: Exception) -> None:
-    """Raise an error in all waiting callers of `ask`. For a request without a caller, call `failed` of the queue."""
+    """Report an error to each queue: raise it in the callers of `ask`; if there is none, call `failed` of the queue."""
     for member, answers in asked.items():
         if not answers:
             member.failed(error)

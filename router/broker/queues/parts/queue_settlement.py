@@ -1,4 +1,4 @@
-"""Reports outcomes of one queue's deliveries to Redis: settled, deferred, or split into several; floor 4."""
+"""Reports to Redis which deliveries of one queue were settled, deferred or split; floor 4."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST_PAUSE = 0.02
 
 
 class _Part(msgspec.Struct, eq=False):
-    """The receipt of a delivery that was split off another one. Other receipts of the queue are entry ids."""
+    """The receipt of a part of a split delivery. The receipts of all other deliveries of the queue are entry ids."""
 
     whole: _Split
 
@@ -52,12 +52,12 @@ def entry_of(event: Event) -> bytes:
 
 
 class Settlement:
-    """Collects outcomes and sends them to Redis in batches; a batch without an answer is sent again.
+    """Collects outcomes and sends them to Redis in batches. A batch without an answer is sent again.
 
-    An outcome after a quiet time is sent at once. Outcomes that follow within `PAUSE` are sent together. Fewer than `FEW`
-    outcomes wait longer, up to `LONGEST_PAUSE`, unless the router shuts down or a delivery is deferred.
+    The first outcome after a pause is sent at once. Outcomes that follow within `PAUSE` seconds are sent together. Fewer than
+    `FEW` outcomes wait longer, up to `LONGEST_PAUSE` seconds, unless the router shuts down or a delivery is deferred.
 
-    `put_off` is called when a delivery was added to the delayed ones. `overriding` are the routes that override options
+    `put_off` is called after deliveries were deferred. `overriding` are the routes that override options
     of the sink.
     """
 
@@ -82,7 +82,7 @@ class Settlement:
         return not (self._done or self._deferred or self._sending)
 
     def settle(self, events: Sequence[Event], outcome: Outcome, reason: Reason | None) -> None:
-        """Settle deliveries, all with the same outcome."""
+        """Record that deliveries are settled, all with the same outcome."""
         counter = outcome.value if reason is None else f"{outcome.value}:{reason.value}"
         if self._parted:
             events = self._settle_parts(events, counter)
@@ -103,7 +103,7 @@ class Settlement:
         return whole
 
     def later(self, event: Event, delay: float) -> None:
-        """Defer a delivery by `delay` seconds."""
+        """Record that a delivery is to be retried after `delay` seconds."""
         (record,) = pack([event], self.overriding)
         if isinstance(event._receipt, _Part):
             self._part_over(event._receipt, record=(delay, record))
@@ -165,12 +165,12 @@ class Settlement:
                 return
 
     async def flush(self) -> None:
-        """Send all outcomes. After an error they stay collected, to be sent again. Raises redis-py's errors."""
+        """Send all outcomes. Outcomes that could not be sent are kept and sent again later. Raises redis-py's errors."""
         while self._done or self._deferred:
             await self._report()
 
     async def _report(self) -> None:
-        """Send outcomes as `flush` does, but outcomes that follow during a report to Redis wait for the next one."""
+        """Send the outcomes collected so far. Outcomes that are added during a report wait for the next report."""
         for counter in list(self._done):
             ids, size = self._done.pop(counter)
             self._sending = True
