@@ -43,7 +43,7 @@ from router.ops.logs import redacted
 def compose(loaded: Loaded, runtime: Runtime) -> Parts:
     """Build all parts of a router, without opening a connection.
 
-    Raises `ConfigError` for an invalid Redis URL, and for a plugin's class whose `__init__` raises.
+    Raises `ConfigError` for an invalid Redis URL, and if the `__init__` of a plugin's class raises an exception.
     """
     writer = None if loaded.config.deliver == "print" else _writer(loaded, runtime)
     ids = Ids(os.urandom(5).hex())
@@ -72,7 +72,7 @@ def compose(loaded: Loaded, runtime: Runtime) -> Parts:
 def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
     """Return the pipeline of a configuration, which enqueues deliveries for these sinks.
 
-    From now on the books have the routes of this configuration.
+    The call also makes the books count by the routes of this configuration.
     """
     config = loaded.config
     routing = loaded.routing()
@@ -100,10 +100,10 @@ def sink_part(
     *,
     wrap: Callable[[SinkCalls], SinkCalls] = lambda caller: caller,
 ) -> SinkPart:
-    """Return one sink, not yet started, with the `queue` of an earlier worker or a new one.
+    """Return one sink, not yet started. Its queue is `queue`, which an earlier worker has used, or a new one if that is None.
 
-    `wrap` is for tests: it may replace the caller of the sink that the worker uses. Raises `ConfigError` if the
-    `__init__` of the plugin's class raises.
+    `wrap` is for tests: it may replace the object by which the worker calls the sink. Raises `ConfigError` if the `__init__` of
+    the plugin's class raises an exception.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     clock, outcomes = shared.runtime.clock, shared.outcomes_of(name)
@@ -129,16 +129,16 @@ def sink_part(
 
 
 class SinkPlugin(NamedTuple):
-    """The plugin of one sink, not yet opened: its caller, and the context that must be closed after it."""
+    """The plugin of one sink, not yet opened: its caller, and its context, which must be closed after the caller."""
 
     caller: Caller
     context: Context
 
 
 def plugin_of(name: str, loaded: Loaded, clock: Clock, server: FindServer | None) -> SinkPlugin:
-    """Return the plugin of one sink. `server` finds the Redis servers of its context; None gives it no Redis.
+    """Return the plugin of one sink. `server` finds Redis servers for its context; with None, the context has no Redis.
 
-    Raises `ConfigError` if the `__init__` of the plugin's class raises.
+    Raises `ConfigError` if the `__init__` of the plugin's class raises an exception.
     """
     threads = DaemonThreads(f"sink {name}", concurrency_of(name, loaded))
     context = Context(
@@ -159,7 +159,7 @@ def concurrency_of(name: str, loaded: Loaded) -> int:
 
 
 def dead_letter_bounds(loaded: Loaded) -> Bounds:
-    """Return the bounds of the dead letters in a configuration."""
+    """Return the bounds that a configuration sets for the dead letters."""
     letters = loaded.config.dead_letters
     return Bounds(letters.max_events, letters.max_age, loaded.config.redis.outage_buffer)
 
@@ -206,7 +206,10 @@ def rules_of(name: str, loaded: Loaded, lookups: LookupSet) -> Rules:
 
 
 def _expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
-    """Return the expiry of a sink's deliveries by route. A fallback sink may get deliveries of every route."""
+    """Return the expiry of a sink's deliveries by route.
+
+    A sink that is a fallback of other sinks may get deliveries of every route.
+    """
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires
     routes = [route.id for route in loaded.config.routes if any(entry.sink == name for entry in route.sinks)]

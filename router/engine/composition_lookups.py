@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def lookups_of(loaded: Loaded, runtime: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
-    """Return the lookups of a configuration, without opening a connection. The `kept` ones are reused, with their caches.
+    """Return the lookups of a configuration, without opening a connection.
 
-    Raises `ConfigError` for an invalid URL, and for a plugin's class whose `__init__` raises.
+    `kept` has lookups of the previous configuration that are reused with their caches, by name. Raises `ConfigError` for an
+    invalid URL, and if the `__init__` of a plugin's class raises an exception.
     """
     if not loaded.lookups:
         return LookupSet({}, {})

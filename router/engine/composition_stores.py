@@ -17,16 +17,16 @@ from router.ops.lookups.record_file import RecordFile
 
 
 def lookup_of(name: str, loaded: Loaded, runtime: Runtime) -> Lookup:
-    """Return a lookup, without opening a connection. Raises what `lookups_of` raises."""
+    """Return a lookup, without opening a connection. Raises the errors of `lookups_of`."""
     store, context = store_of(name, loaded, runtime)
     kept = store if isinstance(store, RecordFile) else None
     return Lookup(name, loaded.lookups[name].config.keys, store, context, clock=runtime.clock, kept=kept)
 
 
 def store_of(name: str, loaded: Loaded, runtime: Runtime, *, allow_private: bool = False) -> tuple[Store, LookupTools]:
-    """Return the store of a lookup and its context, without opening a connection. Raises what `lookups_of` raises.
+    """Return the store of a lookup and its context, without opening a connection. Raises the errors of `lookups_of`.
 
-    `allow_private` lets the lookup of a plugin reach private addresses, such as the address of a stand-in for tests.
+    If `allow_private` is True, the lookup of a plugin may use private addresses, such as the address of a test server.
     """
     definition = loaded.lookups[name]
     keys, clock = definition.config.keys, runtime.clock

@@ -1,4 +1,4 @@
-"""The failures of expressions that stop no delivery: counted for `status`, and logged with limits; floor 5."""
+"""Counts and logs the failures of expressions that do not stop a delivery; floor 5."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ log = structlog.stdlib.get_logger(__name__)
 class ExpressionFailures:
     """Counts the events for which an expression could not be evaluated.
 
-    An expression is named by its path in the configuration: `routes.urgent.when`, `sinks.mail.order_by`. Any number of
-    events that fail with the same error make one log line. Each further error of the same expression makes one more
-    line, up to `KINDS`.
+    An expression is named by its path in the configuration, such as `routes.urgent.when`. If many events fail with the same error,
+    only one line is logged. Each different error of the same expression is logged once, up to `KINDS` lines.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """The failures since the process started, by path."""
+        """The number of failures since the process started, by path."""
         self._told: dict[str, set[str]] = {}
 
     def add(self, path: str, error: TemplateError, effect: str, **fields: object) -> None:
-        """Count a failure; `effect` says what the router does instead, `fields` are fields of the event for the log."""
+        """Count a failure, and log it if its kind is new.
+
+        `effect` says what the router does instead. `fields` are fields of the event for the log.
+        """
         self.counts[path] += 1
         told = self._told.setdefault(path, set())
         said = kind(error.told)

@@ -1,8 +1,8 @@
-"""A rate limit for log lines about events: a few lines a minute per subject; floor 5.
+"""A rate limit for log lines about events: a few lines a minute for each subject; floor 5.
 
-A flood of faulty events must not become a flood of log lines. The first event and each new kind of error are logged;
-the books have the numbers. Subjects are distinguished by names of the configuration, never by names that a producer
-chooses: 530,000 unmatched channels once caused 530,000 lines.
+Many faulty events must not cause as many log lines. The first event and each new kind of error are logged; the books have the
+numbers. A subject is identified by names from the configuration, never by names that a producer chooses: 530,000 unmatched
+channels once caused 530,000 lines.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from structlog.stdlib import BoundLogger
 from router.contracts import Clock
 
 MOST = 1_000
-"""The number of subjects that are remembered. Beyond it, all further subjects of a message share one limit."""
+"""The largest number of subjects that are remembered. Further subjects of a message share one limit."""
 
 CHANNELS = 10_000
-"""The number of channels remembered between two lines. If there are more, a channel may be counted twice."""
+"""The largest number of channels that are remembered between two lines. If there are more, a channel may be counted twice."""
 
 QUIET = 60.0
 """Seconds between two lines about the same subject."""
 
 LONGEST = 256
-"""The number of characters of a name that distinguish subjects: a record in Redis may name a route of any length."""
+"""The number of characters by which names are compared. Names may be long, because records in Redis contain names of routes."""
 
 KINDS = 10
 """The number of kinds of errors of one subject that are logged within `QUIET` seconds."""
 
 _VARIES = re.compile(r"[0-9a-fA-F-]{8,}|\d+")
-"""Numbers and ids, which differ in errors of the same kind."""
+"""The numbers and ids, which may differ between errors of the same kind."""
 
 
 def kind(text: str) -> str:
-    """Return an error text with numbers and ids replaced, equal for errors of the same kind."""
+    """Return an error text with `#` in place of numbers and ids, so that errors of the same kind have the same text."""
     return _VARIES.sub("#", text)
 
 
@@ -50,7 +50,7 @@ class _Channels:
         self._known: set[int] = set()
 
     def add(self, names: Iterable[object]) -> None:
-        """Count these channels, each once."""
+        """Count those of these channels that were not counted yet."""
         marks = set(map(hash, names))
         if len(self._known) >= CHANNELS and not marks <= self._known:
             self._counted += len(self._known)
@@ -64,7 +64,7 @@ class _Channels:
 
 
 class _Said(msgspec.Struct):
-    """A subject with a logged line, and the events since then that were not logged."""
+    """A subject of which a line was logged, and the number of events since then that were not logged."""
 
     quiet_until: float
     kinds: set[str]
@@ -84,7 +84,7 @@ class _Said(msgspec.Struct):
 
 
 class LogLimits:
-    """A log with limits: the first line of each subject at once, then at most one line a minute, with counts."""
+    """A log with limits. The first line about a subject is logged at once, then at most one line a minute, with counts."""
 
     def __init__(self, log: BoundLogger, clock: Clock) -> None:
         self._log = log
@@ -95,11 +95,11 @@ class LogLimits:
     def say(
         self, message: str, *about: str, times: int = 1, channels: Iterable[str] | None = None, **fields: object
     ) -> None:
-        """Log a warning unless its subject is limited now. The subject is the message with `about` (source, reason …).
+        """Log a warning, unless the limit of its subject is reached. The message and `about` (source, reason …) are the subject.
 
-        `fields` are logged. `times` is the number of events; `channels` are the channels of all but the first one, by
-        default the field `channel`. A new kind of `error` or `detail` is logged at once. The next line counts the
-        events and channels since this one.
+        `fields` are logged. `times` is the number of events. `channels` are the channels of all events but the first; None means
+        the field `channel`. If the field `error` or `detail` has a new kind of text, the line is logged at once. The next line
+        has the numbers of events and channels since the last line.
         """
         now = self._clock.monotonic()
         key = self._place((message, *(name[:LONGEST] for name in about)), now)
@@ -121,7 +121,7 @@ class LogLimits:
         self._log.warning(message, **fields)
 
     def _place(self, key: tuple[str, ...], now: float) -> tuple[str, ...]:
-        """Return the key, or the shared key of its message if too many subjects are remembered."""
+        """Return the key of a subject, or the shared key of its message if too many subjects are remembered."""
         if key in self._said or len(self._said) < MOST:
             return key
         if now >= self._next_sweep:

@@ -30,7 +30,7 @@ class Shared(msgspec.Struct, frozen=True):
     runtime: Runtime
     books: Books
     outcomes: dict[str, Outcomes]
-    """The outcomes by sink name. Their books are in `books` too, their meters in `meters`."""
+    """The outcomes by sink name. Their books are also in `books`, and their meters in `meters`."""
     meters: dict[str, SinkMeter]
     ids: Ids
     current: CurrentPipeline
@@ -42,11 +42,11 @@ class Shared(msgspec.Struct, frozen=True):
     replays: Replays | None
     """The replay of dead letters; None with `deliver: print`."""
     isolation: CrashIsolation
-    """The isolation of suspected crashers, shared by all sources and Redis queues."""
+    """The crash isolation, which all sources and Redis queues share."""
     failures: ExpressionFailures = msgspec.field(default_factory=ExpressionFailures)
 
     def outcomes_of(self, name: str) -> Outcomes:
-        """Return the outcomes of a sink: one object for all its workers and queues, also across reloads."""
+        """Return the outcomes of a sink. All its workers and queues use the same object, also after reloads."""
         if name not in self.outcomes:
             self.outcomes[name] = Outcomes(
                 name,
@@ -74,7 +74,7 @@ class Parts(msgspec.Struct):
     sources: dict[str, SourcePart]
     sinks: dict[str, SinkPart]
     lookups: LookupSet
-    """The lookups in force."""
+    """The lookups of the current configuration."""
     leaving_sources: list[Source] = msgspec.field(default_factory=list)
     """Sources that a reload removed and that still have entries in flight."""
     leaving_sinks: dict[str, SinkPart] = msgspec.field(default_factory=dict)
@@ -83,19 +83,19 @@ class Parts(msgspec.Struct):
     """Sinks whose workers are being replaced or removed."""
 
     def every_source(self) -> list[Source]:
-        """Return the sources in force, and removed sources that still have entries in flight."""
+        """Return the sources of the current configuration, and removed sources that still have entries in flight."""
         return [*(part.source for part in self.sources.values()), *self.leaving_sources]
 
     def every_sink(self) -> dict[str, SinkPart]:
-        """Return the sinks in force, and removed sinks that still have deliveries, by name."""
+        """Return the sinks of the current configuration, and removed sinks that still have deliveries, by name."""
         return {**self.leaving_sinks, **self.sinks}
 
     def every_part(self) -> list[SinkPart]:
-        """Return the sinks in force, and all sinks whose workers have not ended."""
+        """Return the sinks of the current configuration, and all other sinks whose workers have not ended."""
         return [*self.retiring, *self.sinks.values()]
 
     def every_queue(self) -> list[Queue]:
-        """Return the queues of `every_part`, each once: a worker that retires may share its queue with the next one."""
+        """Return the queues of `every_part` without repetition: a worker that retires may share its queue with the next one."""
         return list(dict.fromkeys(part.worker.queue for part in self.every_part()))
 
 

@@ -13,14 +13,14 @@ from router.contracts import Clock
 from router.engine.clock import SystemClock
 
 Printer = Callable[[str], None]
-"""Prints one line of data for the operator."""
+"""A function that prints one line of data for the operator."""
 
 
 class Runtime(msgspec.Struct, frozen=True):
     """The values and functions with which a router is started.
 
-    `redis_url` is never `embedded`. `connect_timeout` is in seconds; None means no limit. `waiting` is called with the
-    reason while the router waits for Redis.
+    `redis_url` is the URL of the router's own Redis; it must not be the word `embedded`. `connect_timeout` is in seconds (None: no
+    limit). `waiting` is called with the reason after each failed attempt to reach Redis.
     """
 
     instance: str
@@ -32,16 +32,16 @@ class Runtime(msgspec.Struct, frozen=True):
 
     @property
     def client_name(self) -> str:
-        """The name of the router's connections."""
+        """The name of the router's connections in `CLIENT LIST`."""
         return f"event-router:{self.instance}"
 
     @property
     def consumer(self) -> str:
-        """The router's name in consumer groups: the same after a restart, different on another machine."""
+        """The name of the router in consumer groups. It is the same after a restart, and different on another machine."""
         return f"{socket.gethostname()}-{self.instance}"
 
     def server(self, url: str | None = None, *, sink: str | None = None) -> Server:
-        """Return the server of a URL; without a URL, the router's own. Raises `ConfigError` for an invalid URL.
+        """Return the Redis server of a URL; None means the router's own. Raises `ConfigError` for an invalid URL.
 
         If `sink` is given, the names of the connections contain it.
         """

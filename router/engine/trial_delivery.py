@@ -1,6 +1,7 @@
-"""A marked test message to one sink, sent in this process without queue, retries, books and dead letters; floor 5.
+"""Sends a marked test message to one sink, without a queue, retries, books or dead letters; floor 5.
 
-The message is prepared like a delivery of the daemon, by the sink's own templates and the lookups that they use.
+The message is sent by this process. It is prepared like a delivery of the daemon, by the sink's own templates and the lookups
+that they use.
 """
 
 from __future__ import annotations
@@ -30,18 +31,22 @@ from router.ops.loading import Loaded
 from router.ops.logs import redacted
 
 MARK = "[test]"
-"""The mark before each text for people."""
+"""The mark that is put before each text of a test message that people read."""
 
 ORIGIN = "send-test"
-"""The source and the route of a test message."""
+"""The name of the source, and of the route, of a test message."""
 
 
 class NoRecipientError(RouterError):
-    """A sink that has no recipient to replace, or a recipient that is empty."""
+    """The recipient can't be replaced, because the sink has none, or because the new one is empty."""
 
 
 class NotSent(msgspec.Struct, frozen=True):
-    """The decision to make no attempt. `kind` is `only`, or the reason for which the daemon would make no attempt."""
+    """The decision to make no attempt.
+
+    `kind` is `only` if `deliver: {only: …}` allows no recipient. Otherwise it is the reason for which the daemon would make no
+    attempt.
+    """
 
     kind: str
     detail: str
@@ -50,8 +55,8 @@ class NotSent(msgspec.Struct, frozen=True):
 class Trial(msgspec.Struct, frozen=True):
     """The result of sending a test message. Either `not_sent` or `attempt` is None.
 
-    `rendered` has the options and the recipients, None if the message could not be prepared. `excluded` are the
-    recipients that `deliver: {only: …}` does not allow; they are not among those of `rendered`.
+    `rendered` has the options and the recipients; it is None if no attempt was made. `excluded` are the recipients that
+    `deliver: {only: …}` does not allow; `rendered` does not contain them.
     """
 
     rendered: Rendered | None = None
@@ -68,7 +73,8 @@ class Trial(msgspec.Struct, frozen=True):
 def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
     """Return a configuration whose sink `name` writes to another recipient.
 
-    Raises `NoRecipientError` if the sink has none or `address` names none, and `TemplateFaults` for an invalid address.
+    Raises `NoRecipientError` if the sink has no recipient or `address` contains none, and `TemplateFaults` for an invalid
+    address.
     """
     sink = loaded.config.sinks[name]
     options = readdressed(sink.options, [address])
@@ -96,18 +102,18 @@ class TrialDelivery:
         self._clock = clock
         self._timeout = loaded.config.sinks[name].host.timeout
         self._template = loaded.templates[name, None]
-        # The operator, who chose a literal recipient, may send a test whatever the condition says. A recipient from the
-        # event is a person who may have opted out.
+        # If the recipient is literal, the operator has chosen it, so the condition is ignored. If the recipient comes from the
+        # event, it may be a person who does not want messages, so the condition is checked.
         options = loaded.config.sinks[name].options
         self._only_if = loaded.only_if.get((name, None)) if destinations_of_event(options) else None
         self._unavailable: UnavailableError | None = None
-        """The error of the router's own Redis, if the plugin has asked for it and it can't be found."""
+        """The error if the plugin has asked for the router's own Redis and its URL can't be found; else None."""
 
     async def send(self, event: Event) -> Trial:
         """Send the message of an event and return the result.
 
-        Raises `UnavailableError` if the Redis of the router or the store of a lookup can't be reached, and `ConfigError`
-        for an invalid URL, and if the plugin's class can't be created.
+        Raises `UnavailableError` if the router's own Redis or the store of a lookup can't be reached. Raises `ConfigError` for
+        an invalid URL, or if an object of the plugin's class can't be created.
         """
         if any(target.url is None for target in self._loaded.config.sinks[self._name].options.redis_targets):
             self._redis_url()
@@ -127,9 +133,9 @@ class TrialDelivery:
         return Trial(rendered, excluded, attempt=made)
 
     async def _prepared(self, event: Event) -> Rendered | NotSent:
-        """Return the rendered and marked options.
+        """Return the rendered and marked options, or the decision to make no attempt.
 
-        A text that can't be rendered is not sent, even if the daemon would send the JSON line in its place.
+        If a text can't be rendered, no attempt is made, even if the daemon would send the event's JSON line instead.
         """
         now = self._clock.now()
         records = await self._records(event, now)
@@ -146,11 +152,11 @@ class TrialDelivery:
             return NotSent(Reason.TEMPLATE, prepared.degraded)
         try:
             return msgspec.structs.replace(prepared, options=marked(prepared.options, MARK))
-        except Exception as error:  # noqa: BLE001  # the escaping of a text is code of the plugin
+        except Exception as error:  # noqa: BLE001  # the plugin may have its own code for escaping a text
             return NotSent(Reason.TEMPLATE, error_text(error, redacted))
 
     async def _records(self, event: Event, now: float) -> Records | Exception:
-        """Return the records of the lookups that the sink uses, or the error because of which there are none."""
+        """Return the records of the lookups that the sink uses, or the error that explains why they are missing."""
         names = self._template.names if self._only_if is None else self._template.names | self._only_if.names
         known = self._loaded.lookups
         wanted = frozenset(names & known.keys())
@@ -173,7 +179,10 @@ class TrialDelivery:
         return found
 
     def _allowed(self, rendered: Rendered) -> tuple[Rendered | NotSent, tuple[str, ...]]:
-        """Return the message to the recipients that `deliver: {only: …}` allows, and the recipients that it excludes."""
+        """Restrict a message to the recipients that `deliver: {only: …}` allows; return the message and the excluded recipients.
+
+        If no recipient is allowed, return the decision to make no attempt instead of the message.
+        """
         deliver = self._loaded.config.deliver
         if not isinstance(deliver, DeliverOnly) or self._loaded.types[self._name].local:
             return rendered, ()
@@ -189,7 +198,7 @@ class TrialDelivery:
         return msgspec.structs.replace(rendered, options=options, addresses=tuple(allowed)), tuple(excluded)
 
     def _server(self, url: str | None) -> Server:
-        """Return the Redis server of a URL, for the context of the plugin. Raises `ConfigError`."""
+        """Return the Redis server of a URL (None: the router's own), for the context of the plugin. Raises `ConfigError`."""
         try:
             own = self._redis_url() if url is None else url
         except UnavailableError as error:
@@ -199,4 +208,4 @@ class TrialDelivery:
 
 
 def _ignore(_text: str) -> None:
-    """Ignore the reason for a wait: a test message does not wait."""
+    """Do nothing, because a test message does not wait."""

@@ -65,9 +65,7 @@ class Messages:
                     append(payload)
                     continue
                 if kind == MESSAGE:
-                    if (
-                        name not in subscriptions.names
-                    ):  # during a switch: the name is not in force yet, or not any more
+                    if name not in subscriptions.names:  # during a switch: the name is not in force now
                         subscriptions.duplicates += 1
                         continue
                     batches.append(RawBatch(name, None, run := [payload]))

@@ -160,9 +160,8 @@ class Subscriber(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Process the bytes of one chunk, or add them to the read-ahead."""
         now = self._monotonic()
-        if (
-            now - self.last_byte > self._silence
-        ):  # only a PING that is sent after this moment proves that no message is missing
+        if now - self.last_byte > self._silence:
+            # Only the answer to a PING that is sent after this moment proves that no message is missing.
             self.unproven_since = self.complete_until
             self.commands.doubt()
         self.last_byte = now

@@ -38,9 +38,8 @@ class Orphans:
         self._queues = QueueAdmin(server, prefix=prefix)
         self._served = served
         self._found: Mapping[str, int] = {}
-        health = Health(
-            server.shown, delays=(1.0, every)
-        )  # it logs nothing, because the queues report outages of this server
+        # This `Health` logs nothing, because the queues report outages of this server.
+        health = Health(server.shown, delays=(1.0, every))
         self._repeating = Repeating("orphans", self._watch, every, health)
 
     @property

@@ -1,7 +1,7 @@
-"""The place of an unexpected error in a plugin's code: file and line, and at `debug` the traceback; floor 5.
+"""Finds the place of an unexpected error in a plugin's code: file, line and traceback; floor 5.
 
-The plugin's frames are found by their package. The first frame outside the router and the standard library belongs to
-the plugin, and so do all frames of the same top-level package. Each drop-in has a top-level package of its own.
+The plugin's frames in a traceback are found by their package. The first frame outside the router and the standard library
+belongs to the plugin, and so do all frames of the same top-level package. Each drop-in has a top-level package of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OURS = __name__.partition(".")[0]
 
 
 class RemoteError(Exception):
-    """An unexpected error in a sink's process. The process sends only strings: the error, its place and its traceback."""
+    """An unexpected error in a sink's process. The process sends only its text, its place and its traceback, as strings."""
 
     def __init__(self, text: str, place: str | None, trace: str) -> None:
         super().__init__(text)
@@ -30,17 +30,20 @@ class RemoteError(Exception):
 
 
 def described(error: BaseException) -> tuple[str, str]:
-    """Return the class and text of an unexpected error, and its place as ` (file, line)`, or nothing if unknown."""
+    """Return two texts about an unexpected error: its class and text, and its place as ` (file, line)`.
+
+    The second text is empty if the place is unknown.
+    """
     text = text_of(error) if isinstance(error, RemoteError) else class_and_text(error)
     place = place_of(error)
     return text, f" ({place})" if place else ""
 
 
 def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
-    """Return the text of a failure, shortened and without secrets. For an unexpected error, add its class and place.
+    """Return the text of a failure, without secrets and cut to `LONGEST_ERROR` bytes.
 
-    The text comes from a plugin or a service, and may contain a credential. It is cut, because it is stored with a
-    waiting delivery.
+    The text of an unexpected error also has its class and place. `redact` removes secrets, because a text from a plugin or a
+    service may contain a credential. The text is cut because it is stored with a waiting delivery.
     """
     if isinstance(error, RouterError):
         return cut(redact(text_of(error)), LONGEST_ERROR) or type(error).__name__
@@ -50,9 +53,9 @@ def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the innermost file and line of the plugin's own code in the traceback; None if it has none.
+    """Return the file and line of the innermost frame of the plugin; None if the traceback has no such frame.
 
-    The file is named with its folder: `plugins/pager.py, line 12`.
+    The file is shown with its folder, as in `plugins/pager.py, line 12`.
     """
     if isinstance(error, RemoteError):
         return error.place
@@ -65,7 +68,7 @@ def place_of(error: BaseException) -> str | None:
 
 
 def trace_of(error: BaseException) -> str | None:
-    """Return the traceback from the plugin's first frame on; None for a `RouterError`, or without such a frame."""
+    """Return the traceback from the plugin's first frame on; None for a `RouterError`, or if there is no such frame."""
     if isinstance(error, RemoteError):
         return error.trace
     if isinstance(error, RouterError):
@@ -76,7 +79,7 @@ def trace_of(error: BaseException) -> str | None:
 
 
 def _raised(error: BaseException) -> BaseException:
-    """Return the error that the plugin raised, also if the router replaced it (as it does for `SystemExit`)."""
+    """Return the error that the plugin raised, even if the router has replaced it (as it does for `SystemExit`)."""
     cause = error.__cause__
     return error if cause is None or any(_plugin_frames(error)) else cause
 

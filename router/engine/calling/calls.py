@@ -1,7 +1,7 @@
-"""The uniform caller of sinks; floor 5.
+"""The caller of sinks, which hides how a plugin implements its sink; floor 5.
 
-A plugin registers an async function, a plain function (called in daemon threads of its sink, or in processes) or a
-class. `Caller` gives all of them the same coroutines `open`, `deliver` and `close`.
+A plugin registers an async function, a class, or a plain function, which is called in daemon threads or processes of the
+sink. `Caller` gives all of them the same coroutines `open`, `deliver` and `close`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Batch = Sequence[tuple[Event, Any]]
 
 
 class SinkCalls(Protocol):
-    """The calls of one sink that a worker makes."""
+    """The calls that a worker makes to one sink."""
 
     takes_batches: bool
     """True if one call takes several deliveries."""
@@ -35,14 +35,17 @@ class SinkCalls(Protocol):
         """Open the sink."""
 
     async def deliver(self, batch: Batch) -> Sequence[Result] | None:
-        """Deliver a batch; return a result for each delivery, or None if all are delivered."""
+        """Deliver a batch; return a result for each delivery, or None if all deliveries succeeded."""
 
     async def close(self) -> None:
         """Close the sink."""
 
 
 class Caller:
-    """Implements `SinkCalls` for a configured sink. Raises any exception that the `__init__` of the plugin's class raises."""
+    """Implements `SinkCalls` for a configured sink.
+
+    The constructor raises any exception that the `__init__` of the plugin's class raises.
+    """
 
     def __init__(self, kind: SinkType, options: SinkOptions, context: SinkContext, threads: DaemonThreads) -> None:
         self._context = context
@@ -65,7 +68,7 @@ class Caller:
         return deliver
 
     def _awaitable(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """Return an async function unchanged, a plain one wrapped so that it runs in a thread of this sink."""
+        """Return an async function that calls `function`; a plain function runs in a thread of this sink."""
         if _is_async(function):
             return function
 
@@ -83,10 +86,11 @@ class Caller:
         await self._lifecycle("open", self._context)
 
     async def deliver(self, batch: Batch) -> Sequence[Result] | None:
-        """Deliver a batch, which has one delivery if the sink takes no batches.
+        """Deliver a batch. If the sink takes no batches, it must have exactly one delivery.
 
-        Returns a result for each delivery, or None if all are delivered. Raises the errors of the sink, and
-        `PluginError` if `deliver_batch` returns anything else, or `deliver` a value that `answer_of` refuses.
+        Returns a result for each delivery, or None if all deliveries succeeded. Raises the errors of the sink. Raises
+        `PluginError` if `deliver_batch` returns anything but such results, or if `deliver` returns a value that `answer_of`
+        refuses.
         """
         if not self.takes_batches:
             answer = answer_of(await self._deliver(*batch[0]))
@@ -118,10 +122,10 @@ class Caller:
 
 
 def answer_of(returned: Any) -> str | None:
-    """Return the answer in what a sink returned for one delivery: a str, else None, because other values are ignored.
+    """Return the answer of a sink to one delivery: the returned value if it is a str, else None.
 
-    Raises `PluginError` for a coroutine, which nothing has run, and for an exception. Both show that the plugin forgot
-    a word (`await`, `raise`), and that the event was not delivered.
+    Raises `PluginError` for a coroutine or an exception. They show that the plugin lacks an `await` or a `raise`, and that the
+    event was not delivered. All other values are ignored.
     """
     if isinstance(returned, str):
         return returned
@@ -139,8 +143,8 @@ _ANSWERS = frozenset({str, NoneType})
 def delivers_all(results: Sequence[Result]) -> TypeGuard[Sequence[str | None]]:
     """Return True if every result is None or a str.
 
-    A sink that writes a whole batch at once, such as `log`, gives every event the same answer. Counting that answer is
-    ten times as fast as checking the type of each result.
+    A sink that writes a whole batch at once, such as `log`, gives every event the same answer. It is ten times as fast to
+    count that answer as to check the type of each result.
     """
     if results and type(results[0]) in _ANSWERS and results.count(results[0]) == len(results):
         return True
@@ -148,7 +152,7 @@ def delivers_all(results: Sequence[Result]) -> TypeGuard[Sequence[str | None]]:
 
 
 def _made(sink: Any, options: SinkOptions) -> Any:
-    """Return an instance of a sink that is a class, else None."""
+    """Return an instance of the sink if it is a class, else None."""
     return sink(options) if isinstance(sink, type) else None
 
 

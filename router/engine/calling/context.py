@@ -22,7 +22,7 @@ from router.ops.http import GuardedClient
 from router.plugin_contracts import HttpClient, MessageMemory, RedisClient
 
 FindServer = Callable[[str | None], Server]
-"""Returns the Redis server of a URL; None means the router's own. Raises `ConfigError`."""
+"""A function that returns the Redis server of a URL (None: the router's own). It raises `ConfigError` for an invalid URL."""
 
 if TYPE_CHECKING:
     import ssl
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class PluginContext:
     """The part of a context that sinks and lookups share.
 
-    `make_http` makes an HTTP client that uses the given TLS context, or the system's trust store if that is None.
+    `make_http` returns an HTTP client that uses the given TLS context, or the system's trust store if the context is None.
     """
 
     def __init__(
@@ -77,11 +77,9 @@ class PluginContext:
 
 
 class Context(PluginContext):
-    """Implements `plugin_contracts.SinkContext` for one sink. `server` is None with `deliver: print`.
+    """Implements `plugin_contracts.SinkContext` for one sink. It must be created in the thread of the event loop.
 
-    `prefix` begins the names of the router's keys in Redis.
-
-    Create it in the thread of the event loop.
+    `server` finds Redis servers; it is None with `deliver: print`. The names of the router's keys in Redis begin with `prefix`.
     """
 
     def __init__(
@@ -114,19 +112,19 @@ class Context(PluginContext):
 
     @property
     def redis(self) -> RedisClient | None:
-        """The client of the router's own Redis, created on first use; None in threads and with `deliver: print`."""
+        """The client of the router's own Redis, created on first use; None in other threads, and with `deliver: print`."""
         return self._pool(None)
 
     @property
     def messages(self) -> MessageMemory | None:
-        """The memory of the sink's messages, in the router's own Redis; None where `redis` is None."""
+        """The memory of the sink's messages, in the router's own Redis; None if `redis` is None."""
         redis = self.redis
         if redis is not None and self._messages is None:
             self._messages = RedisMessageMemory(redis, self._messages_key, self.clock.now)
         return None if redis is None else self._messages
 
     def redis_at(self, url: str) -> RedisClient | None:
-        """Return the client of the server at this URL; None if `redis` is None. Raises `SinkError`."""
+        """Return the client of the server at this URL; None if `redis` is None. Raises `SinkError` for an invalid URL."""
         return self._pool(url)
 
     def _pool(self, url: str | None) -> RedisPool | None:

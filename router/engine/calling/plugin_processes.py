@@ -1,7 +1,7 @@
 """The processes of sinks registered with `execution="process"`; floor 5.
 
-A process loads the sink by its type, from the files of its drop-in as the router read them: an edited file has no
-effect before a reload. No object of a plugin is pickled. A process makes one delivery at a time, so that a crash, or a
+A process finds the sink by the name of its type. It loads the plugin from the files as the router has read them, so an edited
+file has no effect before a reload. No object of a plugin is pickled. A process makes one delivery at a time, so a crash, or a
 kill after a timeout, affects no other delivery.
 """
 
@@ -25,17 +25,17 @@ from router.plugin_contracts import SinkType
 from router.plugin_loading.plugin_manager import Plugins, load_again, load_plugins
 
 _MOST_IDLE = 64  # the largest number of idle processes; usually the sink's concurrency is a lower limit
-_LONGEST_END = 1.0  # seconds allowed for a killed process to end
+_LONGEST_END = 1.0  # seconds to wait for the end of a killed process
 
 _Failure = tuple[str, str, dict[str, Any]]
-"""An error in the form sent between processes: class name, text, other arguments."""
+"""An error in the form that is sent between processes: class name, text, other arguments."""
 
 _ACCIDENT = accidents.RemoteError.__name__
 _ERRORS = {kind.__name__: kind for kind in (TransientError, PermanentError, GoneError, SinkError, PluginError)}
 
 
 class PluginProcesses:
-    """The processes of one sink: one per concurrent delivery, started on demand."""
+    """The processes of one sink, started on demand. There is one process for each concurrent delivery."""
 
     def __init__(self, kind: SinkType) -> None:
         self._kind = kind
@@ -43,9 +43,9 @@ class PluginProcesses:
         self._threads = DaemonThreads(f"process of {kind.name}", 1000)
 
     async def deliver(self, event: Event, options: SinkOptions) -> str | None:
-        """Deliver one event in a separate process and return the sink's answer. Cancellation kills the process.
+        """Deliver one event in a separate process and return the sink's answer, or None. Cancellation kills the process.
 
-        Raises the error of the sink, or `TransientError` if the process ended.
+        Raises the error of the sink, or `TransientError` if the process can't be started or ends.
         """
         child = self._idle.pop() if self._idle else _Child(self._kind)
         try:
@@ -55,7 +55,7 @@ class PluginProcesses:
             raise
         answer = outcome if isinstance(outcome, str) else None
         error = None if outcome is None or answer is not None else _error(outcome)
-        # After a `SinkError`, a new process is started: this process may have failed to load the plugin for lack of memory.
+        # Do not use the process again after a `SinkError`: it may have failed to load the plugin for lack of memory.
         if len(self._idle) < _MOST_IDLE and not isinstance(error, SinkError):
             self._idle.append(child)
         else:
@@ -71,7 +71,7 @@ class PluginProcesses:
         self._threads.close()
 
     async def _end(self, children: Sequence[_Child]) -> None:
-        """Kill processes and wait for their end, so that no zombie is left until the next process starts."""
+        """Kill processes and wait for their end, so that no zombie processes are left."""
         for child in children:
             child.kill()
         await asyncio.gather(*(self._threads.run(child.join) for child in children))
@@ -87,9 +87,9 @@ class _Child:
         self._theirs = theirs
 
     def call(self, event: Event, options: SinkOptions) -> Any:
-        """Send one delivery to the process and wait for the outcome. Called in a thread.
+        """Send one delivery to the process, and wait for the outcome and return it. This method is called in a thread.
 
-        Raises `TransientError` if the process can't be started, or ends.
+        Raises `TransientError` if the process can't be started or ends.
         """
         try:
             if not self._started:
@@ -122,13 +122,13 @@ class _Child:
         self._connection.close()
 
     def join(self) -> None:
-        """Wait for the end of the killed process, for a second at most. Called in a thread."""
+        """Wait for the end of the killed process, for a second at most. This method is called in a thread."""
         if self._started:
             self._process.join(_LONGEST_END)
 
 
 def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path, bytes]) -> None:
-    """Run a sink's process: load its plugin alone, then deliver until the router closes the connection."""
+    """Run a sink's process: load only its plugin, then deliver until the router closes the connection."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the terminal sends Ctrl-C to all processes, but only the router handles it
@@ -156,7 +156,7 @@ def _unloaded(name: str, plugins: Plugins) -> str:
 
 
 def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Failure | dict[str, _Failure] | str | None:
-    """Return the answer of the sink, or its error."""
+    """Call the sink; return its answer, or its error in the form that can be sent."""
     try:
         return answer_of(kind.sink(event, options))
     except PartialError as error:

@@ -1,9 +1,9 @@
 """The tasks that call one sink, with the timeout of each call; floor 5.
 
-A call is awaited in the task that makes it, because a timer and a task per call would double the cost of a small batch.
-Instead, one timer compares all deadlines ten times a second, while calls are under way. A late call is cancelled; a task
-whose plugin swallows the cancellation is abandoned and replaced. A task that ended by a fault of the router is replaced
-too, a little later.
+A slot is a task that calls the sink. It awaits the call itself, because a timer and a task for each call would double the
+cost of a small batch. Instead, one timer checks the deadlines of all calls ten times a second, while calls are under way. A
+late call is cancelled. A task whose plugin swallows the cancellation is abandoned and replaced. A task that ended by a fault
+of the router is also replaced, a little later.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ GRACE = 1.0
 """Seconds allowed for a cancelled call to return before its task is abandoned."""
 
 OVERDUE = 10.0
-"""Seconds after its deadline from which a call counts as a hang: it should have ended or been replaced long before."""
+"""Seconds after its deadline after which a call counts as hanging, because it should have been ended or replaced before."""
 
 REPLACED_AFTER = 1.0
-"""Seconds before a task is replaced that ended by a fault of the router, so that a repeated fault is not a busy loop."""
+"""Seconds until a task that ended by a fault of the router is replaced. The pause prevents a busy loop if the fault repeats."""
 
 BLOCKED = 0.5
-"""If two checks are further apart than these seconds, the event loop was blocked in between."""
+"""Seconds. If the time between two checks is longer, the event loop was blocked in between."""
 
 R = TypeVar("R")
 
 
 class Slot:
-    """A task that calls the sink: its deliveries (`events`), its ticket, and the deadline of its call (monotonic).
+    """A task that calls the sink: its deliveries (`events`), its ticket, and the deadline of its call (monotonic seconds).
 
-    `waiting` means that the deliveries wait for their turn: no attempt is being made or prepared.
+    `waiting` is True while the deliveries wait for their turn, so that no attempt is made or prepared.
     """
 
     __slots__ = (
@@ -63,29 +63,29 @@ class Slot:
         self.task: asyncio.Task[None] | None = None
         self.events: Sequence[Event] = []
         self.kept = kept
-        """Deliveries that the slot has taken too, and that take no part in its current attempt."""
+        """Other deliveries that the slot has taken. They are not part of its current attempt."""
         self.ticket = ticket
         self.deadline: float | None = None
         self.expired = False
         self.spared = False
         self.abandoned = False
         self.ended_at: float | None = None
-        """The monotonic time at which the task ended by a fault of the router, else None."""
+        """The monotonic time at which the task ended by a fault of the router; None if it has not ended so."""
         self.waiting = False
 
     def keep_all_but_one(self) -> Sequence[Event]:
-        """Leave only the first delivery in `events`, and return it in a sequence; keep the others for the next attempt."""
+        """Move all deliveries but the first from `events` to `kept`, for a later attempt; return `events`."""
         self.events, self.kept = self.events[:1], self.events[1:]
         return self.events
 
     def take_up(self) -> Sequence[Event]:
-        """Add the kept deliveries to `events` again, and return all of them."""
+        """Move the kept deliveries back to `events`; return `events`."""
         if self.kept:
             self.events, self.kept = [*self.events, *self.kept], ()
         return self.events
 
     async def wait(self, turn: Awaitable[R]) -> R:
-        """Wait until it is the turn of the deliveries in `events`."""
+        """Wait for `turn`, until the deliveries in `events` may be attempted; return its result."""
         self.waiting = True
         try:
             return await turn
@@ -94,11 +94,14 @@ class Slot:
 
 
 class AbandonedError(BaseException):
-    """The end of a task that has been replaced. Its results are ignored."""
+    """Raised in a task that has been replaced, to end it. Its results are ignored."""
 
 
 async def contained(call: Awaitable[R]) -> R:
-    """Await a call of a plugin. Exceptions that would end the process (`SystemExit`) are raised as `RuntimeError`."""
+    """Await a call of a plugin; return its result. Raise `RuntimeError` for exceptions that would end the process.
+
+    `SystemExit` is such an exception.
+    """
     try:
         return await call
     except asyncio.CancelledError:
@@ -114,10 +117,10 @@ def _contained(error: BaseException) -> RuntimeError:
 
 
 class Slots:
-    """The slots of one sink. Each runs the coroutine `work`, which never returns.
+    """The slots of one sink. Each slot runs the coroutine `work` until it is cancelled or the sink retires.
 
-    `left_behind` is called for a slot that is replaced, with the exception that ended it, or None if its call never
-    returned.
+    `left_behind` is called for a slot that is to be replaced. It gets the exception that ended the slot, or None if the call of
+    the slot does not return.
     """
 
     def __init__(
@@ -139,7 +142,7 @@ class Slots:
         self._left_behind = left_behind
         self._slots: list[Slot] = []
         self._lost: set[asyncio.Task[None]] = set()
-        self._stuck: list[Event] = []  # deliveries of ended slots that `left_behind` failed to return to the queue
+        self._stuck: list[Event] = []  # deliveries of ended slots for which `left_behind` failed
         self.replaced = 0
         """The number of slots that ended by a fault of the router."""
         self._closing = False
@@ -179,7 +182,7 @@ class Slots:
 
     @property
     def in_flight(self) -> list[Event]:
-        """All deliveries that the slots have in flight."""
+        """All deliveries that the slots have taken from the queue and that are not settled."""
         return [*self._stuck, *(event for slot in self._slots for event in (*slot.events, *slot.kept))]
 
     @property
@@ -188,7 +191,7 @@ class Slots:
         return any(slot.events and not slot.waiting for slot in self._slots)
 
     def signs(self) -> Iterator[Sign]:
-        """Yield the slots without progress, for the watchdog. Waiting slots and calls in time are healthy."""
+        """Yield a sign for each slot that has ended or has a call under way, for the watchdog. Waiting slots are healthy."""
         part = f"sink {self._name}"
         for slot in self._slots:
             if slot.task is not None and slot.task.done() and slot.ended_at is None and not self._closing:
@@ -197,7 +200,7 @@ class Slots:
                 yield Sign(part, "a call exceeds its timeout and can't be ended", slot.deadline, OVERDUE)
 
     def _check_soon(self, now: float) -> None:
-        """Set the timer of the next check unless it is set. All sinks of the router check at the same times."""
+        """Set the timer of the next check, unless it is already set. All sinks of the router check at the same times."""
         if self._timer is None:
             self._checked_at = now
             self._timer = asyncio.get_running_loop().call_later(until_beat(now, TICK), self._check)
@@ -205,8 +208,8 @@ class Slots:
     def _check(self) -> None:
         """Cancel calls that exceed their deadline, and replace slots that have ended.
 
-        While a plugin blocks the event loop, answers that have arrived are not processed. So after a blocked period,
-        each late call gets `GRACE` more seconds once.
+        While a plugin blocks the event loop, answers that have arrived are not processed. So each late call gets `GRACE` more
+        seconds, once, if the event loop was blocked.
         """
         now = self._clock.monotonic()
         blocked = now - self._checked_at > BLOCKED
@@ -229,7 +232,7 @@ class Slots:
                 self._replace(slot)
 
     def _replace(self, slot: Slot) -> None:
-        """Abandon a task whose plugin does not return, and start another unless the sink retires."""
+        """Abandon a task whose plugin does not return, and start another task unless the sink retires."""
         slot.abandoned = True
         slot.deadline = None
         if slot.task:
@@ -239,7 +242,10 @@ class Slots:
         self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one(slot.kept)
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
-        """Await a call of the plugin for at most `timeout`. Raises its errors, and `TransientError` if it is late."""
+        """Await a call of the plugin for at most `timeout` seconds; return its result.
+
+        Raises the errors of the call, and `TransientError` if it is late.
+        """
         slot.expired = slot.spared = False
         now = self._clock.monotonic()
         slot.deadline = now + self.timeout
@@ -261,7 +267,7 @@ class Slots:
                 raise AbandonedError from None
             if isinstance(error, Exception):
                 raise
-            raise _contained(error) from error  # as in `contained`, which would need another coroutine for each call
+            raise _contained(error) from error  # as `contained` does, but without another coroutine for each call
         else:
             if slot.abandoned:
                 raise AbandonedError
@@ -276,7 +282,7 @@ class Slots:
         return TransientError(f"timed out after {self.timeout:g} s")
 
     async def retire(self) -> list[Event]:
-        """Start no further calls; wait for those under way; return the deliveries that were not attempted."""
+        """Start no further calls, and wait for the calls under way; return the deliveries that were not attempted."""
         self.retiring = True
         while True:
             tasks = [slot.task for slot in self._slots if slot.task and not slot.abandoned and not slot.task.done()]
@@ -284,14 +290,14 @@ class Slots:
                 break
             for slot in self._slots:
                 if slot.task in tasks and slot.deadline is None:
-                    slot.task.cancel()  # the slot waits, but not for a call
+                    slot.task.cancel()  # the slot does not wait for a call, so it may be cancelled
             await asyncio.wait(tasks, timeout=TICK)
         left = self.in_flight
         self._slots = []
         return left
 
     async def close(self) -> None:
-        """Cancel all tasks and wait for them, `GRACE` seconds at most."""
+        """Cancel all tasks, and wait for their end, for `GRACE` seconds at most."""
         self._closing = True
         tasks = [slot.task for slot in self._slots if slot.task]
         for task in tasks:

@@ -1,10 +1,10 @@
 """The stall watch: names the plugin that blocks the event loop; floor 5.
 
-An `async def` that computes, or waits without `await`, blocks the whole router: nothing is read or delivered. A thread
-looks at the loop from outside and logs the line at which it is blocked.
+An `async def` function that computes for long, or waits without `await`, blocks the whole router: nothing is read or delivered.
+A thread watches the event loop from outside, and logs the line of code that blocks it.
 
-The thread does not wake a loop that waits for events: its stack shows that nothing is running. If something is running,
-the thread asks the loop for an answer. A busy loop answers at its next turn, a blocked one does not.
+The thread looks at the stack of the event loop. If the loop waits for events, the thread does not wake it. If code is running,
+the thread asks the loop to call a function. A busy loop calls it in its next turn; a blocked loop does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds without an answer after which the loop counts as blocked. Up to `_LOOK` seconds pass before the thread asks."""
+"""Seconds without an answer after which the loop counts as blocked. The thread asks up to `_LOOK` seconds after the beginning."""
 
 _LOOK = 0.25  # seconds between two checks
 
@@ -33,7 +33,7 @@ class Told(Protocol):
     """A function that is called when the event loop is blocked."""
 
     def __call__(self, place: str, *, of_plugin: bool) -> None:
-        """Report the place as file, line and function. `of_plugin` is True if it is in the code of a plugin."""
+        """Report the place: file, line and function. `of_plugin` is True if the place is in the code of a plugin."""
 
 
 def _log(place: str, *, of_plugin: bool) -> None:
@@ -46,7 +46,7 @@ def _log(place: str, *, of_plugin: bool) -> None:
 class StallWatch:
     """The watch of one event loop.
 
-    `plugins` are the files of the plugins, to find their frames in a stack. `told` is called, in a thread, when the
+    `plugins` are the files of the plugins, by which their frames are found in a stack. `told` is called, in a thread, when the
     loop is blocked; by default that is logged.
     """
 
@@ -54,7 +54,7 @@ class StallWatch:
         self._told = told
         self._plugins: set[str] = set()
         self.know(plugins)
-        self._asked_at: float | None = None  # None after the loop's answer
+        self._asked_at: float | None = None  # None if the loop has answered
         self._answered_at = 0.0
         self._over = threading.Event()
 
@@ -72,7 +72,7 @@ class StallWatch:
         self._over.set()
 
     def _answer(self) -> None:
-        """Record that the loop runs. The loop calls this when it is asked."""
+        """Record that the loop runs. The loop calls this method when the thread asks it to."""
         self._asked_at, self._answered_at = None, time.monotonic()
 
     def _watch(self, watched: _Watched) -> None:
@@ -106,7 +106,7 @@ def _shown(frame: FrameType | None) -> str:
 
 
 class _Watched:
-    """The running event loop of the calling thread. Make it in a task."""
+    """The running event loop of the calling thread. It must be created in a task."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -116,13 +116,12 @@ class _Watched:
     @property
     def frame(self) -> FrameType | None:
         """The innermost frame of the loop's thread."""
-        return sys._current_frames().get(self._thread)  # this function is documented, in spite of its underscore
+        return sys._current_frames().get(self._thread)  # in spite of its underscore, this function is documented
 
     def waits(self) -> bool:
-        """Return whether the loop waits for events, so that nothing runs that could block it.
+        """Return whether the loop waits for events, so that no code runs that could block it.
 
-        uvloop waits in C, so the innermost frame is the frame of its caller. asyncio waits in a function of
-        `selectors`.
+        uvloop waits in C code, so the innermost frame is the frame of its caller. asyncio waits in a function of `selectors`.
         """
         frame = self.frame
         if frame is None or frame.f_code is self._runs_loop:
@@ -134,7 +133,7 @@ _RUN_ONCE = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-define
 
 
 def _caller_of_task() -> CodeType | None:
-    """Return the code that called the running task: with uvloop the function that runs the loop."""
+    """Return the code that called the running task. With uvloop, this is the function that runs the loop."""
     task = asyncio.current_task()
     coroutine = task.get_coro() if task else None
     frame = coroutine.cr_frame if isinstance(coroutine, CoroutineType) else None

@@ -1,7 +1,7 @@
 """The daemon threads of one sink, for blocking functions; floor 5.
 
-The standard library's executor waits for its threads at exit, so a hung function would block the exit forever. Daemon
-threads end with the process. Since each sink has its own, a hung thread affects no other sink.
+The executor of the standard library waits for its threads at exit, so a function that hangs would block the exit forever.
+Daemon threads end with the process. Each sink has its own threads, so a thread that hangs affects no other sink.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Job:
         self._args = args
 
     def run(self) -> None:
-        """Call the function unless it was cancelled, and pass the outcome to the event loop."""
+        """Call the function, unless the job was cancelled, and pass the outcome to the event loop."""
         if self.future.cancelled():
             return
         result: Any = None
@@ -75,7 +75,7 @@ class _Job:
             result = self._function(*self._args)
         except BaseException as raised:  # noqa: BLE001  # SystemExit must not end the thread
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits for the outcome
+        with contextlib.suppress(RuntimeError):  # if the loop is closed, no task waits for the outcome
             self._loop.call_soon_threadsafe(self._complete, result, error)
 
     def _complete(self, result: Any, error: BaseException | None) -> None:

@@ -23,9 +23,9 @@ def of_delivery(
 ) -> DeadLetter:
     """Return the letter of a delivery that was given up, or of an event without a delivery (`event.sink` is empty).
 
-    The id of the letter is the event's id, or is computed from the key of the delivery, so that a replay does not
-    change it. `now` is seconds since the epoch, `attempts` the number of calls of the sink. `written` is called when
-    the letter is in Redis.
+    The id of the letter does not change if it is replayed: it is computed from the key of the delivery, or is the id of the
+    event. `now` is in seconds since the epoch, and `attempts` is the number of calls of the sink. `written` is called when the
+    letter is in Redis.
     """
     has_sink = bool(event.sink)
     return DeadLetter(
@@ -51,9 +51,9 @@ def of_delivery(
 
 
 def of_waiting(event: Event, reason: Reason, why: str, *, now: float) -> DeadLetter:
-    """Return the letter of a waiting delivery that is given up; its last error is appended to `why`.
+    """Return the letter of a waiting delivery that is given up, for the reason `why`.
 
-    `now` is seconds since the epoch.
+    The last error of the delivery is appended to `why`. `now` is in seconds since the epoch.
     """
     history = event._history
     detail = f"{why} (last error: {history.last_error})" if history and history.last_error else why

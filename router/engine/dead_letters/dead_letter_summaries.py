@@ -1,4 +1,4 @@
-"""The summaries of new dead letters: one per interval to each sink in `dead_letters.notify`; floor 5."""
+"""The summaries of new dead letters, sent once per interval to each sink in `dead_letters.notify`; floor 5."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ log = structlog.stdlib.get_logger(__name__)
 
 SOURCE = "event-router"
 CHANNEL = "dead-letters"
-"""The channel of a summary, and its route. A summary is an event of the router itself."""
+"""The channel of a summary, which is also its route. A summary is an event of the router itself."""
 
 Deliver = Callable[[str, Event], None]
-"""Puts a delivery into the queue of the named sink."""
+"""A function that puts a delivery into the queue of the sink with this name."""
 
 
 class DeadLetterSummaries:
-    """Implements `contracts.DeadLetters`: passes letters on to `inner`, and delivers one summary per interval.
+    """Implements `contracts.DeadLetters`: passes letters to `inner`, and delivers one summary per interval.
 
-    The summary for a sink leaves out the letters of that sink, so that a broken sink causes no endless summaries.
-    Letters of summaries are not counted. `config_file` is used in the command that the summary shows.
+    The summary for a sink does not count the letters of this sink. Otherwise a sink that fails would cause summaries without
+    end. Dead letters of summaries are not counted either. `config_file` is part of the command that the summary shows.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DeadLetterSummaries:
         self._timer: asyncio.TimerHandle | None = None
 
     def configure(self, notify: NotifyConfig | None) -> None:
-        """Use another configuration from now on, including for letters counted before."""
+        """Replace the configuration, also for letters that are already counted. None ends the summaries."""
         if notify is None:
             self._forget()
         self._notify = notify
@@ -71,7 +71,7 @@ class DeadLetterSummaries:
             return
         self._counts.update(counted)
         if self._timer is None:
-            self._since = self._clock.now() - 1  # `failed_at` of a letter is slightly before this call
+            self._since = self._clock.now() - 1  # because `failed_at` of the letter is slightly before this call
             self._timer = asyncio.get_running_loop().call_later(self._notify.every, self.flush)
 
     def flush(self) -> None:

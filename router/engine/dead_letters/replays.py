@@ -1,9 +1,9 @@
 """The replay of dead letters; floor 5.
 
-`event-router dlq replay` moves a letter from the stream of dead letters to the replay stream. A stream source reads the
-replay stream with a consumer group, acknowledges at the end, and claims entries of dead routers. A letter with a sink
-is put into that sink's queue. A letter without a sink passes the whole pipeline again. A letter whose source, route or
-sink no longer exists becomes a dead letter again.
+`event-router dlq replay` moves a letter from the stream of dead letters to the replay stream. A stream source reads the replay
+stream with a consumer group. It acknowledges each entry when it is complete, and claims entries of dead routers. A letter that
+names a sink is put into the queue of this sink. A letter without a sink passes the whole pipeline again. A letter whose source,
+route or sink no longer exists becomes a dead letter again.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ NAME = "replay"
 """The name of the source in the log."""
 
 TRY_AGAIN = 30.0
-"""The maximum number of seconds between two attempts while Redis refuses a command that the replay needs."""
+"""The maximum number of seconds between two attempts to start, while Redis refuses a command that the replay needs."""
 
 LAST_SWEEP = 1.0
-"""Seconds allowed for the last sweep at the end."""
+"""Seconds allowed for the last sweep, at the end of the process."""
 
 
 class ReplayPipeline(Protocol):
-    """The methods of the pipeline in force (`engine.intake.pipeline.Pipeline`) that a replay uses."""
+    """The methods of the current pipeline (`engine.intake.pipeline.Pipeline`) that a replay uses."""
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
         """Pass an event through the whole pipeline. Raises `KeyError` for an unknown source."""
@@ -57,20 +57,20 @@ class ReplayPipeline(Protocol):
         """Return the format of a source; None for an unknown source."""
 
     def leads(self, route: str, sink: str) -> bool:
-        """Return whether the configuration still has this route with this sink."""
+        """Return whether the configuration still has this route and the route still leads to this sink."""
 
 
 class At(NamedTuple):
-    """The entry of a letter in its batch."""
+    """The place of a letter: the receipt of its batch, and its position in the batch."""
 
     receipt: Receipt
     position: int
 
 
 class Replays:
-    """The replay of dead letters while the router runs. Its failures neither prevent the start nor end the router.
+    """The replay of dead letters while the router runs. If it fails, the router starts and runs nevertheless.
 
-    `source` is a stream source on the replay stream; its receiver is a `Replayer`.
+    `source` is a stream source that reads the replay stream. Its receiver is a `Replayer`.
     """
 
     def __init__(self, source: Source, sweep: ReplaySweep, clock: Clock) -> None:
@@ -100,7 +100,7 @@ class Replays:
         await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        """Acknowledge and remove replayed letters. Call after the drain."""
+        """Acknowledge and remove the replayed letters. Call this method after the drain."""
         if self._task is None:
             return
         await self.source.close()
@@ -122,7 +122,7 @@ class Replays:
 
 
 class Replayer:
-    """The receiver of the replay stream's entries; implements `contracts.Receiver`."""
+    """The receiver of the entries of the replay stream. Implements `contracts.Receiver`."""
 
     def __init__(self, pipeline: Callable[[], ReplayPipeline], dead_letters: DeadLetters, clock: Clock) -> None:
         self._pipeline = pipeline
@@ -132,7 +132,7 @@ class Replayer:
         self._unreadable = Tally(clock, "dead letters to be replayed can't be read: they stay where they are")
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
-        """Replay these letters. Never waits, never raises for a letter."""
+        """Replay the letters of these batches. Never waits, and raises no exception because of a letter."""
         pipeline = self._pipeline()
         deliveries: list[Event] = []
         for batch in batches:
@@ -157,7 +157,7 @@ class Replayer:
             pipeline.deliver(deliveries)
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:  # noqa: ARG002  # as above
-        """Turn letters that the stream source can't pass on into dead letters again."""
+        """Turn the letters of entries that the stream source refuses into dead letters again."""
         for position, letter in enumerate(_letters(batch)):
             if letter is not None:
                 self._back(letter, reason, detail, At(batch.receipt, position))
@@ -180,7 +180,7 @@ class Replayer:
     def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, logged: str | None = None) -> None:
         """Turn a letter into a dead letter again, with the same id. Its entry is settled when the letter is written.
 
-        `logged` replaces `detail` in the log if the detail may quote a payload.
+        `logged` is the text for the log; None means `detail`. It is given if `detail` may quote a payload.
         """
         detail = cut(detail, DETAIL_BYTES)
         at.receipt.expect(at.position, 1)
@@ -200,7 +200,7 @@ class Replayer:
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:
-    """Return the letters of a batch; None for an entry that a newer router wrote, or that is not a letter."""
+    """Return the letters of a batch, with None for each entry that a newer router wrote or that is not a letter."""
     headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
     found: list[DeadLetter | None] = []
     for payload, header in zip(batch.payloads, headers, strict=True):
@@ -212,7 +212,7 @@ def _letters(batch: RawBatch) -> list[DeadLetter | None]:
 
 
 def _delivery(letter: DeadLetter, payload_format: str, at: At) -> Event:
-    """Return the delivery of a letter, with restarted attempts."""
+    """Return the delivery of a letter. Its attempts start again at 1."""
     return msgspec.structs.replace(
         delivery_of(letter), format=payload_format, _receipt=at.receipt, _position=at.position
     )

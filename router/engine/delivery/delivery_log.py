@@ -1,4 +1,4 @@
-"""The debug lines of single events and deliveries, which answer "why did user 42 not get it?"; floor 5.
+"""The debug lines of single events and deliveries, which show why a user did not get a message; floor 5.
 
 The fields are computed only if the log level is `debug`, which is checked once per batch.
 """
@@ -20,10 +20,10 @@ from router.events import Event, Settled, text
 log = structlog.stdlib.get_logger(__name__)
 
 PAYLOAD_BYTES = 8 * 1024 + 4
-"""Bytes of a payload that are converted to text: more than the limit of a field, so that the log marks the cut."""
+"""The largest number of bytes of a payload that are logged. It exceeds the limit of a log field, so that the log marks the cut."""
 
 LONGEST_TRACE = 16 * 1024
-"""Bytes of a traceback in the log."""
+"""The largest number of bytes of a traceback in the log."""
 
 _level = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def raised(sink: str, error: BaseException, redact: Callable[[str], str]) -> Non
 
 
 def settled(delivery: Settled) -> None:
-    """Log a settled delivery. Call it only if `wanted`."""
+    """Log a settled delivery. Call this function only if `wanted` returns True."""
     event = delivery.event
     fields = {
         "route": event.route,
@@ -80,7 +80,7 @@ class Destinations(Protocol):
 
 
 class LastCall:
-    """The last call of one sink, for its debug lines. Its deliveries are settled before those of any other call."""
+    """The last call of one sink, for debug lines. The deliveries of a call are settled before those of the next call."""
 
     def __init__(self) -> None:
         self.told = False
@@ -97,8 +97,8 @@ class LastCall:
             }
 
     def of(self, event: Event) -> tuple[tuple[str, ...], float | None]:
-        """Return the addresses of a delivery and the duration of its call; `((), None)` if it was in no call."""
-        # A delivery split off for a failed address has the key of its call's delivery plus the address.
+        """Return the addresses of a delivery and the duration of its call; `((), None)` if it was not part of the last call."""
+        # A part for a failed address has the key of the delivery that was split, followed by the address.
         call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
         return call or ((), None)
 

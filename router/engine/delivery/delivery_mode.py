@@ -1,4 +1,4 @@
-"""The options `deliver: print` and `deliver: {only: …}`: printing instead of sending; floor 5."""
+"""The option `deliver` (`print` and `{only: …}`), which prints deliveries instead of sending them; floor 5."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.events import DeadLetter, Event
 from router.options import SinkOptions
 
 Show = Callable[[str], Awaitable[None]]
-"""Prints one line for the operator. May wait for a slow terminal."""
+"""A function that prints one line for the operator. It may wait for a slow terminal."""
 
 
 def in_short(deliver: str | DeliverOnly) -> str | None:
@@ -25,7 +25,10 @@ def in_short(deliver: str | DeliverOnly) -> str | None:
 
 
 def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
-    """Return the warnings of `/readyz` and `status`: a router that only prints would look healthy otherwise."""
+    """Return the warnings about `deliver` for `/readyz` and `status`.
+
+    Without them, a router that only prints would look healthy.
+    """
     if isinstance(deliver, DeliverOnly):
         to = ", ".join(deliver.only)
         return (f"deliver.only: only deliveries to {to} are sent; deliveries to other addresses are printed on stdout",)
@@ -37,10 +40,11 @@ def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
 
 
 class DeliveryMode:
-    """The printing of one sink's deliveries instead of sending.
+    """Prints the deliveries of one sink instead of sending them.
 
-    `only` lists globs of addresses that are sent to anyway; it is empty for `deliver: print`. The globs match the
-    mailbox of a mail address, and any other address as written. `redact` hides secrets in what is printed.
+    `only` lists globs of the addresses to which deliveries are still sent; it is empty for `deliver: print`. A glob is matched
+    with the mailbox of a mail address, and with any other address as it is written. `redact` removes secrets from the printed
+    text.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class DeliveryMode:
     async def part(self, event: Event, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
         """Print a delivery, and return its allowed and its refused addresses.
 
-        If all addresses are allowed, print nothing and return None. `mail` means that the addresses are mail addresses.
+        If all addresses are allowed, print nothing and return None. `mail` is True if the addresses are mail addresses.
         """
         parted = self._allowed.split(rendered, mail=mail)
         if parted is None:
@@ -83,9 +87,9 @@ def _written_to(options: SinkOptions) -> list[str]:
 
 
 class ShownLetters:
-    """The receiver of dead letters with `deliver: print`: prints them, because nothing is written to Redis.
+    """The receiver of dead letters with `deliver: print`. It prints them, because nothing is written to Redis.
 
-    The log does not repeat them.
+    The log does not repeat these letters.
     """
 
     def __init__(self, show: Callable[[str], None]) -> None:

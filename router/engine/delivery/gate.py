@@ -1,6 +1,6 @@
-"""The gate of one sink: holds attempts back while the breaker is open or an answer has asked for time; floor 5.
+"""The gate of one sink: delays attempts while the breaker is open or the service has asked the router to wait; floor 5.
 
-An answer may ask for time for the whole sink or for a single address.
+A service may ask the router to wait for the whole sink or for a single address.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, TransientError
 
 CURE = "correct the sink's credential or address and reload, or wait until the service is repaired"
-"""The advice for the operator of a sink at fault."""
+"""The advice to the operator if the sink is at fault, and not the message."""
 
 
 class Destination(NamedTuple):
-    """The destination of a delivery: its addresses, and whether they are literal in the configuration (as for a team)."""
+    """The destination of a delivery: its addresses, and whether they are literal texts of the configuration."""
 
     addresses: tuple[str, ...]
     literal: bool
 
 
 class Gate:
-    """The gate of one sink, open while the sink works. `waiting` returns the number of the sink's deliveries."""
+    """The gate of one sink. `waiting` returns the number of deliveries of the sink that are not settled, for log lines."""
 
     def __init__(self, config: BreakerConfig, *, clock: Clock, health: SinkHealth, waiting: Callable[[], int]) -> None:
         self.reset = config.reset
@@ -40,12 +40,12 @@ class Gate:
         self._health = health
         self._waiting = waiting
         self._changed = asyncio.Event()
-        self._paused_until = 0.0  # 0 if no answer asked for time
+        self._paused_until = 0.0  # 0 if the service has not asked the router to wait
         self._pauses = Pauses()
 
     @property
     def ticket(self) -> Ticket | None:
-        """The ticket for an attempt now; None while attempts must `enter`."""
+        """The ticket for an attempt; None while an attempt must call `enter` first."""
         return None if self.paused else self._breaker.ticket
 
     @property
@@ -55,7 +55,7 @@ class Gate:
 
     @property
     def paused(self) -> bool:
-        """True while the time that the other side asked for is not over."""
+        """True while the time for which the service asked the router to wait is not over."""
         if self._paused_until and self._clock.monotonic() >= self._paused_until:
             self._paused_until = 0.0
         return self._paused_until > 0.0
@@ -66,7 +66,7 @@ class Gate:
         return bool(self._pauses)
 
     def heed(self, error: Exception, to: Destination) -> None:
-        """Apply the pause that the failure of a delivery asks for, if any, to its sink or addresses."""
+        """Apply the pause that the service has asked for in a failure, if any, to the sink or to the addresses in `to`."""
         if isinstance(error, PartialError):
             for address, failure in error.failures.items():
                 self.heed(failure, Destination((address,), to.literal))
@@ -86,14 +86,14 @@ class Gate:
         return self._pauses.left(addresses, self._clock.monotonic())
 
     def wait(self) -> float | None:
-        """Return the seconds until an attempt may be made; None while a probe is under way, whose result decides."""
+        """Return the seconds until an attempt may be made; None while a probe is under way, because its result decides."""
         if self._breaker.state is State.HALF_OPEN:
             return None
         opens_at = self._breaker.probe_at if self._breaker.state is State.OPEN else 0.0
         return max(max(opens_at, self._paused_until) - self._clock.monotonic(), 0.0)
 
     async def passable(self) -> None:
-        """Wait until an attempt may be made, without a ticket for it."""
+        """Wait until an attempt may be made. Return no ticket: `enter` does that."""
         while self.ticket is None and self.wait() != 0.0:
             await self._change()
 
@@ -115,7 +115,7 @@ class Gate:
         self._wake(ticket)
 
     def report(self, ticket: Ticket, error: Exception | None, told: str = "") -> None:
-        """Record the result of an attempt: its error, or None if it succeeded. `told` is the error's text for the log."""
+        """Record the result of an attempt: its error, or None if it succeeded. `told` is the text of the error for the log."""
         says = verdict(error)
         wait = 0.0 if error is None else requested_delay(error) or 0.0
         if self._breaker.report(ticket, says, self._clock.monotonic(), wait):

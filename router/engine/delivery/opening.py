@@ -45,7 +45,7 @@ class Opening:
     async def opened(self, slot: Slot) -> None:
         """Wait until the sink is open.
 
-        The first slot opens it for all; if that slot is abandoned, another one tries.
+        The first slot that calls this method opens the sink for all slots. If that slot is abandoned, another slot opens it.
         """
         if self._opener is not None and not self._opener.abandoned:
             await self._open.wait()

@@ -1,7 +1,8 @@
-"""The outcomes of deliveries: the only place that settles them in books, metrics, dead letters and log; floor 5.
+"""The outcomes of deliveries: records settled deliveries in books, metrics, dead letters and log; floor 5.
 
-A delivery may be settled in its worker, in its queue, or before it is enqueued; the `Outcomes` of its sink do this in
-each case. Deliveries that vanished from Redis are the exception: only their number is known, and the queue counts it.
+Only this module does so. A delivery may be settled by its worker, by its queue, or before it is enqueued: each of them calls the
+`Outcomes` of its sink. The only exception are deliveries that vanished from Redis: only their number is known, and the queue
+counts it.
 """
 
 from __future__ import annotations
@@ -34,33 +35,33 @@ _DROPPED = {
     Reason.FULL: "the queue is full: deliveries are dropped",
     Reason.OUTAGE: "Redis accepts no deliveries, or too few, and the outage buffer is full: deliveries are dropped",
 }
-"""The log messages of drops by reason. Drops at shutdown are logged together, when all sinks are closed."""
+"""The log messages about dropped deliveries, by reason. Drops at a shutdown are logged together, after all sinks are closed."""
 
 
 HandOver = Callable[[str, Event], None]
-"""Puts a delivery into the queue of a sink. Raises `LookupError` if the sink no longer exists."""
+"""A function that puts a delivery into the queue of a sink. It raises `LookupError` if the sink no longer exists."""
 
 HANDED_OVER = frozenset(
     {Reason.EXHAUSTED, Reason.PERMANENT, Reason.PLUGIN, Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP}
 )
-"""The reasons after which a delivery falls back to another sink.
+"""The reasons for which a delivery falls back to another sink.
 
-An expired delivery does not fall back, because it is too late anyway.
+An expired delivery does not fall back, because it would be too late there too.
 """
 
 
 class Relayed:
-    """The receipt of deliveries made for a fallback; `over` is called when all are settled or enqueued in Redis.
+    """The receipt of the fallback deliveries of one delivery. Implements `contracts.Receipt` with a single position.
 
-    Implements `contracts.Receipt` with a single position. `settle` must be called once more than deliveries were added;
-    then `over` is called. So `over` can't be called before all deliveries are added.
+    `over` is called when all fallback deliveries are settled or enqueued in Redis. For this, `settle` must be called once for
+    each delivery, and once more after all deliveries were added. So `over` is not called before all deliveries are added.
     """
 
     def __init__(self, over: Callable[[], None]) -> None:
         self._open = 1
         self._over = over
 
-    def add(self, position: int, deliveries: int) -> None:  # noqa: ARG002  # a single position
+    def add(self, position: int, deliveries: int) -> None:  # noqa: ARG002  # there is only one position
         """Implements `contracts.Receipt`."""
         self._open += deliveries
 
@@ -75,18 +76,18 @@ class Relayed:
         return self._open
 
     def _ignored(self, position: int, *_more: object, **_how: object) -> None:
-        """Do nothing: this receipt belongs to no entry of a source."""
+        """Do nothing, because this receipt does not belong to an entry of a source."""
 
     handed_over = settle
     expect = returned = removal = marked = gone = taken_over = _ignored
 
 
 class Outcomes:
-    """The outcomes of one sink: each of its deliveries is settled by one of these methods.
+    """The outcomes of one sink. Each of its deliveries is settled by one of these methods.
 
-    `hand_over` puts deliveries into the queues of fallback sinks; None means no fallbacks. `redact` removes secrets
-    from texts. `book` counts the deliveries of this process. A Redis queue also counts in the shared book, in the
-    script that removes the delivery. Where dead letters are printed (`letters_shown`), the log does not repeat them.
+    `hand_over` puts deliveries into the queues of fallback sinks; None means that there are no fallbacks. `redact` removes
+    secrets from texts. `book` counts the deliveries of this process. A Redis queue also counts them in its shared book, in the
+    script that removes the delivery. If dead letters are printed (`letters_shown`), the log does not repeat them.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Outcomes:
         self._last_call = LastCall()
 
     def note_call(self, pairs: Sequence[tuple[Event, Any]], seconds: float, destinations: Destinations) -> None:
-        """Record a call of the sink that returned after this number of seconds. Settle its deliveries next."""
+        """Record a call of the sink that returned after this number of seconds. Its deliveries must be settled next."""
         self._last_call.returned(pairs, seconds, destinations)
 
     def error_text(self, error: BaseException) -> str:
@@ -127,7 +128,7 @@ class Outcomes:
     def delivered(
         self, queue: WorkQueue, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
     ) -> None:
-        """Settle deliveries of the last call as delivered; `answers` are the sink's answers, one for each."""
+        """Settle deliveries of the last call as delivered. `answers` are the sink's answers, one for each delivery."""
         self.meter.delivered(receipt_times(events), self._clock.now())
         self._end(queue, events, size, Outcome.DELIVERED)
         if self._last_call.told:
@@ -145,9 +146,10 @@ class Outcomes:
         detail: str | None = None,
         attempts: int | None = None,
     ) -> None:
-        """Settle a delivery that is neither sent nor given up; `to` are the addresses to which it would have been sent.
+        """Settle a delivery that is not sent and not given up.
 
-        `detail` is the service's explanation, and `attempts` the number of calls, if the sink was called.
+        `to` are the addresses to which it would have been sent. If the sink was called, `detail` is the explanation of the
+        service, and `attempts` is the number of calls.
         """
         self._end(queue, [event], len(event.raw), outcome, reason)
         self._log_settled(event, outcome, reason, detail=detail, attempts=attempts, to=to)
@@ -160,7 +162,7 @@ class Outcomes:
         attempts: int | None = None,
         told: str | None = None,
     ) -> list[Event]:
-        """Split a delivery into one for each of these addresses, and return them.
+        """Split a delivery into one delivery for each of these addresses, and return the new deliveries.
 
         The original delivery counts as handed over.
         """
@@ -184,8 +186,8 @@ class Outcomes:
     ) -> None:
         """Give a delivery up: it falls back to the sinks of `fallback`, or else becomes a dead letter.
 
-        `told` replaces `detail` in the log if the detail quotes the event. `attempts` is the number of calls, if the
-        history of the delivery lacks the last one.
+        `told` is the text for the log; None means `detail`. It must be given if `detail` quotes the event. `attempts` is the
+        number of calls of the sink; None means the number in the history of the delivery.
         """
         detail = self._redact(detail)
         told = detail if told is None else self._redact(told)
@@ -212,7 +214,7 @@ class Outcomes:
             over()
 
     def dropped(self, events: Iterable[Event], channels: Sequence[str], reason: Reason) -> None:
-        """Count dropped deliveries, one for each of these channels. `events` is read only for debug lines."""
+        """Count dropped deliveries; `channels` has the channel of each. `events` is read only for debug lines."""
         self.book.drop(channels, reason)
         if delivery_log.wanted():
             for event in events:
@@ -222,7 +224,7 @@ class Outcomes:
             self.notes.say(message, number=len(channels), reason=str(reason))
 
     def moved(self, number: int) -> None:
-        """Count deliveries moved to another queue of the sink, which accepts them again."""
+        """Count deliveries that were moved to another queue of the sink. That queue counts them as accepted again."""
         self.book.settle(number, Outcome.HANDED_OVER)
         self.book.planned += number
 
@@ -234,10 +236,10 @@ class Outcomes:
         queue.settle(events, size, outcome, reason)
 
     def _relayed(self, queue: WorkQueue, event: Event, reason: Reason, fallback: Sequence[str]) -> list[str]:
-        """Put a delivery into the queues of its fallbacks, as a new one for each; return the fallbacks that exist.
+        """Put a new delivery into the queue of each fallback; return the fallbacks that exist.
 
-        A delivery with a receipt is settled only when its fallback deliveries are settled or enqueued in Redis: a crash
-        before that must not lose them.
+        A delivery with a receipt is settled only when its fallback deliveries are settled or enqueued in Redis, so that they
+        are not lost if the process crashes before.
         """
         if self._hand_over is None or reason not in HANDED_OVER:
             return []
@@ -256,7 +258,7 @@ class Outcomes:
                 _position=0,
                 _fallback=True,
             )
-            relayed.add(0, awaited)  # before the call: a full queue drops, and so settles, the delivery at once
+            relayed.add(0, awaited)  # before the call, because a full queue drops and settles the delivery at once
             try:
                 self._hand_over(sink, fresh)
             except LookupError:
@@ -298,5 +300,5 @@ def _is_kept(event: Event) -> bool:
 
 
 def calls_of(event: Event) -> int:
-    """Return the number of calls of the sink for a delivery, by its history."""
+    """Return the number of calls of the sink for a delivery, from the history of the delivery."""
     return event._history.calls if event._history else 0

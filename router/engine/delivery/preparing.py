@@ -41,17 +41,17 @@ class Dead(msgspec.Struct, frozen=True):
     reason: Reason
     detail: str
     told: str | None = None
-    """A text for the log if `detail` quotes the event; None if `detail` may be logged."""
+    """The text for the log if `detail` quotes the event; None if `detail` itself may be logged."""
 
 
 class Postponed(msgspec.Struct, frozen=True):
-    """The decision to retry the preparation later, because the store of a lookup can't be reached."""
+    """The decision to prepare a delivery again later, because a lookup can't be made now."""
 
     error: TransientError
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """The result of printing a delivery: `refused` addresses were printed; the `allowed` ones may be sent to."""
+    """The result of printing a delivery: it was printed for the `refused` addresses, and may be sent to the `allowed` ones."""
 
     allowed: list[str]
     refused: list[str]
@@ -60,15 +60,16 @@ class Shown(msgspec.Struct, frozen=True):
 Prepared = Send | Suppressed | Dead | Shown | Postponed
 
 Verdict = Suppressed | Dead | Postponed
-"""The decision about a delivery that is not rendered."""
+"""A decision about a delivery for which its options need not be rendered."""
 
 
 class Preparing:
     """The preparation of one sink's deliveries.
 
     `templates` has the compiled options by route; the key None is for all other routes. `only_if` has the conditions of
-    deliveries in the same form. `expires` has the time limit of deliveries by route. `lookups` fetches the records that
-    templates and conditions use. `mode` prints deliveries that `deliver` does not allow to be sent; None prints nothing.
+    deliveries, also by route with None for all others. `expires` has the time limit of deliveries by route. `lookups` fetches
+    the records that templates and conditions use. `mode` prints the deliveries that `deliver` does not allow to be sent; None
+    means that all deliveries may be sent.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class Preparing:
         self._mode = mode
         self._clock = clock
         self.looks_up = False
-        """True if some deliveries need records: then `look_up` comes before `prepare`."""
+        """True if some deliveries need records, so that `look_up` must be called before `prepare`."""
         self._parted = False  # True if a delivery may be for a single address
         self._templates: Mapping[str | None, OptionsTemplate] = {}
         self.removed_overrides: frozenset[str] = frozenset()
-        """The routes that overrode options and no longer do: their deliveries must not use the sink's own templates."""
+        """The routes that overrode options before and no longer do. Their deliveries must not use the sink's own templates."""
         self.shared: Any = None
         """The options of all deliveries, if they are the same for every route, event, address and time; else None."""
         self.use(templates, expires, only_if, lookups)
@@ -103,10 +104,10 @@ class Preparing:
         lookups: LookupSet = NO_LOOKUPS,
         gone: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Use other templates, conditions and lookups from now on.
+        """Replace the templates, time limits, conditions and lookups.
 
-        Routes that overrode options before, or are in `gone`, and do not override options now are added to
-        `removed_overrides`.
+        A route is added to `removed_overrides` if it overrode options before or is in `gone`, and does not override options
+        now.
         """
         self.removed_overrides = frozenset((self.overriding | self.removed_overrides | gone) - templates.keys())
         self._templates = templates
@@ -118,7 +119,7 @@ class Preparing:
         self._named_by_all = names.pop() if len(names) == 1 else None
         """The lookups that the templates of every delivery use; None if they differ by route."""
         self.looks_up = any(self._named.values()) or any(one.names & lookups.names for one in only_if.values())
-        # A delivery may have been split by this process, by an earlier one that used the queue, or before a replay.
+        # A delivery may have been split by this process, by an earlier process with this queue, or before a replay.
         self._parted |= any(template.fields.addresses for template in templates.values())
         alike = self._mode is None and not expires and not only_if and not self.removed_overrides and not self._parted
         self.shared = _shared(templates.values()) if alike else None
@@ -135,7 +136,7 @@ class Preparing:
         return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
     def order_key(self, event: Event) -> str | None:
-        """Return the key of a delivery by which the sink's options order it; None without one, or if it can't be rendered."""
+        """Return the key by which the sink's options order a delivery; None if there is no key or it can't be rendered."""
         try:
             return self._template(event).order_key(event, self._clock.now())
         except Exception:  # noqa: BLE001  # the same error makes the delivery a dead letter when it is prepared
@@ -172,7 +173,7 @@ class Preparing:
     async def _find(
         self, events: Sequence[Event], found: list[Records | Verdict], named: Sequence[frozenset[str]]
     ) -> None:
-        """Fetch the records of the named lookups of each delivery, and add them, or a decision, to `found`."""
+        """Fetch the records of the lookups in `named` for each delivery; put the records, or a decision, into `found`."""
         places = [place for place, names in enumerate(named) if names and not isinstance(found[place], Verdict)]
         if not places:
             return
@@ -192,7 +193,7 @@ class Preparing:
             verdict = self._judged(event) if found is None else found
             if type(verdict) is not dict and isinstance(
                 verdict, Verdict
-            ):  # most are records, and the first question is fast
+            ):  # the first check is fast, and enough for most deliveries
                 if self._mode is not None and isinstance(verdict, Suppressed):
                     await self._mode.nobody(event, verdict.reason)
                 return verdict
@@ -203,14 +204,14 @@ class Preparing:
             return Dead(Reason.ADDRESS, str(error), error.told)
 
     def _judged(self, event: Event) -> Records | Verdict:
-        """Return the decision about a delivery without lookups; `NO_RECORDS` if the delivery must be rendered."""
+        """Return the decision about a delivery that needs no lookups; `NO_RECORDS` if its options must be rendered."""
         early = self._early(event)
         condition = self._condition(event) if self._only_if and early is None else None
         held = None if condition is None else self._held(condition, event, NO_RECORDS)
         return early or held or NO_RECORDS
 
     def _early(self, event: Event) -> Dead | None:
-        """Return the decision to give up an orphaned or expired delivery; None for any other delivery."""
+        """Return the decision to give up a delivery because it is orphaned or expired; None for all other deliveries."""
         if self.removed_overrides and overriding_route(event) in self.removed_overrides:
             return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is no longer configured")
         try:
@@ -231,7 +232,7 @@ class Preparing:
         return self._named[None] if named is None else named
 
     def _held(self, condition: Expression, event: Event, records: Records) -> Suppressed | Dead | None:
-        """Return the decision about a delivery whose `only_if` is false or can't be evaluated; None if it is true."""
+        """Return the decision about a delivery whose `only_if` is false or can't be evaluated; None if `only_if` is true."""
         try:
             return None if condition.holds(event, self._clock.now(), records) else Suppressed(Reason.ONLY_IF)
         except TemplateError as error:

@@ -1,7 +1,7 @@
 """The results of attempts, and of deliveries that could not be attempted; floor 5.
 
-A delivery is settled, delayed until the next attempt, split into one delivery per address, or stays with the worker
-until the sink works.
+After its attempt, a delivery is settled, delayed until the next attempt, or split into one delivery per address. Otherwise it
+stays with the worker until the sink works again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Chance = Callable[[], float]
 class Results:
     """The handling of one sink's results.
 
-    `line` is the queue from which the worker takes deliveries; `chance` returns a random number for the jitter of
-    retries. Methods that return deliveries return the deliveries that must stay with the worker.
+    `line` is the queue from which the worker takes deliveries. `chance` returns a random number for the jitter of retries. If a
+    method returns deliveries, they must stay with the worker, unless the method says otherwise.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Results:
     def delivered(
         self, ticket: Ticket, events: Sequence[Event], size: int, answers: Iterable[str | None] = repeat(None)
     ) -> None:
-        """Settle the deliveries of a call as delivered; `answers` are the sink's answers."""
+        """Settle the deliveries of a call as delivered. `answers` are the sink's answers, one for each delivery."""
         self._outcomes.delivered(self._line, events, size, answers)
         self._gate.report(ticket, None)
         if self._health.active and self._gate.ticket is not None:
             self._health.ended("the sink delivers again")
 
     def call_returned(self, ticket: Ticket, pairs: Sequence[Pair], results: Sequence[Result]) -> list[Event]:
-        """Handle one result for each delivery of a call."""
+        """Handle the results of a call, one for each delivery."""
         self._heed(pairs, results)
         taken: list[Event] = []
         answers: list[str | None] = []
@@ -112,7 +112,7 @@ class Results:
         return self.failed(ticket, [event for event, _ in pairs], error)
 
     def failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
-        """Handle a failure shared by these deliveries. They get the same delay, so that their order stays."""
+        """Handle a failure of several deliveries. All of them get the same delay, so that their order is kept."""
         self._outcomes.trace(error)
         self._gate.report(ticket, error, self._outcomes.error_text(error))
         self._outcomes.meter.attempt(_result(error), len(events))
@@ -150,9 +150,9 @@ class Results:
                     self._outcomes.settle(self._line, part, Outcome.PRINTED)
 
     def not_paused(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Delay deliveries to paused addresses; return the others.
+        """Delay deliveries to paused addresses; return the deliveries that may be attempted now.
 
-        A delivery to several addresses is split into one per address if one of them is paused.
+        If one of several addresses of a delivery is paused, the delivery is split into one for each address.
         """
         may_go: list[Pair] = []
         for event, options in pairs:
@@ -168,13 +168,13 @@ class Results:
         return may_go
 
     def _heed(self, pairs: Iterable[Pair], results: Iterable[Result]) -> None:
-        """Apply the pauses that the results ask for, before any other slot may begin an attempt."""
+        """Apply the pauses that the service has asked for in these results, before another slot can begin an attempt."""
         for (event, options), error in zip(pairs, results, strict=False):
             if isinstance(error, Exception):
                 self._gate.heed(error, self._preparing.destination(event, options))
 
     def _put_off(self, event: Event, error: TransientError) -> None:
-        """Delay a delivery for which a lookup can't be made. The sink was not called, so its health is not affected."""
+        """Delay a delivery for which a lookup can't be made, or give it up. The health of the sink is not affected."""
         now = self._clock.now()
         age = retry.age(event._history, now)
         text = self._outcomes.error_text(error)
@@ -187,7 +187,7 @@ class Results:
         self._line.later(msgspec.structs.replace(event, _history=history), decision.delay)
 
     def _fail(self, event: Event, error: Exception, chance: float) -> list[Event]:
-        """Handle the failure of one delivery."""
+        """Handle the failure of one delivery; return the deliveries that must stay with the worker."""
         if isinstance(error, PartialError):
             return self._split(event, error, chance)
         now = self._clock.now()
@@ -214,7 +214,7 @@ class Results:
         return []
 
     def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:
-        """Split a delivery into one for each failed address. The other addresses were reached."""
+        """Split a delivery into one for each failed address, and handle their failures. The other addresses were reached."""
         if event.address is not None or not error.failures:
             own = next(iter(error.failures.values()), None)
             if own is not None:
@@ -241,7 +241,7 @@ class Results:
 
 
 def _result(error: Exception) -> str:
-    """Return the result under which a failed attempt is counted; unknown errors count as transient."""
+    """Return the name of the result under which a failed attempt is counted. Unknown errors count as transient."""
     if isinstance(error, PartialError):
         return "partial"
     if isinstance(error, SinkError):
@@ -252,9 +252,9 @@ def _result(error: Exception) -> str:
 
 
 def _of_address(failure: Exception) -> Exception:
-    """Return the failure of one address.
+    """Return the failure of one address as the failure of its own delivery.
 
-    A `SinkError` becomes transient: other addresses were reached, so the sink works.
+    A `SinkError` becomes a `TransientError`, because the sink works: it has reached other addresses.
     """
     if isinstance(failure, SinkError):
         return TransientError(text_of(failure), retry_after=failure.retry_after)

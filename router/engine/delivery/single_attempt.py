@@ -1,4 +1,4 @@
-"""A single attempt of one delivery by one sink, without queue, retries and books; floor 5."""
+"""A single attempt to make one delivery, without a queue, retries or books; floor 5."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ R = TypeVar("R")
 
 
 class AttemptResult(msgspec.Struct, frozen=True):
-    """The result of a single attempt: the sink's answer, or its error; `seconds` is the duration of the call.
+    """The result of a single attempt: the sink's answer, or its error. `seconds` is the duration of the call.
 
-    `opened` is False if the sink could not be opened, so that it was not called. `abandoned` is True if a call did not
-    return: its task still runs.
+    `opened` is False if the sink could not be opened, so that no attempt was made. `abandoned` is True if a call did not return,
+    so that its task still runs.
     """
 
     answer: str | None = None
@@ -39,7 +39,7 @@ class AttemptResult(msgspec.Struct, frozen=True):
 
 
 class SingleAttempt:
-    """An attempt of a sink that is opened for it. Opening, attempt and closing may take `limit` seconds each."""
+    """Opens a sink, makes one attempt and closes the sink. Each of these steps may take `limit` seconds."""
 
     def __init__(self, caller: SinkCalls, limit: float, clock: Clock) -> None:
         self._caller = caller
@@ -48,7 +48,7 @@ class SingleAttempt:
         self._abandoned = False
 
     async def make(self, event: Event, options: Any) -> AttemptResult:
-        """Open the sink, make the attempt, and close the sink. A plugin that does not return is abandoned."""
+        """Open the sink, make the attempt, close the sink, and return the result. A plugin that does not return is abandoned."""
         began = self._clock.monotonic()
         try:
             await self._limited(self._caller.open())
@@ -70,22 +70,22 @@ class SingleAttempt:
         if not isinstance(result, Exception):
             return AttemptResult(result, seconds=seconds)
         if isinstance(result, PartialError) and not result.failures:
-            return AttemptResult(seconds=seconds)  # no address has failed
+            return AttemptResult(seconds=seconds)  # no address has failed, so this is a success
         delivery_log.raised(event.sink, result, redacted)
         return AttemptResult(None, result, seconds, opened, self._abandoned)
 
     async def _close(self, sink: str) -> None:
-        """Close the sink. Its errors concern no delivery and are only logged."""
+        """Close the sink. Errors are only logged, because they do not affect the delivery."""
         try:
             await self._limited(self._caller.close())
         except Exception as error:  # noqa: BLE001  # any error of the plugin is logged
             log.warning("the sink did not close", sink=sink, error=error_text(error, redacted))
 
     async def _limited(self, call: Coroutine[Any, Any, R]) -> R:
-        """Await a call of the plugin. Raises its errors, and `TransientError` if it is late.
+        """Await a call of the plugin; return its result. Raises the errors of the call, and `TransientError` if it is late.
 
-        `Slots` do the same for the calls of a daemon, by one timer and without a task for each call. A single call needs
-        neither: it has a task of its own.
+        For the many calls of a daemon, `Slots` uses one timer and no extra tasks. This call has a task of its own, which is
+        simpler.
         """
         task = asyncio.create_task(contained(call))
         done, _ = await asyncio.wait({task}, timeout=self._limit)
@@ -99,5 +99,5 @@ class SingleAttempt:
             self._abandoned = True
             log.error("the plugin ignored its timeout; its call was abandoned", timeout=self._limit)
         elif not task.cancelled():
-            task.exception()  # the plugin may answer its cancellation with an error, which must be retrieved
+            task.exception()  # the plugin may raise an error when it is cancelled; retrieve it, or asyncio logs it
         raise TransientError(f"timed out after {self._limit:g} s")

@@ -1,7 +1,7 @@
 """The health of one sink, with log lines when failures begin, change and end; floor 5.
 
-Errors may come by the thousand, each with a different number or address. Errors that differ only in such numbers and
-addresses count as one kind, and at most one line a second and ten a minute are logged.
+Thousands of errors may come, each with a different number or address. Errors that differ only in numbers or ids count as one
+kind. At most one line a second and ten lines a minute are logged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAUSE = 1.0
 
 
 class SinkHealth:
-    """The failures of one sink: logged when they begin, when their kind changes, and when they are over."""
+    """The failures of one sink. They are logged when they begin, when their kind changes, and when they are over."""
 
     def __init__(self, log: BoundLogger, clock: Clock) -> None:
         self._log = log
@@ -25,10 +25,10 @@ class SinkHealth:
         self.active = False
         """True while the sink fails."""
         self.last_failure: Failure | None = None
-        """The last failure that led to a retry. It is kept even if the sink has worked since."""
-        self._kind = ""  # of the last logged error; empty if none was logged since the failures began
+        """The last failure after which a delivery waits for a retry; None if there was none. It is kept even if the sink works again."""
+        self._kind = ""  # the kind of the last logged error; empty if none was logged since the failures began
         self._quiet_until = 0.0
-        self._lines = 0  # logged in the current minute
+        self._lines = 0  # the number of lines logged in the current minute
         self._minute_ends = 0.0
         self._since = 0.0
         self._began = 0.0
@@ -45,7 +45,7 @@ class SinkHealth:
         self.last_failure = Failure(self._clock.now(), error)
 
     def happened(self, message: str, error: str, **fields: object) -> None:
-        """Record a failure of the sink; log it if its kind differs from the last logged one."""
+        """Record a failure of the sink. Log it if its kind differs from that of the last logged failure."""
         now = self.count(f"{message}: {error}")
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:

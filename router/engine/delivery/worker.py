@@ -1,7 +1,7 @@
 """The worker of one sink: takes deliveries from its queue, prepares them and calls the sink; floor 5.
 
-A sink that fails, hangs or raises affects no other sink. `Slots` calls the sink, `Gate` holds attempts back while the
-sink is failing, `Results` decides what happens to each delivery, and `Ordered` orders the deliveries of each key.
+A sink that fails, hangs or raises affects no other sink. `Slots` calls the sink, `Gate` delays attempts while the sink is
+failing, `Results` decides what happens to each delivery, and `Ordered` keeps the order of deliveries with the same key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from router.events import Event, size_of
 log = structlog.stdlib.get_logger(__name__)
 
 TURN = 0.05
-"""Seconds that a worker may run without yielding to the event loop. In a flood, one turn of the loop reads thousands of
+"""Seconds that a worker may run without yielding to the event loop. In a burst, one turn of the loop reads thousands of
 events, so a worker must process many deliveries per turn.
 """
 
@@ -42,8 +42,8 @@ events, so a worker must process many deliveries per turn.
 class SinkWorker:
     """The worker of one sink, with one slot per concurrent call.
 
-    `preparing` renders the options of each delivery, `outcomes` settles it. `line` is the ordered queue of a sink with
-    `order_by`. A sink that takes batches gets at most `batch` deliveries per call.
+    `preparing` renders the options of each delivery, and `outcomes` settles the delivery. `line` is the ordered queue if the
+    sink's deliveries have an order, else None. A sink that takes batches gets at most `batch` deliveries per call.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SinkWorker:
         self._slots.timeout = seconds
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the slots."""
         self._slots.start()
 
     def signs(self) -> Iterator[Sign]:
@@ -130,24 +130,24 @@ class SinkWorker:
 
     @property
     def fault(self) -> Fault | None:
-        """The reason why the sink does not deliver, and since when; None while it does."""
+        """The reason why the sink does not deliver, and since when; None while it delivers."""
         return self._health.fault
 
     @property
     def breaker_open(self) -> bool:
-        """True while the circuit breaker holds deliveries back, because the sink fails."""
+        """True while the circuit breaker is open, so that deliveries wait because the sink fails."""
         return self._gate.open
 
     @property
     def last_failure(self) -> Failure | None:
-        """The last failure after which a delivery waits for its next attempt."""
+        """The last failure after which a delivery waits for its next attempt; None if there was none."""
         return self._health.last_failure
 
     def next_attempt_in(self) -> float | None:
-        """Return the seconds until the next planned attempt; None if none is planned, or the breaker's probe is under way.
+        """Return the seconds until the next planned attempt; None if no attempt is planned or the breaker's probe is under way.
 
-        While the breaker is open or the other side has asked for time, the next attempt may be that of any delivery;
-        otherwise it is the next retry.
+        While the breaker is open, or the service has asked the router to wait, the next attempt may be that of any delivery.
+        Otherwise it is the next retry.
         """
         wait = self._gate.wait() if self._gate.ticket is None else self.line.due_in()
         return None if wait is None else max(wait, 0.0)
@@ -157,10 +157,10 @@ class SinkWorker:
         await self.line.settled()
 
     def may_settle_within(self, seconds: float) -> bool:
-        """Return whether a shutdown should wait: some delivery may be settled within `seconds`.
+        """Return whether a shutdown should wait, because a delivery may be settled within `seconds`.
 
-        That is true while an attempt is under way. It is also true if a delivery that would be lost may be attempted,
-        or is due again, within that time.
+        The result is True while an attempt is under way. It is also True if there is a delivery that would be lost, and that
+        may be attempted or is due again within that time.
         """
         if self._slots.attempting:
             return True
@@ -170,15 +170,16 @@ class SinkWorker:
         return self.line.events > self.line.delayed or (due is not None and due <= seconds)
 
     async def retire(self) -> None:
-        """End this worker so that another one may use its queue: finish calls, return other deliveries, close the sink.
+        """End this worker, so that another worker may use its queue.
 
-        A call takes at most `timeout`.
+        Wait for the calls under way, which takes at most `timeout` seconds; put the other deliveries back into the queue; close
+        the sink.
         """
         await self.line.give_back(await self._slots.retire())
         await self._opening.close()
 
     async def close(self) -> int:
-        """End the slots and close the sink; return the number of deliveries lost (dropped, reason `shutdown`)."""
+        """End the slots and close the sink; return the number of lost deliveries, which are dropped (reason `shutdown`)."""
         lost = self.line.close(self._slots.in_flight)
         await self._slots.close()
         await self._opening.close()
@@ -191,9 +192,10 @@ class SinkWorker:
         turn_began = self._clock.monotonic()
         while not self._slots.retiring:
             if self._clock.monotonic() - turn_began > TURN:
-                await asyncio.sleep(0)  # else a plugin that never awaits blocks the event loop until its queue is empty
+                # Without this, a plugin that never awaits would block the event loop until its queue is empty.
+                await asyncio.sleep(0)
                 turn_began = self._clock.monotonic()
-            if slot.events or slot.kept:  # the sink is at fault, or these took no part in the probe
+            if slot.events or slot.kept:  # the sink is at fault, or these deliveries were not part of the probe
                 size = size_of(slot.take_up())
             else:
                 most = self._most if self._gate.ticket is not None else await self._admitted()
@@ -203,12 +205,12 @@ class SinkWorker:
             slot.events = await self._attempt(slot, slot.events, size)
 
     async def _admitted(self) -> int:
-        """Wait until an attempt may begin; return the largest number of deliveries to take for it: one for a probe."""
+        """Wait until attempts may begin; return the largest number of deliveries to take for one attempt: one for a probe."""
         await self._gate.passable()
         return 1 if self._gate.ticket is None else self._most
 
     async def _wait_for_more(self, slot: Slot) -> int:
-        """Fill the slot's batch for at most `batch.max_wait` seconds; return the bytes that were added."""
+        """Take more deliveries into the slot, for at most `batch.max_wait` seconds; return the bytes that were added."""
         size = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._max_wait):
@@ -219,7 +221,10 @@ class SinkWorker:
         return size
 
     def _left_behind(self, slot: Slot, fault: Exception | None) -> None:
-        """Fail the deliveries of a replaced slot: its plugin did not return, or a `fault` of the router ended it."""
+        """Record a failure of the deliveries of a replaced slot.
+
+        `fault` is the fault of the router that ended the slot; None means that the plugin did not return.
+        """
         if fault is None:
             self._log.error("the plugin ignored its timeout; its call was abandoned", timeout=self._slots.timeout)
         events, slot.events = slot.events, []
@@ -251,7 +256,7 @@ class SinkWorker:
             if len(pairs) < len(events):
                 events = slot.events = [event for event, _ in pairs]
                 size = size_of(events)
-            if not events or self._gate.paused:  # an answer asked for time during the preparation
+            if not events or self._gate.paused:  # meanwhile the service has asked the router to wait
                 self._gate.give_back(ticket)
                 if not events:
                     return []
@@ -305,5 +310,5 @@ class SinkWorker:
 
 
 def _most(batch: int, pace: Pace | None) -> int:
-    """Return the deliveries per call: `batch`, but not more than `rate` allows at once."""
+    """Return the largest number of deliveries per call: `batch`, but not more than `rate` allows at once."""
     return batch if pace is None else min(batch, pace.number)

@@ -1,8 +1,8 @@
-"""The cache of the channels of one source: per channel, the values that the pipeline's loop needs; floor 5.
+"""The cache of the channels of one source, with the values that the pipeline needs for each channel; floor 5.
 
-Producers choose the names of channels, and a glob may match any number of channels. So the cache remembers at most
-`MOST_CHANNELS`, and a channel that is not in the cache costs only a few lookups. Channels with the same plan share all
-values that depend only on the plan.
+Producers choose the names of channels, and a glob may match any number of channels. So the cache holds at most `MOST_CHANNELS`
+channels, and a channel that is not in the cache costs only a few lookups. Channels with the same plan share all values that
+depend only on the plan.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from router.errors import RejectedError
 from router.events import RawBatch
 
 MOST_CHANNELS = 10_000
-"""The number of channels remembered per source."""
+"""The largest number of channels in the cache of one source."""
 
 MOST_ENDINGS = 500_000
-"""The largest sum of steps and deliveries of all remembered endings.
+"""The largest total number of steps and deliveries in the cached endings.
 
-The number of endings alone would not bound the memory: with a thousand routes, each event may be taken by other routes.
+A limit for the number of endings would not limit the memory: with a thousand routes, one ending may have a thousand steps.
 """
 
 
@@ -42,9 +42,9 @@ NO_ROUTE_OF_EVENT = "the conditions of no route are met"
 class Ending(msgspec.Struct, frozen=True, eq=False):
     """The routing result of an event: its deliveries, in `targets`.
 
-    `route` and `sink` are those of the first delivery; both are empty if there is no delivery. `alone` is the sink of an
-    event that a route takes and that makes exactly one delivery, else empty. `expected` is the number of deliveries, or 1
-    for an event that becomes a dead letter: the entry is complete when this number of deliveries is settled.
+    `route` and `sink` are those of the first delivery; both are empty if there is no delivery. `alone` is the sink of the only
+    delivery, if routes take the event and make exactly one delivery; else it is empty. `expected` is the number of deliveries,
+    or 1 for an event that becomes a dead letter: the entry is complete when this number of deliveries is settled.
     `unmatched` is the reason why no route takes the event, else empty. `routes` has the book of each route that takes
     the event, including routes whose deliveries were merged into those of another route.
     """
@@ -60,12 +60,12 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
 
 
 class Prepared(msgspec.Struct, frozen=True, eq=False):
-    """A plan prepared for the loop. Channels with the same plan share one object.
+    """A plan with the values that the pipeline's loop needs. Channels with the same plan share one object.
 
     `accepts` validates the result of the source's decoder; None if every payload is accepted. `warns` is the schema if its
-    mode is `warn`. `ending` is the ending of every event; None if conditions decide for each event. `asks_event` is true
-    if conditions need more of the event than its payload. `bare` is true if the decoded message is not needed any more
-    after validation: events are made of the raw payloads.
+    mode is `warn`, else None. `ending` is the ending of every event; None if conditions decide for each event. `asks_event` is
+    True if conditions need more of the event than its payload. `bare` is True if the decoded message is not needed after
+    validation, because events are made of the raw payloads.
     """
 
     plan: Plan
@@ -77,17 +77,17 @@ class Prepared(msgspec.Struct, frozen=True, eq=False):
 
 
 Known = tuple[str, str | None, Prepared]
-"""A channel: its name, the pattern that matches it, its plan. If several patterns match, the same one always wins."""
+"""A channel: its name, the pattern that matches it, and its plan. All events of a channel have the same pattern."""
 
 Alone = tuple[str, str | None, Ending]
-"""A message that came alone: its channel, the pattern that matches it, and its ending."""
+"""A message that is the only one of its batch: its channel, the pattern that matches the channel, and its ending."""
 
 
 class Channels:
     """The channels of one source.
 
-    `decode` returns the payload of a raw message if the source's format is plain, else a `Message`. `books` has the book
-    of every route.
+    `decode` decodes a raw message. It returns the payload if the source's format is plain, else a `Message`. `books` has the
+    book of every route.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Channels:
         self.source = source
         self.decode = events.DECODERS[source.format] if source.plain else partial(read, source=source)
         self.known: dict[bytes, Known] = {}
-        """The remembered channels, by name."""
+        """The cached channels, by name."""
         self._plan = routing.plans_of(source.name).find
         self._books = books
         self._keep_unmatched = keep_unmatched
@@ -104,12 +104,12 @@ class Channels:
         self._pattern: bytes | None = None
         self._pattern_text: str | None = None
         self._endings: dict[tuple[Step, ...] | bool, Ending] = {}
-        """The endings by the steps that take an event or, if no step takes it, by whether the channel has any steps."""
+        """The cached endings. The key is the tuple of steps that take an event; if it is empty, whether the channel has steps."""
         self._endings_size = 0
-        """The sum of the steps and deliveries of these endings."""
+        """The total number of steps and deliveries in the cached endings, plus 1 for each ending."""
 
     def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
-        """Return the values of a batch's channel, and add them to `known` unless the channel's name is very long."""
+        """Return the values of the channel of a batch. Add them to `known`, unless the channel's name is very long."""
         channel = batch.channel
         plan = self._plan(channel)
         prepared = self._prepared.get(plan) or self._prepare(plan)
@@ -118,15 +118,15 @@ class Channels:
         found = channel.decode("utf-8", "backslashreplace"), self._pattern_text, prepared
         if len(channel) <= LONGEST_CHANNEL:
             if len(known) >= MOST_CHANNELS:
-                known.clear()  # a dict needs long to find its oldest key after many deletions, so clear it all at once
+                known.clear()  # clear all: after many deletions, a dict needs long to find its oldest key
             known[channel] = found
         return found
 
     def alone(self, batch: RawBatch) -> Alone | None:
-        """Judge a message that came alone: the only one of `batch`.
+        """Return the channel, the pattern and the ending of a message that is the only one of `batch`.
 
-        Returns its channel, its pattern and its ending if it is good, its channel is known, and it makes exactly one
-        delivery, whatever it holds. Returns None for all other messages, which may be good too.
+        The result is None unless the message is valid, its channel is cached, and every event of the channel makes exactly one
+        delivery. So a message for which the result is None may be valid too.
         """
         found, (raw,) = self.known.get(batch.channel), batch.payloads
         if found is None or batch.receipt is not None or batch.ids is not None:
@@ -178,7 +178,7 @@ class Channels:
 
 
 def pattern_text(pattern: bytes | None) -> str | None:
-    """Return a pattern as text."""
+    """Return a pattern as text; None if there is no pattern."""
     return None if pattern is None else events.text(pattern)
 
 

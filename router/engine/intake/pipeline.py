@@ -1,8 +1,8 @@
 """The pipeline: decodes, validates and routes batches of messages, and enqueues their deliveries; floor 5.
 
-Sources call `receive` once for each chunk that they read; it never waits. This is the hot path. Values that depend only
-on the channel are computed once and remembered, and work that can be done once per batch is not done per event. All
-decisions agree with `core.verdict`, which decides for a single event.
+Sources call `receive` once for each chunk that they read. It never waits, and is the hot path of the router. Values that depend
+only on the channel are computed once and cached. Work that can be done once per batch is not done for each event. The decisions
+are the same as those of `core.verdict`, which decides about a single event.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from router.events import Event, RawBatch
 log = structlog.stdlib.get_logger(__name__)
 
 Put = Callable[[Sequence[Event], int], None]
-"""Enqueues deliveries for a sink. The second argument is the sum of their payloads in bytes."""
+"""A function that enqueues deliveries for a sink. The second argument is the total size of their payloads in bytes."""
 
 
 _About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mapping[str, str] | None]
@@ -55,7 +55,7 @@ _About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mappin
 class Pipeline:
     """Receives raw messages from sources and enqueues deliveries for sinks.
 
-    `inboxes` has the `Put` of each sink. With `keep_unmatched`, events that no route takes become dead letters.
+    `inboxes` has the `Put` of each sink. If `keep_unmatched` is True, events that no route takes become dead letters.
     `failures` counts each `when` that can't be evaluated. If dead letters are printed (`letters_shown`), the log does not
     repeat them.
     """
@@ -90,7 +90,7 @@ class Pipeline:
         self._lines = LineCache()
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
-        """Process raw messages of a source, in the order of their arrival. Never waits, never raises for a payload."""
+        """Process raw messages of a source, in the order of their arrival. Never waits, and never raises because of a payload."""
         now = self._clock.now()
         moment = Moment(now, datetime.fromtimestamp(now, UTC), self._ids.prefix(now))
         channels = self._channels[source]
@@ -100,9 +100,9 @@ class Pipeline:
             self._take(channels, channels.known, batches, moment)
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
-        """Process again messages of one channel that a source received before, at `received_at`.
+        """Process messages of one channel again that a source received before, at the time `received_at`.
 
-        The channel is not added to the cache, because its pattern may differ from the one that matches it now. Raises
+        The channel is not added to the cache, because `batch` may have another pattern than the one that matches it now. Raises
         `KeyError` if the source does not exist.
         """
         now = self._clock.now()
@@ -123,7 +123,7 @@ class Pipeline:
         self._put(sink, [event], len(event.raw))
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Turn entries that the source can't pass on into dead letters. Never waits.
+        """Turn the entries of a batch into dead letters, because the source can't make events of them. Never waits.
 
         Each entry is settled in its receipt when its dead letter is written.
         """
@@ -140,11 +140,11 @@ class Pipeline:
         return channels.source.format if channels else None
 
     def leads(self, route: str, sink: str) -> bool:
-        """Return whether the configuration still has this route with this sink."""
+        """Return whether the configuration still has this route and the route still leads to this sink."""
         return sink in self._inboxes and self._routing.knows(route, sink)
 
     def _take_alone(self, source: SourceFormat, alone: Alone, raw: bytes, moment: Moment) -> None:
-        """Enqueue the delivery of a good message that came alone. `_take` would cost twice as much for one message."""
+        """Enqueue the delivery of a valid message that is the only one of its chunk. `_take` would take twice as long."""
         self._ids.count += 1
         channel, pattern, ending = alone
         id_, route, sink = f"{moment.prefix}{self._ids.count}", ending.route, ending.sink
@@ -157,7 +157,7 @@ class Pipeline:
         self._put(sink, [event], len(raw))
 
     def _take(self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: Moment) -> None:
-        """Process one chunk of a source: reject bad messages and enqueue the deliveries of the others."""
+        """Process one chunk of a source: reject invalid messages and enqueue the deliveries of the others."""
         source = channels.source
         book = self._books.sources[source.name]
         runs, refused = self._accept(channels, known, batches, moment)
@@ -188,9 +188,10 @@ class Pipeline:
     def _accept(
         self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: Moment
     ) -> tuple[list[Run], list[tuple[RawBatch, int, Plan]]]:
-        """Return runs with the first delivery of each good message, in order, and the positions of bad messages.
+        """Return runs with the first delivery of each valid message, in order, and the invalid messages.
 
-        This is the hot path. It calls no function of the router per event, nor per batch if the channel is known.
+        An invalid message is returned as its batch, its position and its plan. This is the hot path: it calls no function of the
+        router for each event, and none for each batch if the channel is cached.
         """
         source, decode, ids = channels.source, channels.decode, self._ids
         name, format_, most, (_, received_at, prefix) = source.name, source.format, source.max_bytes, moment
@@ -234,7 +235,7 @@ class Pipeline:
                 ending = prepared.ending
                 run = run_of(runs, ending)
                 accepted, route, sink = run.accepted, ending.route, ending.sink
-            if len(good) == 1:  # for one event, a comprehension would double the cost
+            if len(good) == 1:  # for a single event, a comprehension would double the cost
                 raw = good[0]
                 accepted.append(
                     Event(f"{prefix}{count + 1}", name, channel, pattern, received_at, raw, route, sink, format_)
@@ -259,9 +260,9 @@ class Pipeline:
         messages: Iterable[tuple[int, Any]],
         moment: Moment,
     ) -> None:
-        """Add the first delivery of each message to the runs. `messages` are decoded, with their positions in the batch.
+        """Add the first delivery of each message to `runs`. `messages` are decoded messages with their positions in the batch.
 
-        Needed for messages with a receipt, an id or an envelope, for schemas of mode `warn`, and for conditions.
+        This method is called for messages with a receipt, an id or an envelope, for schemas of mode `warn`, and for conditions.
         """
         channel, pattern, prepared = known
         source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
@@ -287,7 +288,7 @@ class Pipeline:
             assert ending is not None
             assert run is not None
             route, sink, at = ending.route, ending.sink, first + position
-            if sink:  # an event without a delivery keeps the whole message, for its dead letter
+            if sink:  # an event without a delivery keeps the whole message for its dead letter
                 raw = data
             if receipt is not None:
                 receipt.expect(at, ending.expected)
@@ -312,9 +313,9 @@ class Pipeline:
         self._notes.say(message, source, rule.file, source=source, channel=channel, detail=found)
 
     def _decide(self, channels: Channels, prepared: Prepared, payload: Any, about: _About, now: float) -> Ending:
-        """Return the ending of an event by its conditions. Count and log each `when` that can't be evaluated.
+        """Return the ending of an event according to conditions. Count and log each `when` that can't be evaluated.
 
-        `about` has the fields of the event, to create the event only if a condition needs it.
+        `about` has the fields of the event. The event is created only if a condition needs it.
         """
         if not prepared.asks_event:
             return channels.ending(prepared.plan, payload)
@@ -362,7 +363,7 @@ class Pipeline:
         self._keep(event, why.reason, why.detail)
 
     def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
-        """Count events that no route takes. Log them, and keep them if configured, unless `unmatched` names sinks."""
+        """Count events that no route takes. Log them, and keep them if configured, unless the option `unmatched` names sinks."""
         book.unmatched += len(accepted)
         if ending.sink:
             return

@@ -25,9 +25,9 @@ class Moment(NamedTuple):
 
 
 class Run(msgspec.Struct, eq=False):
-    """Consecutive events with the same ending. If each event goes to one sink alone, the routes may differ.
+    """Consecutive events with the same ending, or with endings that differ only in the routes to the same single sink.
 
-    `ending` is the ending of the last event. `size` is the sum of the payloads in bytes. The first `counted` events are
+    `ending` is the ending of the last event. `size` is the total size of the payloads in bytes. The first `counted` events are
     already counted in the books of their routes.
     """
 
@@ -37,7 +37,7 @@ class Run(msgspec.Struct, eq=False):
     counted: int = 0
 
     def count(self) -> None:
-        """Count the events added since the last call in the books of their routes."""
+        """Count the events that were added since the last call in the books of their routes."""
         events = len(self.accepted)
         for book in self.ending.routes:
             book.events += events - self.counted
@@ -45,7 +45,7 @@ class Run(msgspec.Struct, eq=False):
 
 
 def run_of(runs: list[Run], ending: Ending) -> Run:
-    """Return the run for further events with this ending: the last run if the events fit, else a new one."""
+    """Return the run for further events with this ending: the last run if they belong to it, else a new run."""
     if runs:
         run = runs[-1]
         last = run.ending
@@ -60,7 +60,7 @@ def run_of(runs: list[Run], ending: Ending) -> Run:
 
 
 def without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
-    """Return the items except those at the positions in `bad`, which must be in ascending order."""
+    """Return the items without those at the positions in `bad`, which must be in ascending order."""
     left = list(items)
     for position in reversed(bad):
         del left[position]

@@ -1,4 +1,4 @@
-"""The indirection between the sources and the pipeline, which lets a reload replace the pipeline; floor 5."""
+"""The objects between the sources and the pipeline, by which a reload replaces the pipeline; floor 5."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from router.events import Event, RawBatch
 
 
 class CurrentPipeline:
-    """The pipeline in force, for events that no source reads: fallbacks, summaries, replays."""
+    """Holds the current pipeline, for events that do not come from a source: fallbacks, summaries, replays."""
 
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None
 
     def now(self) -> Pipeline:
-        """The pipeline in force."""
+        """Return the current pipeline."""
         assert self.pipeline is not None
         return self.pipeline
 
@@ -27,11 +27,11 @@ class CurrentPipeline:
 
 
 class Intake:
-    """Implements `contracts.Receiver` for one source: passes its batches on to a pipeline, as soon as there is one.
+    """Implements `contracts.Receiver` for one source: passes its batches to a pipeline, as soon as `open` has set one.
 
-    A reload connects a new source before its configuration is in force. Until `open` is called, batches with a receipt
-    are held; the source limits their number. Batches without a receipt (pub/sub) are discarded, because the configuration
-    in force does not subscribe to them.
+    A reload connects a new source before the new configuration takes effect. Until `open` is called, batches with a receipt are
+    kept; the source limits their number. Batches without a receipt (pub/sub) are discarded, because the current configuration
+    does not subscribe to them.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Intake:
         self._held: list[Callable[[Pipeline], None]] = []
 
     def open(self, pipeline: Pipeline) -> None:
-        """Pass the held batches, and all later ones, on to this pipeline."""
+        """Pass the kept batches, and all later ones, to this pipeline."""
         self._pipeline = pipeline
         held, self._held = self._held, []
         for pass_on in held:

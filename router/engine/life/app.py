@@ -1,4 +1,4 @@
-"""The life of one router: start, run, drain, end; floor 5."""
+"""The life of one router, from its start to its graceful shutdown; floor 5."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from router.ops.loading import Loaded
 log = structlog.stdlib.get_logger(__name__)
 
 TICK = 0.1
-"""Seconds between two checks whether the drain is over."""
+"""Seconds between two checks whether the drain has finished."""
 
 LOOKUPS_EVERY = 0.5
 """Seconds between two checks whether the file of a lookup has changed."""
@@ -58,9 +58,9 @@ def serve(
 ) -> int:
     """Run a router until a signal stops it; return the exit code.
 
-    `redis_url` is the router's own Redis, never `embedded`. `printer` prints one line of data. `ready` is called when
-    every subscription is confirmed. `load` reads the configuration again for a reload; with `watch_files`, a changed
-    file causes a reload. `admin` makes the admin side; if it is None, there is no admin side. Raises `ConfigError` or
+    `redis_url` is the URL of the router's own Redis; it must not be the word `embedded`. `printer` prints one line of data.
+    `ready` is called when all sources are connected. `load` reads the configuration again for a reload. If `watch_files` is
+    True, a changed file causes a reload. `admin` creates the admin side; None means that there is none. Raises `ConfigError` or
     `UnavailableError` if the router can't start.
     """
     timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
@@ -88,13 +88,16 @@ class Patience:
         self.over = False
 
     def __call__(self, why: str) -> None:
-        """Extend the timeout by 30 s, with the reason as status line."""
+        """Extend the timeout by 30 s, and show the reason in the status line."""
         if not self.over:
             systemd.extend_timeout(30, f"waiting for Redis: {why}")
 
 
 class Signals:
-    """The signals: a first SIGTERM or SIGINT starts a graceful shutdown, a second ends it; SIGHUP calls `hang_up`."""
+    """The signal handlers. The first SIGTERM or SIGINT starts a graceful shutdown, the second cuts it short.
+
+    SIGHUP calls `hang_up`.
+    """
 
     def __init__(self, hang_up: Callable[[], None]) -> None:
         self.asked = asyncio.Event()
@@ -152,7 +155,7 @@ class App:
         self._reloads.ask("SIGHUP")
 
     def _took(self, loaded: Loaded) -> None:
-        """Record that another configuration is in force."""
+        """Inform other components that a new configuration is in force."""
         self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
             self._watch.orphans.hurry()
@@ -180,7 +183,7 @@ class App:
         return [sink.worker for sink in self._parts.every_part()]
 
     async def _started(self) -> bool:
-        """Start every part; return False if a signal came first. Roll back the start if a part can't start."""
+        """Start every part; return False if a signal comes first. If a part can't start, roll back and raise its error."""
         starting = asyncio.create_task(self._start(), name="start")
         asked = asyncio.create_task(self._stop.asked.wait())
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,7 +217,7 @@ class App:
             await cancelled(tasks)
 
     async def _stop_sources(self, patience: float) -> None:
-        """Stop reading; process the bytes that were read ahead, for `patience` seconds or until a second signal."""
+        """Stop reading. Process the bytes that were read ahead, for `patience` seconds or until a second signal comes."""
         sources = self._parts.every_source()
         stops = [self._running.stop(source, patience) for source in sources]
         if self._parts.shared.replays:
@@ -242,8 +245,8 @@ class App:
         await self._close_sources()
 
     def _announce(self) -> None:
-        """Announce readiness, and exclude all objects so far from garbage collection, because they stay."""
-        gc.freeze()  # no collection first: it would examine every object to find a few hundred that are garbage
+        """Announce readiness. Exclude all current objects from garbage collection, because they exist as long as the router."""
+        gc.freeze()  # do not collect first: that examines every object and finds only a few hundred to free
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
         self._watchdog.start()
@@ -324,7 +327,7 @@ class App:
         return code
 
     async def _drained(self, deadline: float) -> None:
-        """Wait until all deliveries are settled, none can be settled before the deadline, or a second signal comes."""
+        """Wait until all deliveries are settled, until no more can be settled in time, or until a second signal comes."""
         loop = asyncio.get_running_loop()
         settled = asyncio.gather(*(worker.settled() for worker in self._workers()))
         now = asyncio.create_task(self._stop.now.wait())
@@ -339,7 +342,7 @@ class App:
             await settled
 
     def _may_settle(self, deadline: float) -> bool:
-        """Return whether a delivery is in flight, waiting, or due before the deadline (of the event loop's clock)."""
+        """Return whether a delivery may be settled before `deadline`, a time of the event loop's clock."""
         left = deadline - asyncio.get_running_loop().time()
         return any(worker.may_settle_within(left) for worker in self._workers())
 
@@ -355,7 +358,7 @@ class App:
         await asyncio.gather(self._parts.lookups.close(), *(sink.context.close() for sink in sinks))
 
     async def _enqueue_the_rest(self, patience: float) -> None:
-        """Enqueue deliveries that are on their way to Redis queues; log the number of losses."""
+        """Enqueue the deliveries that are on their way to Redis queues; log the number of lost deliveries."""
         if self._parts.shared.durable is None:
             return
         lost = await self._parts.shared.durable.enqueuer.close(patience)

@@ -13,8 +13,8 @@ R = TypeVar("R")
 def run_to_end(main: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine on a new event loop (uvloop, if it is installed) and return its result.
 
-    Remaining tasks are cancelled and awaited for 1 s at most: a plugin that swallows its cancellation must not block
-    the exit.
+    At the end, the remaining tasks are cancelled. The function waits for them for at most 1 s, so that a plugin that swallows
+    its cancellation can't block the exit.
     """
     loop = _new_loop()
     asyncio.set_event_loop(loop)
@@ -33,7 +33,7 @@ def run_to_end(main: Coroutine[Any, Any, R]) -> R:
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     if importlib.util.find_spec("uvloop"):
-        import uvloop  # noqa: PLC0415  # an extra
+        import uvloop  # noqa: PLC0415  # an optional dependency
 
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         return loop

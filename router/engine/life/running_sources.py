@@ -1,4 +1,4 @@
-"""The tasks of running sources; a source that ends unexpectedly ends the router; floor 5."""
+"""The tasks of running sources. If a source ends unexpectedly, the router shuts down; floor 5."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RunningSources:
 
     def __init__(self) -> None:
         self.crashed = asyncio.Event()
-        """Set when a source has ended without `stop`."""
+        """Set when a source has failed, or has ended without a call of `stop`."""
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stopped: set[int] = set()
 
@@ -27,7 +27,10 @@ class RunningSources:
         task.add_done_callback(lambda task: self._ended(source, task))
 
     async def stop(self, source: Source, patience: float) -> None:
-        """Stop a source, in `patience` seconds (see `contracts.Source.stop`); return when its last batch was passed on."""
+        """Stop a source; return when its last batch was passed to the receiver.
+
+        `patience` is in seconds, as for `contracts.Source.stop`.
+        """
         self._stopped.add(id(source))
         await source.stop(patience)
 

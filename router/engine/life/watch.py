@@ -1,4 +1,4 @@
-"""The watch of a running router: snapshots and reloads for the admin side; floor 5."""
+"""The view of a running router for the admin side: snapshots, metrics and reloads; floor 5."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from router.ops.metrics import Measured
 from router.version import __version__
 
 REFRESH = 1.0
-"""Seconds allowed for the Redis queues to read their shared books."""
+"""Seconds allowed for the Redis queues to read their shared books for a snapshot."""
 
 
 class Admin(Protocol):
-    """The admin side of a router. It is implemented on the floor above, so the caller of `serve` passes it in."""
+    """The admin side of a router, which answers HTTP requests. It is implemented on a higher floor, so `serve` gets it as argument."""
 
     async def start(self) -> None:
-        """Start answering. Raises `ConfigError` if that fails."""
+        """Start answering requests. Raises `ConfigError` if that fails."""
 
     async def close(self) -> None:
-        """Stop answering."""
+        """Stop answering requests."""
 
 
 class Watch:
-    """The view of a router's parts; implements `core.accounts.snapshot.View`. `App` sets `phase` and `hanging`."""
+    """The view of a router's parts. Implements `core.accounts.snapshot.View`. `App` sets `phase` and `hanging`."""
 
     def __init__(self, parts: Parts, reloads: ReloadRequests) -> None:
         self._parts = parts
@@ -59,7 +59,7 @@ class Watch:
         """The watch for orphaned queues; None with `deliver: print`, which uses no Redis queues."""
         self.phase: Phase = "starting"
         self.hanging: Callable[[], tuple[str, ...]] = tuple
-        """Returns a warning for each component that hangs."""
+        """A function that returns a warning for each component that hangs."""
 
     def start(self) -> None:
         """Start the checks of the server and of orphaned queues."""
@@ -82,7 +82,7 @@ class Watch:
         return Measured(shared.books, shared.meters, self.snapshot)
 
     def snapshot(self) -> Snapshot:
-        """Return a snapshot of the router now."""
+        """Return a snapshot of the router at this moment."""
         parts = self._parts
         url = parts.loaded.config.redis.url
         return Snapshot(
@@ -111,7 +111,7 @@ class Watch:
         """Reload the configuration; return the result as plain values."""
         result = await self._reloads.reload(why)
         if result.ok and self.orphans is not None:
-            # If Redis does not answer, the queues report that; the result then has an older count.
+            # If Redis does not answer, the queues report that, and the result has the number of the last scan.
             with contextlib.suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(REFRESH):
                     await self.orphans.look()
@@ -124,7 +124,7 @@ class Watch:
         }
 
     async def refresh(self) -> None:
-        """Let Redis queues read their shared books; a queue that takes too long shows its last values."""
+        """Make the Redis queues read their shared books. A queue that takes too long keeps its last values."""
         asked = [asyncio.create_task(sink.worker.queue.refresh()) for sink in self._parts.every_sink().values()]
         if self.orphans is not None:
             asked.append(asyncio.create_task(self.orphans.refresh()))

@@ -25,7 +25,7 @@ EVERY = 5.0
 """The maximum number of seconds between two checks."""
 
 SHARE = 3
-"""The number of checks within the service manager's timeout, so that one late check and one lost datagram do no harm."""
+"""The number of checks within the service manager's timeout. One late check and one lost datagram then do no harm."""
 
 
 HANGS = "a component of the router hangs"
@@ -34,9 +34,9 @@ HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until
 
 
 class Watchdog:
-    """Checks the progress of all components; `signs` returns the progress of those that exist now.
+    """Checks the progress of all components. `signs` returns the progress of the components that exist at the time.
 
-    `asked` is the service manager's timeout in seconds. None means that it expects no heartbeats: then hangs are only
+    `asked` is the timeout of the service manager in seconds. None means that it expects no heartbeats. Then hangs are only
     logged and shown in `warnings`.
     """
 
@@ -80,7 +80,7 @@ class Watchdog:
             late = self._clock.monotonic() - due
 
     def _log(self, hangs: Iterable[Hang]) -> None:
-        """Log each hang once, and its end."""
+        """Log each hang once, and log its end."""
         found = {(hang.part, hang.doing): hang for hang in hangs}
         for name, hang in found.items():
             if name not in self._hangs:

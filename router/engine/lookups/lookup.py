@@ -1,4 +1,4 @@
-"""The execution of one lookup: its cache, the fetches under way, and the health of its store; floor 5."""
+"""One lookup at run time: its cache, the fetches under way, and the health of its store; floor 5."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BATCH = 500
 """The largest number of keys in one call of a store."""
 
 IN_A_ROW = 3
-"""Consecutive failed keys after which the store counts as unreachable.
+"""The number of consecutive failed keys after which the store counts as unreachable.
 
-A single key that always fails does not count against the store: it must not hold up deliveries with other keys.
+A single key that always fails must not delay deliveries with other keys, so it does not make the store unreachable.
 """
 
 PAUSE = 1.0
 """Seconds until an unreachable store is called again, unless the store asks for more time.
 
-In between, fetches fail at once.
+Until then, fetches fail at once.
 """
 
 
@@ -43,17 +43,17 @@ RESTORED = "the lookup works again"
 
 
 class Closing(Protocol):
-    """An object that must be closed at the end."""
+    """An object that must be closed when its lookup is closed."""
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the object."""
 
 
 class KeptRecords(Protocol):
     """A store that holds all its records in memory, so that its lookup needs no cache."""
 
     fault: str | None
-    """The reason why the current records can't be loaded, so that earlier ones stay in force; None if they are loaded."""
+    """The reason why the current records can't be loaded, so that earlier records are used; None if they are loaded."""
 
     @property
     def loaded(self) -> bool:
@@ -63,13 +63,13 @@ class KeptRecords(Protocol):
         """Return the number of records."""
 
     def look(self) -> object:
-        """Begin to check whether the records have changed, unless the last check was a short time ago."""
+        """Start a check whether the records have changed, unless there was a check a short time ago."""
 
 
 class Lookup:
-    """A lookup of the configuration. All sinks share its cache, and each key is fetched only once at a time.
+    """A lookup of the configuration. All sinks share its cache. Two calls never fetch the same key at the same time.
 
-    The lookup closes its `store` and the `context`. `kept` is the store itself if it holds all its records in memory.
+    The lookup closes its `store` and its `context`. `kept` is the store if it holds all its records in memory, else None.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Lookup:
         self._flying: dict[str, StoreCall] = {}
         self._calls: set[StoreCall] = set()  # the calls whose task has not ended, including abandoned ones
         self._health = SinkHealth(log.bind(lookup=name), clock)
-        self._away: TransientError | None = None  # until `_again_at`
+        self._away: TransientError | None = None  # the failure of each fetch until `_again_at`
         self._again_at = 0.0
         self._failed_in_a_row = 0
         self._why = ""
@@ -114,7 +114,7 @@ class Lookup:
         )
 
     async def fetch(self, keys: Collection[str]) -> dict[str, Answer]:
-        """Return the answer for each key, from the cache, from a fetch under way, or from a new one."""
+        """Return the answer for each key: from the cache, from a fetch under way, or from a new fetch."""
         now = self._clock.monotonic()
         known, unknown = ({}, list(keys)) if self._cache is None else self._cache.get(keys, now)
         self._hits += len(known)
@@ -142,7 +142,7 @@ class Lookup:
                 part = new[first : first + BATCH]
                 awaited[self._start(part)] = part
         if awaited:
-            # Unlike `await future`, a cancelled wait leaves the future to others.
+            # Do not await the futures themselves: if this task is cancelled, that would cancel a future for which others wait.
             await asyncio.wait([call.answers for call in awaited])
         for call, part in awaited.items():
             answers = call.answers.result()
@@ -200,13 +200,13 @@ class Lookup:
             self._unwell(AWAY, text_of(longest))
             return
         if all_failed or (requested_delay(self._away) is not None and now < self._again_at):
-            return  # only a few keys failed, or the call began before the store asked for time
+            return  # only a few keys failed, or the store asked for time after this call began
         self._away = None
         if self._kept is None:
             self._health.ended(RESTORED)
 
     def check(self) -> None:
-        """Check whether the file of a lookup has changed, even if no delivery needs it. Call it twice a second."""
+        """Check whether the file of a lookup has changed, even if no delivery needs it. Call this method twice a second."""
         if self._kept is None:
             return
         self._kept.look()
@@ -218,7 +218,7 @@ class Lookup:
             self._unwell(OLD_RECORDS if self._kept.loaded else AWAY, fault)
 
     def _unwell(self, message: str, why: str) -> None:
-        """Record that the lookup fails. It is logged once, even if the reason changes; `status` has the last reason."""
+        """Record that the lookup fails. The failure is logged once, even if the reason changes. `status` has the last reason."""
         self._why = why
         if self._health.active:
             self._health.count(why)
@@ -226,7 +226,7 @@ class Lookup:
             self._health.happened(message, why)
 
     async def close(self) -> None:
-        """End the fetches under way, which fail, and close the store."""
+        """Make the fetches under way fail, and close the store and the context."""
         self._closed = True
         for call in list(self._calls):
             call.close()

@@ -1,4 +1,4 @@
-"""The lookups of one configuration: the records that deliveries need, found in the order of their keys; floor 5."""
+"""The lookups of one configuration, which find the records that deliveries need; floor 5."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LookupSet:
         return [lookup for lookup in self.lookups.values() if id(lookup) not in kept]
 
     def check(self) -> None:
-        """Check whether files of lookups have changed. Call it twice a second."""
+        """Check whether files of lookups have changed. Call this method twice a second."""
         for lookup in self.lookups.values():
             lookup.check()
 
@@ -50,7 +50,7 @@ class LookupSet:
         await asyncio.gather(*(lookup.close() for lookup in self.lookups.values()))
 
     async def find(self, events: Sequence[Event], wanted: Sequence[frozenset[str]], now: float) -> list[Found]:
-        """Return the records of the lookups that each delivery wants; `now` is seconds since the epoch.
+        """Return the records for each delivery, from the lookups that it needs (`wanted`). `now` is in seconds since the epoch.
 
         The keys of a batch are fetched together. If the key of a lookup uses the record of another lookup, the other
         lookup is fetched first.
@@ -80,7 +80,7 @@ class LookupSet:
         return [one.records if one.failure is None else one.failure for one in finding]
 
     def _sole(self, wanted: Sequence[frozenset[str]]) -> LookupDefinition | None:
-        """Return the definition of the only lookup that all deliveries want, if its key needs no other one; else None."""
+        """Return the definition of the lookup, if all deliveries need only the same one and its key needs no other; else None."""
         names = wanted[0] if wanted else frozenset[str]()
         if len(names) != 1 or wanted.count(names) != len(wanted):
             return None
@@ -88,7 +88,7 @@ class LookupSet:
         return None if self._needs[name] else self.definitions[name]
 
     async def _find_one(self, definition: LookupDefinition, events: Sequence[Event], now: float) -> list[Found]:
-        """Return the records of one lookup: `find` without the steps that only several lookups need."""
+        """Return the records of a single lookup, like `find`, but without the steps that are only needed for several lookups."""
         name, plain = definition.name, definition.key.plain
         keys = [plain(event) for event in events]
         slow: dict[int, Finding] = {}

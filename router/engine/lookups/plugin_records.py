@@ -15,9 +15,9 @@ from router.plugin_contracts import LookupContext, LookupOptions, LookupType
 
 
 class PluginRecords:
-    """The records of one lookup whose type a plugin registered.
+    """The store of one lookup whose type a plugin registered.
 
-    Raises any exception that the `__init__` of the plugin's class raises.
+    The constructor raises any exception that the `__init__` of the plugin's class raises.
     """
 
     def __init__(self, kind: LookupType, options: LookupOptions, context: LookupContext) -> None:
@@ -42,11 +42,11 @@ class PluginRecords:
         return found
 
     async def _one(self, key: str) -> Any:
-        """Call a plugin's function for one key; its exception is the answer."""
+        """Call the plugin's function for one key; return its answer, or the exception that it raises."""
         more = (self._context,) if self._with_context else ()
         try:
             return await self._called(self._fetch, key, self._options, *more)
-        except Exception as error:  # noqa: BLE001  # whatever a plugin raises is the failure of this key
+        except Exception as error:  # noqa: BLE001  # any exception of the plugin is the failure of this key
             return error
 
     async def _called(self, function: Callable[..., Any], *args: Any) -> Any:

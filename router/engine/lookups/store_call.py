@@ -1,4 +1,4 @@
-"""One call of a lookup's store: the answer for each key, or the failure of the whole call; floor 5."""
+"""One call of a lookup's store, with the answer for each key or the failure of the whole call; floor 5."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PATIENCE = 10.0
 """Seconds allowed for one call of a store."""
 
 CLOSED = TransientError("the lookup was closed")
-"""The failure of a call that the router ended."""
+"""The failure of a call that was ended by the router."""
 
 
 class Store(Protocol):
-    """The origin of a lookup's records."""
+    """The source of a lookup's records."""
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Mapping[str, Any] | Exception | None]:
-        """Return for each key its record, None if it has no record, or the error of that key.
+        """Return one result for each key: its record, None if there is no record, or the error of this key.
 
         Raises `TransientError` if the store can't be reached.
         """
@@ -34,13 +34,13 @@ class Store(Protocol):
 
 
 class StoreCall:
-    """A call of `store` for some keys. The call starts when the object is made, and ends within `PATIENCE` seconds.
+    """A call of `store` for some keys. The call begins when the object is created, and ends within `PATIENCE` seconds.
 
-    At the end, `note(call, answers, failed)` is called with the answer for each key, in order. `failed` is true if the
-    whole call failed. Afterwards `answers` has the answers by key.
+    When the call ends, `note(call, answers, failed)` is called with the answer for each key, in order. `failed` is True if the
+    whole call failed. Afterwards the future `answers` has the answers by key.
     """
 
-    # A timer and a callback end the call. A second task with a timeout would cost more than the call for a few keys.
+    # A timer and a callback end the call. A second task with a timeout would take longer than a call for a few keys.
     __slots__ = ("_late", "_note", "answers", "keys", "task")
 
     def __init__(
@@ -55,7 +55,7 @@ class StoreCall:
         self.task.add_done_callback(self._ended)
 
     def close(self) -> None:
-        """End the call: its keys fail, and `note` is not called."""
+        """End the call, so that all its keys fail. `note` is not called."""
         self._late.cancel()
         self.task.cancel()
         if not self.answers.done():
@@ -67,7 +67,7 @@ class StoreCall:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._late.cancel()
-        error = CLOSED if task.cancelled() else task.exception()  # which also marks it as retrieved
+        error = CLOSED if task.cancelled() else task.exception()  # `exception` also marks the exception as retrieved
         if self.answers.done():
             return
         if error is None:
@@ -108,7 +108,7 @@ def _answer(found: object) -> Answer:
 
 
 def _failure(error: Exception) -> DeliveryError:
-    """Return a failure as a `DeliveryError` without secrets. An unexpected exception becomes a transient error."""
+    """Return a failure as a `DeliveryError` without secrets. An unexpected exception becomes a `TransientError`."""
     if isinstance(error, TransientError):
         return TransientError(redacted(text_of(error)) or "the store can't be reached", retry_after=error.retry_after)
     if isinstance(error, PermanentError | PluginError):

@@ -11,9 +11,9 @@ from router.events import Event
 
 
 class Delayed:
-    """Deliveries ordered by due time.
+    """Deliveries in the order of their due times.
 
-    `due` is called with each delivery at that time; `now` returns monotonic seconds.
+    `due` is called with each delivery at its due time. `now` returns monotonic seconds.
     """
 
     def __init__(self, now: Callable[[], float], due: Callable[[Event], None]) -> None:
@@ -33,11 +33,12 @@ class Delayed:
         """Delay a delivery by `delay` seconds."""
         added = (self._now() + delay, next(self._order), event)
         heapq.heappush(self._heap, added)
-        if self._alarm is None or self._heap[0] is added:  # a new timer for each retry would cost as much as the heap
+        # Set a timer only if needed: a new timer for each retry would cost as much as the heap.
+        if self._alarm is None or self._heap[0] is added:
             self._set_alarm()
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delivery is due; None if none waits."""
+        """Return the seconds until the next delivery is due; None if no delivery waits."""
         return self._heap[0][0] - self._now() if self._heap else None
 
     def clear(self) -> list[Event]:

@@ -1,7 +1,7 @@
 """The memory queue: a bounded queue of deliveries in this process, one per sink; floor 5.
 
-Deliveries are put and taken in lists. All deliveries that are not settled count against the limits: waiting, in flight
-and delayed ones.
+Deliveries are put and taken in lists. The limits apply to all deliveries that are not settled: those that wait, are in flight
+or are delayed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class MemoryQueue:
     """Implements `contracts.Queue` in memory. The deliveries are lost when the process dies.
 
     `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, the book of the sink
-    in this process. It counts accepted and settled deliveries in a book of its own. `dropped` is called for accepted
+    in this process. It also counts accepted and settled deliveries in a book of its own. `dropped` is called for accepted
     deliveries that are dropped (see `contracts.Dropped`).
     """
 
@@ -38,8 +38,8 @@ class MemoryQueue:
     def __init__(self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, dropped: Dropped) -> None:
         self.configure(limits)
         self.shared_book = SinkBook()
-        """The book of this queue alone. While a reload moves the sink to this queue, the worker before it still settles
-        deliveries of another queue, which only the book of the process counts."""
+        """The book of this queue only. When a reload moves a sink to another queue, the old worker still settles deliveries
+        of the old queue. Only the book of the process counts those of both queues."""
         self._process_book = book
         self._on_drop = dropped
         self._bundles: deque[Bundle] = deque()
@@ -50,12 +50,12 @@ class MemoryQueue:
         self.events = 0
         """The number of deliveries that are not settled."""
         self.bytes = 0
-        """The sum of their payloads, in bytes."""
+        """The total size of the payloads of the unsettled deliveries, in bytes."""
 
     def put(self, events: Sequence[Event], size: int) -> None:
-        """Enqueue deliveries whose payloads have `size` bytes together. The caller must not change them afterwards.
+        """Enqueue deliveries whose payloads have `size` bytes in total. The caller must not change the sequence afterwards.
 
-        Deliveries without room are dropped and counted. With `when_full: block`, deliveries of a source with
+        Deliveries for which there is no room are dropped and counted. With `when_full: block`, deliveries of a source with
         acknowledgements are accepted beyond the limits, because the source limits its entries in flight.
         """
         self._process_book.accepted += len(events)
@@ -75,7 +75,7 @@ class MemoryQueue:
             _settle_receipts(dropped)
 
     def _drop(self, events: list[Event], reason: Reason) -> None:
-        """Count dropped deliveries."""
+        """Count and report dropped deliveries."""
         self.shared_book.settle(len(events), Outcome.DROPPED, reason)
         self._on_drop(events, [event.channel for event in events], reason)
 
@@ -113,7 +113,7 @@ class MemoryQueue:
         return event
 
     async def take(self, most: int) -> Bundle:
-        """Return the next deliveries, at least one and at most `most`; wait until there are some.
+        """Wait for deliveries; return the next ones, at least one and at most `most`, and their total size in bytes.
 
         The caller must settle each of them, or return it by `later` or `give_back`.
         """
@@ -138,7 +138,7 @@ class MemoryQueue:
         return events, size
 
     def may_wait(self, event: Event) -> bool:
-        """Return True: a delivery may stay in flight without limit."""
+        """Return True, because a delivery may stay in flight without limit. Inform its receipt that the attempt returned."""
         if event._receipt is not None:
             event._receipt.returned(event._position)
         return True
@@ -154,13 +154,13 @@ class MemoryQueue:
         self._takers.wake()
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Return deliveries that were not attempted to the front of the queue, in this order."""
+        """Put deliveries that were not attempted back at the front of the queue, in this order."""
         if taken:
             self._bundles.appendleft((list(taken), size_of(taken)))
             self._takers.wake()
 
     def configure(self, limits: QueueLimits) -> None:
-        """Use other limits from now on. Deliveries in the queue stay, even beyond the limits."""
+        """Replace the limits. Deliveries in the queue stay, even if they exceed the new limits."""
         self.limits = limits
         self._max_events = limits.max_events
         self._max_bytes = limits.max_bytes
@@ -168,13 +168,16 @@ class MemoryQueue:
         self._oldest_goes = limits.when_full == "drop-oldest"
 
     def _empty(self) -> list[Event]:
-        """Remove and return all waiting deliveries, due or not. Those in flight stay."""
+        """Remove and return all waiting deliveries, due or not. Deliveries in flight stay."""
         left = [event for events, _ in self._bundles for event in events]
         self._bundles.clear()
         return left + self._later.clear()
 
     def leave(self, *, handed_over: bool) -> list[Event]:
-        """Remove and return all waiting deliveries. Their receipts are not settled, even with `handed_over`."""
+        """Remove and return all waiting deliveries; count them as handed over if `handed_over` is True.
+
+        Their receipts are not settled.
+        """
         left = self._empty()
         if not handed_over:
             return left
@@ -186,7 +189,7 @@ class MemoryQueue:
         return left
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """Replace a delivery in flight by `parts`, which are then in flight, even beyond the limits."""
+        """Replace a delivery in flight by `parts`, which are then in flight, even if they exceed the limits."""
         self.shared_book.split(len(parts))
         self.events += len(parts)
         self.bytes += size_of(parts)
@@ -195,7 +198,7 @@ class MemoryQueue:
         self.settle([event], len(event.raw), Outcome.HANDED_OVER)
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Settle deliveries in flight; `size` is the sum of their payloads in bytes."""
+        """Settle deliveries in flight. `size` is the total size of their payloads in bytes."""
         self.shared_book.settle(len(events), outcome, reason)
         self.events -= len(events)
         self.bytes -= size
@@ -205,7 +208,7 @@ class MemoryQueue:
             _settle_receipts(events)
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next retry is due; None if none waits."""
+        """Return the seconds until the next retry is due; None if no retry waits."""
         return self._later.due_in()
 
     @property
@@ -219,17 +222,17 @@ class MemoryQueue:
         return self.events
 
     def start(self) -> None:
-        """Do nothing: the queue works from its creation on."""
+        """Do nothing, because the queue works from its creation on."""
 
     async def refresh(self) -> None:
-        """Do nothing: the book is in this process."""
+        """Do nothing, because the book is in this process."""
 
     def signs(self) -> tuple[Sign, ...]:
-        """Return no progress: a memory queue can't hang."""
+        """Return no signs, because a memory queue can't hang."""
         return ()
 
     async def end(self, patience: float) -> None:
-        """Do nothing: a memory queue has no connection."""
+        """Do nothing, because a memory queue has no connection."""
 
     async def settled(self) -> None:
         """Wait until all deliveries are settled."""
@@ -238,14 +241,14 @@ class MemoryQueue:
             await self._settled.wait()
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a shutdown must wait: some delivery here or in `taken` has no receipt and would be lost."""
+        """Return whether a shutdown must wait, because a delivery here or in `taken` has no receipt and would be lost."""
         waiting = chain.from_iterable(events for events, _ in self._bundles)
         return any(event._receipt is None for event in chain(taken, waiting, self._later))
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the queue: drop waiting and `taken` deliveries, reason `shutdown`; return the number of losses.
+        """Stop the queue, and drop the waiting and the `taken` deliveries (reason `shutdown`); return the number of lost ones.
 
-        A delivery with a receipt is not lost: its source reads the entry again. Such deliveries are not counted.
+        A delivery with a receipt is not lost, because its source reads the entry again. Such deliveries are not counted.
         """
         left = [*self._empty(), *taken]
         self.events -= len(left)
@@ -258,7 +261,7 @@ class MemoryQueue:
 
 
 def _settle_receipts(events: Sequence[Event]) -> None:
-    """Settle the receipts of these deliveries, where they have one."""
+    """Settle the receipts of those deliveries that have one."""
     for event in originals(events):
         receipt = event._receipt
         if receipt is not None:

@@ -1,8 +1,8 @@
 """The ordered queue: deliveries with equal keys are attempted one after another (`order_by`); floor 5.
 
-The ordered queue is between a sink's queue and its worker. Deliveries that wait behind another one, and delayed ones,
-stay in flight here. If they were returned to a shared queue, later ones could overtake them, or another router could
-deliver them.
+The ordered queue is between the queue of a sink and its worker. Deliveries that wait for an earlier one, and delayed deliveries,
+stay in flight here. If they were put back into a shared queue, later ones could overtake them, or another router could deliver
+them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from router.errors import Reason
 from router.events import Event, Outcome, size_of
 
 MOST = 1_000
-"""The largest number of deliveries that wait here. At the limit, none is taken from the queue until some are settled."""
+"""The largest number of deliveries that wait here. At the limit, no more are taken from the queue until some are settled."""
 
 AGAIN = 1.0
-"""The delay, in seconds, of a delivery that is returned to the underlying queue because that queue does not allow it to
-wait here."""
+"""The delay in seconds of a delivery that is put back into the underlying queue because it may not wait here."""
 
 
 class Ordered:
@@ -50,18 +49,22 @@ class Ordered:
 
     @property
     def delayed(self) -> int:
-        """The number of deliveries that wait for their next attempt or behind others."""
+        """The number of deliveries that wait for their next attempt or for an earlier delivery."""
         return self._queue.delayed + len(self._later) + self._lanes.waiting
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """Return the next deliveries, from 1 to `most` and no two of one lane; wait until there are some."""
+        """Wait for deliveries; return the next ones and their total size in bytes.
+
+        There are at least one and at most `most`, and no two of them belong to the same lane.
+        """
         while not self._ready:
             self._feed(most)
             await self._takers.wait()
         events = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         if self._ready:
             self._takers.wake()
-        elif self._takers.waiting:  # fetch for the workers that still wait: a slow delivery must not block other lanes
+        elif self._takers.waiting:
+            # Fetch more for the workers that still wait, so that a slow delivery does not block other lanes.
             self._feed(most)
         return events, size_of(events)
 
@@ -95,7 +98,7 @@ class Ordered:
     def later(self, event: Event, delay: float) -> None:
         """Delay a delivery here, to be retried after `delay` seconds.
 
-        A delivery without a lane, or one that must not stay in flight, is returned to the underlying queue.
+        A delivery that has no lane or must not stay in flight is put back into the underlying queue.
         """
         if (event.id, event.route) not in self._keys or not self._queue.may_wait(event):
             self._queue.later(event, delay)
@@ -117,7 +120,7 @@ class Ordered:
         self._queue.split(event, parts)
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Settle deliveries, and offer those that waited behind them."""
+        """Settle deliveries, and offer the deliveries that have waited for them."""
         self._queue.settle(events, size, outcome, reason)
         for event in events:
             self._leave(event)
@@ -138,13 +141,13 @@ class Ordered:
         await self._queue.settled()
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delayed delivery is due; None if none waits."""
+        """Return the seconds until the next delayed delivery is due; None if no delivery is delayed."""
         return min((due for due in (self._queue.due_in(), self._later.due_in()) if due is not None), default=None)
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Stop, and return `taken` deliveries and those that wait here to the underlying queue, in the order of each lane.
+        """Stop, and put the `taken` deliveries and those that wait here back into the underlying queue.
 
-        Delayed deliveries are returned as due at once, because others of their lane wait behind them.
+        The order of each lane is kept. Delayed deliveries become due at once, because others of their lane wait for them.
         """
         self._cancel()
         if self._feeding is not None:
@@ -152,11 +155,11 @@ class Ordered:
         await self._queue.give_back([*taken, *self._held()])
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return the answer of the underlying queue, for which deliveries that wait here are in flight."""
+        """Return the answer of the underlying queue. The deliveries that wait here count as `taken`."""
         return self._queue.holds_up([*taken, *self._held()])
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the underlying queue, and pass it the `taken` and the waiting deliveries; return the number of losses."""
+        """Stop the underlying queue. The deliveries that wait here count as `taken`. Return the number of lost deliveries."""
         self._cancel()
         return self._queue.close([*taken, *self._held()])
 
@@ -166,5 +169,5 @@ class Ordered:
             self._feeding.cancel()
 
     def _held(self) -> list[Event]:
-        """Return the deliveries that wait here: the first one of each lane, then the deliveries behind them."""
+        """Return the deliveries that wait here: first those that are ready or delayed, then those that wait for them."""
         return [*self._ready, *self._later, *self._lanes]

@@ -1,4 +1,4 @@
-"""The waiting workers of a queue; floor 5."""
+"""The workers that wait for deliveries of a queue; floor 5."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Takers:
-    """The workers that wait for deliveries, woken one at a time in the order in which they began to wait."""
+    """The workers that wait for deliveries. They are woken one at a time, in the order in which they began to wait."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -18,7 +18,7 @@ class Takers:
         return any(not taker.done() for taker in self._waiting)
 
     async def wait(self) -> None:
-        """Wait until `wake`. A worker that is woken and cancelled at the same time wakes the next one instead."""
+        """Wait until `wake` is called. A worker that is cancelled just after it was woken wakes the next one instead."""
         taker = asyncio.get_running_loop().create_future()
         self._waiting.append(taker)
         try:

@@ -1,4 +1,4 @@
-"""The differences between two configurations: sources, sinks and lookups to add, remove, change or keep; floor 5, pure."""
+"""The differences between two configurations: which sources, sinks and lookups are new, removed or changed; floor 5, pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from router.ops.loading import Loaded
 from router.plugin_loading.plugin_manager import LoadedPlugin
 
 _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
-"""Keys of a source that affect only the reading of its messages, not its connection."""
+"""The keys of a source that affect only how its messages are decoded, not its connection."""
 
 _SUBSCRIPTIONS = {"channels", "patterns"}
 
 _SWITCHED = _SUBSCRIPTIONS | {"max_read_ahead"}
-"""Keys of a pub/sub source whose change does not need a new connection."""
+"""The keys of a pub/sub source that can be changed without a new connection."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
     kept: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return the difference as plain values; `kept` is a number."""
+        """Return the difference as plain values: lists of names, and the number of kept names."""
         return {
             "added": list(self.added),
             "changed": list(self.changed),
@@ -40,7 +40,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """The changes of a reload. The changed sources in `switched` can change their channels and limits without reconnecting."""
+    """The changes of a reload. `switched` are those changed sources that need no new connection."""
 
     sources: Difference
     switched: frozenset[str]
@@ -59,7 +59,7 @@ class Changes(msgspec.Struct, frozen=True):
         }
 
     def log_fields(self, files: list[str]) -> dict[str, str]:
-        """Return the changes as fields of a log line (`added a; changed b`), without empty ones."""
+        """Return the changes as fields of a log line, such as `added a; changed b`. Empty fields are left out."""
         fields = {"sections": ", ".join(self.sections), "files": ", ".join(files)}
         for kind, difference in self._differences().items():
             parts = {"added": difference.added, "changed": difference.changed, "removed": difference.removed}
@@ -67,12 +67,12 @@ class Changes(msgspec.Struct, frozen=True):
         return {kind: text for kind, text in fields.items() if text}
 
     def _differences(self) -> dict[str, Difference]:
-        """Return the differences in the sections whose entries have names."""
+        """Return the differences in the sections whose entries have names, by section."""
         return {"sources": self.sources, "sinks": self.sinks, "routes": self.routes, "lookups": self.lookups}
 
 
 def changes(old: Loaded, new: Loaded) -> Changes:
-    """Return the differences of `new`. Raises `ConfigError` for a change that needs a restart."""
+    """Return the differences between `old` and `new`. Raises `ConfigError` if a change needs a restart of the router."""
     _refuse(old, new)
     before, now = old.config, new.config
     sources = _difference(_connections(old), _connections(new))
@@ -94,7 +94,7 @@ def changes(old: Loaded, new: Loaded) -> Changes:
 
 
 def _refuse(old: Loaded, new: Loaded) -> None:
-    """Raise `ConfigError` for all differences that need a restart."""
+    """Raise `ConfigError` if there are differences that need a restart of the router."""
     before, now = old.config, new.config
     fixed = {
         "redis.url": (before.redis.url, now.redis.url),
@@ -125,7 +125,10 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> Diff
 
 
 def _route(route: RouteConfig) -> object:
-    """Return a route in a form for comparison. In Python 1 == 1.0 == True, so the text of `match` is compared too."""
+    """Return a route in a form that can be compared.
+
+    It includes the text of `match`, because 1, 1.0 and True are equal in Python.
+    """
     return route.model_dump(), repr(route.match)
 
 
@@ -139,7 +142,7 @@ def _connections(loaded: Loaded) -> dict[str, object]:
 
 
 def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
-    """Return whether a pub/sub source changed only in keys whose change does not need a new connection."""
+    """Return whether a source can keep its connection: it is a pub/sub source, and only keys of `_SWITCHED` have changed."""
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
     rest = _READ_BY_THE_PIPELINE | _SWITCHED
@@ -147,7 +150,10 @@ def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
 
 
 def _identities(loaded: Loaded) -> dict[str, object]:
-    """Return the settings for which a sink needs a new worker. Templates can be replaced in a running worker."""
+    """Return the settings of each sink that need a new worker if they change.
+
+    Templates are not among them, because they can be replaced in a running worker.
+    """
     plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.sinks}
     return {
         name: (
@@ -162,7 +168,7 @@ def _identities(loaded: Loaded) -> dict[str, object]:
 
 
 def _lookups(loaded: Loaded) -> dict[str, object]:
-    """Return the settings for which a lookup needs a new store, and a cache of its own."""
+    """Return the settings of each lookup that need a new store and a new cache if they change."""
     plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.lookups}
     return {
         name: (
@@ -175,5 +181,5 @@ def _lookups(loaded: Loaded) -> dict[str, object]:
 
 
 def _version(plugin: LoadedPlugin) -> object:
-    """Return an identity of a plugin's code: the content of a file, the version of a package."""
+    """Return a value that differs if a plugin's code differs, by the content of its files or the version of its package."""
     return (plugin.origin, plugin.path, plugin.digest, plugin.version)

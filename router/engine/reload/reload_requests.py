@@ -1,4 +1,4 @@
-"""The requests for reloads by signal, changed file or HTTP, reported to the service manager; floor 5."""
+"""The requests for reloads, which come by signal, by a changed file or by HTTP; floor 5."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ ENDING = 5.0
 
 
 class ReloadRequests:
-    """Executes reloads one after another. Requests by signal or file during a reload are combined into one."""
+    """Executes reloads one after another, and reports them to the service manager.
+
+    Requests by a signal or a changed file during a reload are combined into one.
+    """
 
     def __init__(self, reloader: Reloader, status: Callable[[], str]) -> None:
         self._reloader = reloader
@@ -36,11 +39,11 @@ class ReloadRequests:
 
     @property
     def last(self) -> LoadStatus:
-        """The time of the last successful load, and the error of a later one."""
+        """The time of the last successful load, and the error of a later failed load, if there was one."""
         return self._reloader.status
 
     def start(self) -> None:
-        """Start executing requests, including requests made while the router was starting."""
+        """Start executing requests, including those that were made while the router was starting."""
         self._begun.set()
         self._worker = asyncio.create_task(self._work(), name="reloads")
 
@@ -72,7 +75,7 @@ class ReloadRequests:
     async def reload(self, why: str) -> Reloaded:
         """Reload the configuration and return the result.
 
-        A reload that has begun survives the caller's cancellation.
+        A reload goes on even if the caller is cancelled.
         """
         task = asyncio.create_task(self._reload(why), name="reload")
         self._under_way.add(task)
@@ -98,7 +101,7 @@ class ReloadRequests:
         return self._status() if error is None else f"the configuration on disk was refused: {error}"
 
     async def stop(self) -> None:
-        """Refuse further requests; wait up to `ENDING` seconds for a reload under way."""
+        """Refuse further requests. Wait up to `ENDING` seconds for a reload under way, then cancel it."""
         self._ending = True
         self._begun.set()
         if self._worker is not None:
@@ -111,5 +114,5 @@ class ReloadRequests:
             await asyncio.wait(left, timeout=0.1)
 
     async def close(self) -> None:
-        """Cancel replacements that are still under way. Call after the drain."""
+        """Cancel the replacements of workers that are still under way. Call this method after the drain."""
         await self._reloader.close()

@@ -1,7 +1,7 @@
 """The reload of a running router; floor 5.
 
-New parts are built and connected first; any fault leaves the router unchanged. Then the new parts are put into effect in
-one step of the event loop. Unchanged sources keep their connections and unchanged sinks their workers. Removed parts
+New parts are built and connected first. If that fails, the router continues unchanged. Then the new parts are put into effect
+in one step of the event loop. Unchanged sources keep their connections, and unchanged sinks keep their workers. Removed parts
 finish their work in the background.
 """
 
@@ -35,26 +35,26 @@ from router.ops.watching import digests, states
 log = structlog.stdlib.get_logger(__name__)
 
 DEADLINE = 30.0
-"""Seconds for reading the configuration and connecting new parts: a plugin's import or a Redis may hang."""
+"""Seconds allowed for reading the configuration and connecting new parts. The import of a plugin or a Redis server may hang."""
 
 LOOK = 0.1
 """Seconds between two checks whether a removed source has entries in flight."""
 
 Load = Callable[[], Loaded]
-"""Reads the configuration again. Raises `ConfigError`."""
+"""A function that reads the configuration again. It raises `ConfigError` if there is a problem."""
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """The result of a reload: the changes, or the problems for which it was refused."""
+    """The result of a reload: the changes, or the problems because of which it was refused."""
 
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
     unavailable: bool = False
-    """True if it was refused because a Redis could not be reached, not for a fault of the configuration."""
+    """True if it was refused because a Redis server could not be reached, and not because of the configuration."""
 
     @property
     def ok(self) -> bool:
-        """True if the configuration is in force."""
+        """True if the new configuration is in force."""
         return self.changed is not None
 
 
@@ -72,7 +72,7 @@ class _Plan(msgspec.Struct):
 
 
 class Reloader:
-    """Reloads the configuration. `load` is called in a thread; `took` is called with each configuration that takes effect."""
+    """Reloads the configuration. `load` is called in a thread. `took` is called with each configuration that takes effect."""
 
     def __init__(
         self,
@@ -88,29 +88,29 @@ class Reloader:
         self._took = took
         self._clock = parts.shared.runtime.clock
         self.status = LoadStatus(self._clock.now())
-        """The time of the last successful load, and the error of a later one."""
+        """The time of the last successful load, and the error of a later failed load, if there was one."""
         self._digests = digests(parts.loaded.files)
         self._others: frozenset[Path] = frozenset()
         self.seen = states(self.files)
-        """The states of the files when they were last read."""
+        """The states of the watched files when they were last read."""
         self._lock = asyncio.Lock()
         self._replacements: dict[str, WorkerReplacement] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def files(self) -> frozenset[Path]:
-        """The files and folders to watch: of the configuration in force, and of the last refused one."""
+        """The files and folders to watch: those of the current configuration, and those of the last refused one."""
         return frozenset(self._digests) | self._parts.loaded.folders | self._others
 
     def _look(self, read: frozenset[Path]) -> None:
-        """Remember the states of files that were read for a configuration that is not in force."""
+        """Remember the states of the files that were read for a configuration that is not in force yet."""
         self._others = read
         self.seen = states(self.files)
 
     async def reload(self) -> Reloaded:
-        """Load the configuration again and put it into effect. A refused configuration changes nothing and never raises.
+        """Load the configuration again and put it into effect; return the result. Raises no error for a configuration.
 
-        Concurrent calls are executed one after another.
+        A refused configuration changes nothing. Concurrent calls are executed one after another.
         """
         async with self._lock:
             deadline = asyncio.get_running_loop().time() + DEADLINE
@@ -161,13 +161,13 @@ class Reloader:
             threads.close()
 
     def _names(self, now: Mapping[Path, str]) -> list[str]:
-        """Return the files of the configuration that changed, relative to it where possible."""
+        """Return the names of the changed files, relative to the folder of the configuration where possible."""
         base = self._parts.loaded.path.parent
         files = {file for file in {*now, *self._digests} if now.get(file) != self._digests.get(file)}
         return [str(file.relative_to(base)) if file.is_relative_to(base) else str(file) for file in sorted(files)]
 
     async def _build(self, plan: _Plan, deadline: float) -> None:
-        """Build and connect the new parts. Roll back if one of them fails."""
+        """Build and connect the new parts. If one of them fails, roll back."""
         try:
             kept = {name: self._parts.lookups.lookups[name] for name in plan.changes.lookups.kept}
             plan.lookups = lookups_of(plan.loaded, self._parts.shared.runtime, kept)
@@ -195,7 +195,7 @@ class Reloader:
             return None
         queue = part.worker.queue
         if name in self._parts.leaving_sinks and queue.durable:
-            return None  # that queue object is being closed; its deliveries are in Redis
+            return None  # this queue object is being closed; its deliveries are in Redis
         return queue if queue.durable == is_durable(name, loaded) else None
 
     def _make_source(self, plan: _Plan, name: str) -> None:
@@ -211,7 +211,7 @@ class Reloader:
         plan.sources[name] = plan.new_sources[name] = part
 
     async def _connect(self, plan: _Plan, deadline: float) -> None:
-        """Connect new sources, and prepare the `switched` ones. Raises `_UnreachableError` or `ConfigError`."""
+        """Connect new sources, and prepare the sources to switch. Raises `_UnreachableError` or `ConfigError`."""
         loop = asyncio.get_running_loop()
         limit = min(plan.loaded.config.redis.connect_timeout, deadline - loop.time())
         steps: dict[str, Callable[[], Awaitable[None]]] = {
@@ -241,7 +241,7 @@ class Reloader:
             await _ended(tasks)
 
     async def _roll_back(self, plan: _Plan) -> None:
-        """Close the parts that were built for the rejected configuration, and give up prepared subscriptions."""
+        """Close the parts that were built for the rejected configuration, and remove prepared subscriptions."""
         for source in plan.prepared:
             source.give_up()
         for name, part in plan.new_sources.items():
@@ -265,12 +265,12 @@ class Reloader:
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
         old_names = {name for name in parts.sources if name in plan.sources}
         sources_left = asyncio.Event()
-        # No `await` up to the next comment: the event loop runs nothing while both configurations are mixed.
+        # There is no `await` before `self._took`, so nothing else runs while the two configurations are mixed.
         self._pass_on_sinks(plan, sources_left)
         parts.shared.current.pipeline = pipeline
         for name, part in parts.sources.items():
             if name in old_names and part in old_sources:
-                # Its last events use the new pipeline; those of a removed source use the old one.
+                # The last events of this source use the new pipeline; those of a removed source use the old one.
                 part.intake.open(pipeline)
         for part in plan.sources.values():
             part.intake.open(pipeline)
@@ -296,7 +296,7 @@ class Reloader:
             self._in_background(self._close_when_idle(part.source))
 
     def _pass_on_sinks(self, plan: _Plan, sources_left: asyncio.Event) -> None:
-        """Start the replacement of changed and removed workers, and give the others their new templates."""
+        """Start the replacement of changed and removed workers, and give the other workers their new templates."""
         parts, loaded = self._parts, plan.loaded
         for name, part in plan.sinks.items():
             before = parts.every_sink().get(name)
@@ -342,7 +342,7 @@ class Reloader:
             del self._replacements[name]
 
     def _configure(self, loaded: Loaded) -> None:
-        """Apply the new configuration to parts that are neither source nor sink."""
+        """Apply the new configuration to the parts that are neither sources nor sinks."""
         shared, config = self._parts.shared, loaded.config
         if shared.writer is not None:
             shared.writer.configure(dead_letter_bounds(loaded))
@@ -352,7 +352,7 @@ class Reloader:
 
     async def _close_when_idle(self, source: Source) -> None:
         """Close a stopped source as soon as it has no entries in flight."""
-        while source.in_flight:  # noqa: ASYNC110  # rare, and nothing waits for it
+        while source.in_flight:  # noqa: ASYNC110  # this is rare, and no other task waits for it
             await asyncio.sleep(LOOK)
         await source.close()
         self._parts.leaving_sources = [other for other in self._parts.leaving_sources if other is not source]
@@ -363,14 +363,14 @@ class Reloader:
         task.add_done_callback(self._leaving.discard)
 
     async def close(self) -> None:
-        """Cancel all replacements, because the router shuts down: it closes the old workers itself."""
+        """Cancel all replacements, because the router shuts down and closes the old workers itself."""
         for replacement in self._replacements.values():
             replacement.cancel()
         await _ended(list(self._leaving))
 
 
 class _UnreachableError(RouterError):
-    """A source that could not be connected in time; `problems` has the reason and its place in the configuration."""
+    """Some sources could not be connected. `problems` has the reasons and the places of the sources in the configuration."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -378,7 +378,7 @@ class _UnreachableError(RouterError):
 
 
 async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded) -> None:
-    """Execute a step for a source; add the source's place in the configuration to its errors."""
+    """Execute a step for a source; add the place of the source in the configuration to its errors."""
     try:
         await step()
     except ConfigError as error:
@@ -388,7 +388,7 @@ async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks until all have ended; redis-py may swallow one cancellation (see `link.cancelled`)."""
+    """Cancel tasks again and again until all have ended: redis-py may swallow a cancellation (see `link.cancelled`)."""
     left = set(tasks)
     while left:
         for task in left:
@@ -396,4 +396,4 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
         _, left = await asyncio.wait(left, timeout=LOOK)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # marks it as retrieved; the awaiting caller has raised it
+            task.exception()  # marks the exception as retrieved; it was raised where the task was awaited

@@ -1,8 +1,7 @@
-"""The replacement of one sink's worker after a change of the configuration, by a successor or by none; floor 5.
+"""The replacement of one sink's worker by a successor, or its removal, after a change of the configuration; floor 5.
 
-The successor continues with the same queue, so no delivery is lost. It begins after the old worker's calls have
-returned: two workers never use one queue at the same time, which would break the order. The replacement runs in the
-background.
+The successor continues with the same queue, so no delivery is lost. It begins after the calls of the old worker have returned,
+because two workers that use one queue at the same time would break the order. The replacement runs in the background.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ QUEUE_PATIENCE = 5.0
 
 
 class WorkerReplacement:
-    """The replacement of a sink's worker `old` by `successor`, which is None for a sink removed from the configuration.
+    """The replacement of the worker `old` by `successor`, which is None if the sink was removed from the configuration.
 
-    Deliveries of a removed sink stay in Redis until an operator decides. Those in memory are delivered within
-    `patience` seconds after the last old source has stopped (`sources_left`); the rest become dead letters.
+    If a removed sink has a queue in Redis, its deliveries stay there until an operator decides. If the queue is in memory, its
+    deliveries are attempted for `patience` seconds after the old sources have stopped (`sources_left`). Those that are left
+    become dead letters.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class WorkerReplacement:
         self.old = old
         self.successor = successor
         self.done = False
-        """True when the replacement has ended. A successor must then be started by the caller."""
+        """True when the replacement has ended. A successor that comes later must be started by the caller."""
         self._name = name
         self._patience = patience
         self._sources_left = sources_left
@@ -53,7 +53,7 @@ class WorkerReplacement:
         self._task = asyncio.create_task(self._run(), name=f"replacement of sink {name}")
 
     def name(self, successor: SinkPart) -> None:
-        """Set a successor, because the sink was added to the configuration again during its removal."""
+        """Set the successor, because the sink was added to the configuration again during its removal."""
         self.successor = successor
         self._named.set()
 
@@ -66,14 +66,14 @@ class WorkerReplacement:
         self._task.cancel()
 
     async def _run(self) -> None:
-        """Wait for an earlier replacement, end the old worker, pass on its deliveries, and start the successor."""
+        """Wait for an earlier replacement, end the old worker, move its deliveries, and start the successor."""
         try:
             if self._before is not None:
                 await self._before.wait()
             if self.successor is None:
                 await self._drain()
             elif self.successor.worker.queue is not self.old.worker.queue:
-                await self._sources_left.wait()  # a source that leaves may still put deliveries into the old queue
+                await self._sources_left.wait()  # an old source may still put deliveries into the old queue
             await self.old.worker.retire()
             await self.old.context.close()
             await self._pass_on(self.old.worker.queue)
@@ -85,7 +85,7 @@ class WorkerReplacement:
             self.done = True
 
     async def _drain(self) -> None:
-        """Deliver from a memory queue until it is empty, the time is up, or a successor is named."""
+        """Wait while a memory queue is emptied, until it is empty, the time is over, or a successor is set."""
         await self._sources_left.wait()
         if self.old.worker.queue.durable:
             return
@@ -95,9 +95,9 @@ class WorkerReplacement:
             end.cancel()
 
     async def _pass_on(self, queue: Queue) -> None:
-        """Move the deliveries of `queue` to the successor's queue; without a successor, turn them into dead letters.
+        """Move the deliveries of `queue` to the queue of the successor. Do nothing if the successor uses the same queue.
 
-        Do nothing if the successor uses the same queue.
+        If there is no successor, turn the deliveries into dead letters.
         """
         new = self.successor
         if new is not None and new.worker.queue is queue:
@@ -125,7 +125,7 @@ class WorkerReplacement:
 
 
 def start(part: SinkPart, after: SinkPart | None = None) -> None:
-    """Start a new worker, and its queue unless it is the one of the worker before (`after`)."""
+    """Start a new worker. Also start its queue, unless the previous worker (`after`) has used the same queue."""
     queue = part.worker.queue
     if after is None or queue is not after.worker.queue:
         queue.start()
@@ -133,7 +133,7 @@ def start(part: SinkPart, after: SinkPart | None = None) -> None:
 
 
 def _move(events: Iterable[Event], queue: Queue) -> None:
-    """Put deliveries into another queue, grouped by source: each source has its own outbox to Redis."""
+    """Put deliveries into another queue, grouped by source, because each source has its own outbox."""
     groups: dict[tuple[str, bool], list[Event]] = {}
     for event in events:
         groups.setdefault((event.source, event._receipt is None), []).append(event)

@@ -268,10 +268,8 @@ class QueueReader:
                         continue
                 await asyncio.sleep(delay)
             except Exception as error:  # noqa: BLE001  # after any error the read is tried again
-                grouped, own = (
-                    False,
-                    True,
-                )  # an answer that was lost may have held entries, which are pending for us now
+                # An answer that was lost may have held entries, which are pending for this router now.
+                grouped, own = False, True
                 await asyncio.sleep(context.health.failed(error, "read"))
             else:
                 if answered:
