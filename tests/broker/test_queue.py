@@ -156,6 +156,17 @@ async def test_what_is_taken_ahead_is_read_several_at_a_time(redis_server, line)
     assert reads <= 50  # about 20, where every read brings ten; 200, where every read brings one
 
 
+async def test_more_is_read_when_half_of_what_was_read_is_taken(redis_server, line):
+    one = line(redis_server.url, hold=10)
+    one.put(*numbered(6))
+    await until(lambda: one.queue.in_flight.ready.number == 6)
+    one.put(*numbered(100))
+    await one.until(lambda: not one.inbox.waiting)
+    await stays(lambda: in_hand(redis_server) == 6, 0.1)  # six are more than half of ten
+    await one.take(1)
+    await until(lambda: in_hand(redis_server) > 6)
+
+
 @pytest.mark.parametrize("when_full", ["block", "drop-newest"])
 async def test_pubsub_events_beyond_the_bound_are_dropped_and_counted(redis_server, line, when_full):
     one = line(redis_server.url, config={"max_events": 30, "when_full": when_full})

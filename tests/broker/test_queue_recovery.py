@@ -91,6 +91,17 @@ async def test_own_history_that_waits_its_turn_is_renewed_and_no_peers(redis_ser
     assert sorted(int(event.raw) for event in [*first, *rest]) == list(range(150))
 
 
+async def test_deliveries_of_a_dead_router_are_claimed_while_enough_others_are_ready(redis_server, line):
+    run = line(redis_server.url, idle=0.6, hold=10)
+    await put(run, 8)
+    await run.until(lambda: run.queue.in_flight.ready.number == 8)
+    peer = line(redis_server.url, consumer="two", idle=0.6)
+    await put(peer, 1, begin=8)
+    await peer.until(lambda: len(peer.queue.in_flight.held) == 1)
+    await peer.die()
+    await run.until(lambda: len(run.queue.in_flight.held) == 9)
+
+
 async def test_a_restart_is_no_attempt(redis_server, line):
     one = line(redis_server.url)
     await put(one, 5)

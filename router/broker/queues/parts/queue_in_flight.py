@@ -44,6 +44,14 @@ class Ready:
         """The entry ids of all ready deliveries."""
         return {event._receipt for bundle in self._bundles for event in bundle.events}
 
+    @property
+    def enough(self) -> bool:
+        """True while more than half of `hold` is ready. The reader waits until half of it is taken.
+
+        Reading a single delivery for each one that is taken would cost a round trip per delivery.
+        """
+        return 2 * self.number > self.hold
+
     def make_room(self) -> None:
         """Make `room` return."""
         self._room.set()
@@ -74,13 +82,9 @@ class Ready:
         self._wake()
 
     def taken(self, number: int) -> None:
-        """Record that a worker has taken `number` deliveries.
-
-        The reader reads again when half of the deliveries are taken. If it read one delivery for each one that is taken, every
-        delivery would cost a round trip.
-        """
+        """Record that a worker has taken `number` deliveries."""
         self.number -= number
-        if 2 * self.number <= self.hold:
+        if not self.enough:
             self._room.set()
 
     def take(self, most: int) -> list[Event]:

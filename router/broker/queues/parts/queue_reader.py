@@ -253,7 +253,7 @@ class QueueReader:
                     own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)
-                elif self._in_flight.ready.number >= self._in_flight.ready.hold:
+                elif self._in_flight.ready.enough:
                     await self._in_flight.ready.room()
                 else:
                     found = await self._read_new()
@@ -315,4 +315,5 @@ class QueueReader:
     async def look(self) -> None:
         """Check for entries of dead routers now."""
         self._abandoned = True
+        self._in_flight.ready.make_room()
         await self.stop_waiting()
