@@ -80,13 +80,13 @@ class ChatOptions(SinkOptions, defer_build=True):
 
     def finish(self, text: str) -> tuple[str, bool]:
         """Return the text to send, and whether it was cut: escaped if `plain`, without mentions, not too long."""
-        whole = True
+        whole, rules, length = True, self.rules, self.length
         if self.markup == "plain":
-            start = self.length.start(text)
-            whole, text = start == text, spare(start, self.mentions, self.rules.plain)
+            start = length.start(text)
+            whole, text = start == text, spare(start, self.mentions, rules.plain)
         if not self.allow_mentions:
-            text = self.rules.mute(text)
-        short = self.length.shorten(text)
+            text = rules.mute(text)
+        short = length.shorten(text)
         return short, not whole or short != text
 
     @property

@@ -25,11 +25,18 @@ class Keys(NamedTuple):
     update: str
 
 
+NO_KEYS = Keys("", "")
+
+
 class Earlier(NamedTuple):
     """The keys of a delivery, and the places of the earlier messages by key and address."""
 
     keys: Keys
     places: dict[tuple[str, str], Place]
+
+
+NO_EARLIER = Earlier(NO_KEYS, {})
+"""The value for a delivery without keys."""
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -59,7 +66,7 @@ class Conversations:
 
     async def find(self, keys: Keys, addresses: list[str]) -> Earlier:
         """Return the earlier messages with these keys. Raises the delivery error if Redis can't be reached."""
-        if not any(keys) or not self._sender.edits:
+        if keys == NO_KEYS or not self._sender.edits:
             return Earlier(keys, {})
         wanted = [(key, address) for key in dict.fromkeys(keys) if key for address in addresses]
         found = await self._memory.find(wanted)
@@ -70,7 +77,7 @@ class Conversations:
         """Send a message to an address, or change the earlier one; return the answer as soon as the message is remembered in Redis."""
         if earlier.keys.thread:
             message = message._replace(thread=earlier.keys.thread)
-        if not any(earlier.keys) or not self._sender.edits:
+        if earlier.keys == NO_KEYS or not self._sender.edits:
             return await self._sender.send(address, message)
         unwritten: tuple[Seen, dict[tuple[str, str], Place]] | None = self._unwritten.pop(message.key, None)
         answer, places = unwritten or await self._sent(address, message, earlier)

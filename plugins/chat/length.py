@@ -57,6 +57,8 @@ class Length(NamedTuple):
 
     def start(self, text: str) -> str:
         """Return the beginning of a text that may fit, with whole URLs, and the marker if something was left out."""
+        if len(text) <= self.limits[0][0]:  # most texts are short
+            return text
         most = 2 * max(limit for limit, _ in self.limits)
         if len(text) <= most:
             return text

@@ -116,11 +116,13 @@ class WebhookSender(Sender):
         self._api = api
         self._kind = kind
         self._query = url.partition("?")[2]
+        self._path = self._with_query(kind.flag)
+        self._path_of_thread = self._with_query(kind.flag, kind.thread_flag)
 
     async def send(self, address: str, message: Message) -> Seen:  # noqa: ARG002  # it has one destination
         """Send one message."""
-        flags = [self._kind.flag, self._kind.thread_flag if message.thread else ""]
-        return await self._api.call(self._with_query(*flags), self._kind.body(message))
+        path = self._path_of_thread if message.thread else self._path
+        return await self._api.call(path, self._kind.body(message))
 
     async def edit(self, place: Place, message: Message) -> Seen:
         """Replace the text of a message of this webhook."""

@@ -143,8 +143,9 @@ class WebApi:
         except TransientError as error:
             raise OutOfReachError(str(error), retry_after=error.retry_after) from None
         body = answer.body
-        for secret in self._secrets:
-            body = body.replace(secret, b"***")
+        if body:
+            for secret in self._secrets:
+                body = body.replace(secret, b"***")
         seen = Seen(answer.status, answer.headers, body)
         try:
             self._judge(seen, self._clock.now())
