@@ -96,6 +96,7 @@ class OptionsTemplate:
         self._options: SinkOptions = whole.value
         self._make = whole.make
         self._addresses = compiler.addresses
+        self._address_templates = any(each.templates for each in compiler.addresses)
         self._recipients = [each for each in compiler.addresses if each.marker.recipients]
         self.mail = any(each.marker.kind == "mail" for each in compiler.addresses if each.marker.recipients)
         self.names = frozenset[str]().union(*(template.names for template in compiler.templates))
@@ -108,6 +109,9 @@ class OptionsTemplate:
         self.static = None if compiler.templates else whole.value
         self.templated_address = compiler.templated_address
         self.fields = compiler.fields
+        self._literal = {each.path: each.literal for each in self._addresses}
+        self.literal_recipients = self._all(self._literal)
+        """The recipients that stand in the options without a template, each once."""
         self._shared = self._literally()
 
     def recipients(self, options: Any) -> tuple[str, ...]:
@@ -119,11 +123,6 @@ class OptionsTemplate:
             return None
         keys = {each.name: text for each in self._keys if (text := each.text({}))}
         return Rendered(self.static, self.literal_recipients, text=self._text, keys=keys)
-
-    @property
-    def literal_recipients(self) -> tuple[str, ...]:
-        """The recipients that stand in the options without a template, each once."""
-        return self._all({each.path: each.literal for each in self._addresses})
 
     @property
     def has_keys(self) -> bool:
@@ -156,16 +155,24 @@ class OptionsTemplate:
         finally:
             current.reset(token)
 
-    def _render(self, delivery: Delivery) -> Rendered:
+    def _find(self, delivery: Delivery, only: str | None) -> tuple[str, ...]:
+        """Find the addresses of a delivery, or the address `only` of them; return the recipients, each once."""
         found = delivery.addresses
         for each in self._addresses:
             found[each.path] = each.find(delivery)
-        only = delivery.event.address
         if only is not None:
             for each in self._recipients:
                 own = found[each.path]
                 found[each.path] = {only: own[only]} if only in own else {}
-        addresses = self._all(found)
+        return self._all(found)
+
+    def _render(self, delivery: Delivery) -> Rendered:
+        only = delivery.event.address
+        if only is None and not self._address_templates:
+            delivery.addresses = self._literal
+            addresses = self.literal_recipients
+        else:
+            addresses = self._find(delivery, only)
         if not addresses and (self.templated_address or (only is not None and self.fields.addresses)):
             return Rendered(self._options, suppressed=Reason.NO_ADDRESS)
         delivery.text = self._text

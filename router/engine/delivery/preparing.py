@@ -11,7 +11,7 @@ import msgspec
 from router.contracts import Clock
 from router.core.delivery.preparation import overriding_route, too_late
 from router.core.lookups.finding import NoRecordError
-from router.core.rendering import OptionsTemplate
+from router.core.rendering import OptionsTemplate, Rendered
 from router.core.rendering.expressions import Expiry, Expression
 from router.core.rendering.templates import NO_RECORDS, Records
 from router.engine.delivery.delivery_log import about
@@ -85,6 +85,8 @@ class Preparing:
     ) -> None:
         self._outcomes = outcomes
         self._mode = mode
+        self.prints = mode is not None
+        """True if `deliver` may print a delivery instead of sending it."""
         self._clock = clock
         self.looks_up = False
         """True if some deliveries need records, so that `look_up` must be called before `prepare`."""
@@ -188,20 +190,43 @@ class Preparing:
                 found[place] = {**before, **answer} if before else answer
 
     async def prepare(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
-        """Return the decision about a delivery. `found` is the result of `look_up`; None if no delivery needs records."""
+        """Return the decision about a delivery. `found` is the result of `look_up`; None if no delivery needs records.
+
+        What `deliver` does not allow to be sent is printed.
+        """
+        decided, rendered = self._decided(event, found)
+        mode = self._mode
+        if mode is None:
+            return decided
         try:
-            verdict = self._judged(event) if found is None else found
-            if type(verdict) is not dict and isinstance(
-                verdict, Verdict
-            ):  # the first check is fast, and enough for most deliveries
-                if self._mode is not None and isinstance(verdict, Suppressed):
-                    await self._mode.nobody(event, verdict.reason)
-                return verdict
-            return await self._rendered(event, verdict)
+            if isinstance(decided, Suppressed):
+                await mode.nobody(event, decided.reason)
+            elif rendered is not None:
+                parted = await mode.part(event, rendered, mail=self._template(event).mail)
+                if parted is not None:
+                    return Shown(*parted)
         except TemplateError as error:
             return Dead(Reason.TEMPLATE, str(error), error.told)
         except AddressError as error:
             return Dead(Reason.ADDRESS, str(error), error.told)
+        return decided
+
+    def prepare_to_send(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
+        """Return the decision about a delivery as `prepare` does, at once. Call it only if not `prints`."""
+        return self._decided(event, found)[0]
+
+    def _decided(self, event: Event, found: Records | Verdict | None) -> tuple[Prepared, Rendered | None]:
+        """Return the decision about a delivery, and its rendered options if it may be sent."""
+        try:
+            verdict = self._judged(event) if found is None else found
+            # Most verdicts are records; the check of the exact type is fast.
+            if type(verdict) is not dict and isinstance(verdict, Verdict):
+                return verdict, None
+            return self._rendered(event, verdict)
+        except TemplateError as error:
+            return Dead(Reason.TEMPLATE, str(error), error.told), None
+        except AddressError as error:
+            return Dead(Reason.ADDRESS, str(error), error.told), None
 
     def _judged(self, event: Event) -> Records | Verdict:
         """Return the decision about a delivery that needs no lookups; `NO_RECORDS` if its options must be rendered."""
@@ -243,26 +268,20 @@ class Preparing:
         late = None if expiry is None else too_late(expiry, event, self._clock.now())
         return None if late is None else Dead(Reason.EXPIRED, late)
 
-    async def _rendered(self, event: Event, records: Records) -> Prepared:
+    def _rendered(self, event: Event, records: Records) -> tuple[Prepared, Rendered | None]:
         template = self._template(event)
         if template.static is not None and event.address is None and self._mode is None:
-            return Send(template.static)
+            return Send(template.static), None
         if self.looks_up and not self._named_by(event) <= records.keys():
-            return Postponed(TransientError("a reload changed the lookups while the delivery was prepared"))
+            return Postponed(TransientError("a reload changed the lookups while the delivery was prepared")), None
         rendered = template.render(event, self._clock.now(), records)
         if rendered.suppressed:
-            if self._mode is not None:
-                await self._mode.nobody(event, rendered.suppressed)
-            return Suppressed(rendered.suppressed)
+            return Suppressed(rendered.suppressed), None
         if rendered.degraded:
             self._outcomes.book.degraded += 1
             message = "a text could not be rendered: the JSON line is sent instead"
             self._outcomes.notes.say(message, event.route, error=rendered.degraded, **about(event))
-        if self._mode is not None:
-            parted = await self._mode.part(event, rendered, mail=template.mail)
-            if parted is not None:
-                return Shown(*parted)
-        return Send(rendered.options)
+        return Send(rendered.options), rendered
 
 
 def _failed(error: NoRecordError | TemplateError | TransientError) -> Verdict:

@@ -300,7 +300,10 @@ class SinkWorker:
         pairs: list[Pair] = []
         records = await slot.wait(preparing.look_up(events)) if preparing.looks_up else repeat(None)
         for place, (event, found) in enumerate(zip(events, records, strict=False)):
-            prepared = await preparing.prepare(event, found)
+            if preparing.prints:
+                prepared = await preparing.prepare(event, found)
+            else:
+                prepared = preparing.prepare_to_send(event, found)  # without a coroutine for each delivery
             if isinstance(prepared, Send):
                 pairs.append((event, prepared.options))
                 continue
