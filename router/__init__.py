@@ -1,6 +1,6 @@
-"""event-router: Redis in, validated, routed, delivered.
+"""event-router receives events from Redis, validates and routes them, and delivers them to sinks.
 
-Nothing inside the package imports this root; plugins import `router.api`.
+No module of the package imports from this one. Plugins import `router.api`.
 
-PYTEST_DONT_REWRITE: this word keeps pytest from warning that the module was imported before pytest looked for plugins.
+PYTEST_DONT_REWRITE: this word prevents a warning of pytest that the module was imported before pytest looked for plugins.
 """

@@ -1,4 +1,4 @@
-"""The public interface for plugins; floor 2, re-exports only."""
+"""The public interface for plugins, which only exports names of other modules; floor 2."""
 
 from router.config.scalars import Duration
 from router.config.scalars import ServerUrl as RedisUrl

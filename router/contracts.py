@@ -19,18 +19,18 @@ class Clock(Protocol):
         """Return the seconds since the epoch, UTC."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return the seconds of a clock that never goes back."""
 
 
 class Removal(NamedTuple):
-    """A change of a source's entry by the script that appends its deliveries to Redis queues, in the same step.
+    """A change of a source's entry, which the script that enqueues its deliveries in Redis makes in the same step.
 
-    The script appends the deliveries that are not named in the entry's mark. It appends none if the entry is pending
-    for a consumer other than `owner`. `kind` is the change of the entry `item` of the stream `key` for the `group`:
+    The script enqueues the deliveries that are not named in the entry's mark. It enqueues none if the entry is pending
+    for a consumer other than `owner`. `kind` says how the entry `item` of the stream `key` is changed for the `group`:
 
     - `xack`: acknowledge the entry, and remove its mark.
     - `xdel`: acknowledge the entry, remove its mark, and delete the entry from the stream.
-    - `mark`: mark the entry as enqueued, with the names of these deliveries.
+    - `mark`: add the names of these deliveries to the mark of the entry.
     """
 
     kind: Literal["xack", "xdel", "mark"]
@@ -41,13 +41,17 @@ class Removal(NamedTuple):
 
 
 class Receipt(Protocol):
-    """The acknowledgements of one batch: a source learns the outcome of its entries, by their position in the batch.
+    """The receipt of one batch, by which a source learns which of its entries are complete.
 
-    An entry is complete, and acknowledged, when all its expected deliveries are settled.
+    Entries are identified by their position in the batch. An entry is complete, and is acknowledged, when all its expected
+    deliveries are settled.
     """
 
     def expect(self, position: int, deliveries: int) -> None:
-        """Set the number of deliveries or dead letters made of the entry; 0 completes it. Called once per position."""
+        """Set the number of deliveries or dead letters that are made of the entry. 0 makes the entry complete.
+
+        This method is called once for each position.
+        """
 
     def add(self, position: int, deliveries: int) -> None:
         """Expect `deliveries` more deliveries, because one of the entry's deliveries was split."""
@@ -56,39 +60,39 @@ class Receipt(Protocol):
         """Record that one delivery of the entry is settled."""
 
     def returned(self, position: int) -> None:
-        """Record that a failed attempt has returned and will be retried: it did not crash the process."""
+        """Record that an attempt has returned without success, so that it did not crash the process. A retry follows."""
 
     def open(self, position: int) -> int:
         """Return the number of the entry's deliveries that are not settled."""
 
     def removal(self, position: int, *, whole: bool) -> Removal | None:
-        """Return the change of the entry to make in the step that enqueues its deliveries in Redis.
+        """Return the change of the entry to make in the step that enqueues its deliveries in Redis; None for no change.
 
-        Return None if the entry must not change. `whole` is true if these are all open deliveries of the entry.
-        Otherwise the entry stays, marked as enqueued in part.
+        `whole` is True if these are all open deliveries of the entry. Otherwise the entry is not acknowledged, but marked as
+        partly enqueued.
         """
 
     def handed_over(self, position: int) -> None:
-        """Record that one delivery is settled: it is in a Redis queue, and the source need not acknowledge the entry.
+        """Record that one delivery is settled, because it is in a Redis queue. The source need not acknowledge the entry.
 
-        The script has removed the entry, or reported that another router has it (`taken_over` was called).
+        The script has acknowledged the entry, or has reported that another router has it (`taken_over` was called).
         """
 
     def marked(self, position: int) -> None:
-        """Record that the script has marked the entry: its deliveries to Redis queues are enqueued, and others are open.
+        """Record that the script has marked the entry: some of its deliveries are enqueued in Redis, and others are open.
 
         The script that acknowledges the entry later removes the mark in the same step.
         """
 
     def gone(self, position: int) -> None:
-        """Record that no consumer had the entry pending when its deliveries were enqueued. `marked` is called too."""
+        """Record that the entry was pending for no consumer when its deliveries were enqueued. `marked` is called too."""
 
     def taken_over(self, position: int) -> None:
-        """Record that the entry is pending for another router: this router neither enqueues nor acknowledges it."""
+        """Record that the entry is pending for another router, so that this router does not enqueue or acknowledge it."""
 
 
 class Sign(NamedTuple):
-    """The progress of one component, for the watchdog: the operation under way and when it began.
+    """The progress of one component, for the watchdog: the operation under way, and the time at which it began.
 
     A component hangs if the operation takes longer than `limit` seconds, or if the component `ended` although it should
     run forever.
@@ -97,16 +101,16 @@ class Sign(NamedTuple):
     part: str
     """The name of the component."""
     doing: str
-    """The operation, in words that can be followed by `for 31 s`."""
+    """The operation, in words after which `for 31 s` can follow."""
     since: float | None
     """The monotonic time in seconds at which the operation began; None while the component waits for input."""
     limit: float = 30.0
-    """The longest duration in seconds. The default is above the longest Redis command, with all its timeouts."""
+    """The longest duration in seconds. The default is longer than any Redis command can take, with all its timeouts."""
     ended: bool = False
 
 
 class QueueLimits(msgspec.Struct, frozen=True):
-    """The limits of one sink's queue. `hold`, `idle` and `overriding` are for durable queues only."""
+    """The limits of one sink's queue. Only queues in Redis use `hold`, `idle` and `overriding`."""
 
     max_events: int
     max_bytes: int
@@ -120,7 +124,7 @@ class QueueLimits(msgspec.Struct, frozen=True):
 
 
 class SharedBook(Protocol):
-    """The number of one sink's deliveries by outcome, over all routers that share its queue."""
+    """The numbers of one sink's deliveries by outcome, for all routers that share its queue."""
 
     accepted: int
     delivered: int
@@ -132,7 +136,7 @@ class SharedBook(Protocol):
 
 
 class WorkQueue(Protocol):
-    """The methods of a queue that a worker uses: it takes deliveries, and reports the outcome of each."""
+    """The methods of a queue that a worker uses to take deliveries and to report their outcomes."""
 
     @property
     def events(self) -> int:
@@ -143,33 +147,33 @@ class WorkQueue(Protocol):
         """The number of deliveries among `events` that wait for their next attempt."""
 
     async def take(self, most: int) -> tuple[Sequence[Event], int]:
-        """Return the next deliveries, at most `most`, and their bytes; wait until there is at least one."""
+        """Wait for deliveries; return the next ones, at least one and at most `most`, and their total size in bytes."""
 
     def may_wait(self, event: Event) -> bool:
-        """Return whether a delivery may stay in flight for long without an attempt. If not, call `later`."""
+        """Return whether a delivery may stay in flight for long without an attempt. If it may not, call `later`."""
 
     def later(self, event: Event, delay: float) -> None:
         """Return a delivery to the queue, to be retried after `delay` seconds."""
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Return deliveries that were not attempted to the front of the queue, in this order."""
+        """Put deliveries that were not attempted back at the front of the queue, in this order."""
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """Replace a delivery in flight by `parts`, which are then in flight."""
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Settle deliveries in flight, all with the same outcome; `size` is the sum of their payloads in bytes."""
+        """Settle deliveries in flight, all with the same outcome. `size` is the total size of their payloads in bytes."""
 
     async def settled(self) -> None:
         """Wait until no delivery is left that this router could attempt."""
 
     def due_in(self) -> float | None:
-        """Return the seconds until the next delayed delivery is due, 0 or less if it is overdue; None if none is delayed."""
+        """Return the seconds until the next delayed delivery is due; None if no delivery is delayed. Not above 0 if overdue."""
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a shutdown must also wait for deliveries that are not being attempted.
+        """Return whether a shutdown must also wait for deliveries of which no attempt is under way.
 
-        `taken` are the deliveries that workers have taken and not attempted yet.
+        `taken` are the deliveries that workers have taken and not settled.
         """
 
     def close(self, taken: Sequence[Event]) -> int:
@@ -177,19 +181,19 @@ class WorkQueue(Protocol):
 
 
 class Queue(WorkQueue, Protocol):
-    """The queue of one sink. The queue counts the deliveries that it accepts."""
+    """The queue of one sink, which also counts the deliveries that it accepts."""
 
     @property
     def durable(self) -> bool:
-        """True if the deliveries outlive the process, and are shared by every router that reads the same Redis."""
+        """True if the deliveries outlive the process. They are then in Redis, and all routers that use the queue share them."""
 
     @property
     def limits(self) -> QueueLimits:
-        """The limits in force."""
+        """The current limits."""
 
     @property
     def reason(self) -> str | None:
-        """The reason why the queue can't be used; None while it can."""
+        """The reason why the queue can't be used; None while it can be used."""
 
     @property
     def held(self) -> int:
@@ -201,27 +205,27 @@ class Queue(WorkQueue, Protocol):
 
     @property
     def shared_book(self) -> SharedBook:
-        """The book of this queue. In Redis it covers all routers, as of the last `refresh`; in memory only this object."""
+        """The book of this queue. For a queue in Redis, it covers all routers and is as old as the last `refresh`."""
 
     def start(self) -> None:
-        """Start reading. The server need not be reachable yet."""
+        """Start the work of the queue. The server need not be reachable yet."""
 
     def put(self, events: Sequence[Event], size: int) -> None:
-        """Enqueue deliveries whose payloads have `size` bytes together. Never waits; a full queue drops and counts."""
+        """Enqueue deliveries whose payloads have `size` bytes in total. Never waits: a full queue drops and counts deliveries."""
 
     def configure(self, limits: QueueLimits) -> None:
-        """Use other limits from now on. Deliveries in the queue stay, even beyond the limits."""
+        """Replace the limits. Deliveries in the queue stay, even if they exceed the new limits."""
 
     async def refresh(self) -> None:
-        """Fetch the queue's size and its shared book, as of the same moment. May raise, and may be slow."""
+        """Fetch the queue's size and its shared book, both of the same moment. May be slow, and may raise an exception."""
 
     def signs(self) -> Iterable[Sign]:
         """Return the progress of the queue, for the watchdog."""
 
     def leave(self, *, handed_over: bool) -> list[Event]:
-        """Remove and return the deliveries that wait only in this process, due or not; a durable queue returns none.
+        """Remove and return the deliveries that exist only in this process, due or not. A queue in Redis has none.
 
-        If `handed_over` is true, the caller puts them into another queue of the sink, and they are counted as handed
+        If `handed_over` is True, the caller puts them into another queue of the sink, and they are counted as handed
         over. Otherwise the caller must settle each of them.
         """
 
@@ -230,9 +234,9 @@ class Queue(WorkQueue, Protocol):
 
 
 Dropped = Callable[[Iterable[Event], Sequence[str], Reason], None]
-"""A function that counts and logs dropped deliveries of one sink: the deliveries, their channels, the reason.
+"""A function that counts and logs dropped deliveries of one sink. Its arguments are the deliveries, their channels, the reason.
 
-The function iterates over the deliveries only if the log names each of them, so the iterable may decode them lazily.
+The function iterates over the deliveries only if it logs each of them, so the iterable may decode them lazily.
 """
 
 
@@ -243,17 +247,17 @@ class Receiver(Protocol):
         """Accept raw messages of a source, in the order of arrival."""
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Reject entries that the source can't pass on (reasons `poison`, `field`): they become dead letters."""
+        """Turn entries of which the source can't make events into dead letters (reason `poison` or `field`)."""
 
 
 class Source(Protocol):
-    """The origin of events: started once, read until stopped."""
+    """An origin of events. It is started once and read until it is stopped."""
 
     name: str
     up: bool
     """True while the source receives events."""
     reason: str | None
-    """The reason why the source is not up; None while it is."""
+    """The reason why the source is not up; None while it is up."""
 
     @property
     def gaps(self) -> int:
@@ -261,7 +265,7 @@ class Source(Protocol):
 
     @property
     def gap_seconds(self) -> float:
-        """The length of all gaps together, in seconds."""
+        """The total length of all gaps, in seconds."""
 
     @property
     def address(self) -> str:
@@ -277,44 +281,45 @@ class Source(Protocol):
 
     @property
     def duplicates(self) -> int:
-        """The number of copies dropped because another subscription of this source brought the same event."""
+        """The number of dropped copies of events. Redis sends a copy for each subscription of the source that matches."""
 
     @property
     def trimmed(self) -> int:
-        """The number of entries trimmed or deleted before they were complete here; 0 except for streams."""
+        """The number of entries that were trimmed or deleted before they were complete; 0 except for stream sources."""
 
     @property
     def trimmed_exact(self) -> bool:
-        """True if `trimmed` is exact; else it is a lower bound."""
+        """True if `trimmed` is exact; otherwise it is a lower bound."""
 
     @property
     def possibly_repeated(self) -> int:
-        """The number of entries completed here that another router may have delivered too."""
+        """The number of entries that this router completed and that another router may have delivered too."""
 
     def signs(self) -> Iterable[Sign]:
         """Return the progress of the source, for the watchdog. Retries during an outage count as progress."""
 
     def succeed(self, other: Source) -> None:
-        """Replace the source `other`, which stops. Its entries in flight are not read again: it acknowledges them."""
+        """Replace the source `other`, which stops and acknowledges its entries in flight. They are not read again."""
 
     async def start(self) -> None:
         """Connect and subscribe; return when the server has confirmed every subscription.
 
-        Raises `UnavailableError` if the server can't be reached within the time allowed, `ConfigError` if it refuses.
+        Raises `UnavailableError` if the server can't be reached within the time allowed, and
+        `ConfigError` if it refuses a subscription or a command.
         """
 
     async def run(self) -> None:
-        """Read and pass on events until `stop`; reconnect after every loss."""
+        """Read events and pass them to the receiver until `stop` is called. Reconnect after every loss of the connection."""
 
     async def stop(self, patience: float) -> None:
-        """Stop reading; return when the last batch is passed on.
+        """Stop reading; return when the last batch was passed to the receiver.
 
-        `patience` is the number of seconds allowed for processing the bytes that were read ahead. A second call during
-        the first one can shorten it.
+        `patience` is the number of seconds allowed for processing the bytes that were read ahead. A second call can shorten
+        the patience of the first.
         """
 
     async def close(self) -> None:
-        """Acknowledge complete entries and close the connections. Call after the drain."""
+        """Acknowledge complete entries and close the connections. Call this method after the drain."""
 
 
 class ReadAheadFigures(Protocol):
@@ -330,30 +335,30 @@ class ReadAheadFigures(Protocol):
 
     @property
     def lost(self) -> int:
-        """The number of events that were read and that `Source.stop` had no time to pass on."""
+        """The number of events that were read and could not be passed to the receiver before the end of `Source.stop`."""
 
 
 class Switchable(Protocol):
     """A source that can change its channels and its `max_read_ahead` on the open connection."""
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
-        """Add the new subscriptions of another configuration. Their messages are dropped until `switch`.
+        """Add the new subscriptions of another configuration. Their messages are dropped until `switch` is called.
 
-        Raises `UnavailableError` if the source is not connected, `ConfigError` for a refused subscription.
+        Raises `UnavailableError` if the source is not connected, and `ConfigError` if the server refuses a subscription.
         """
 
     def switch(self) -> None:
-        """Use only the subscriptions of `prepare` from now on."""
+        """Put the subscriptions of `prepare` into force, and unsubscribe from all others."""
 
     def give_up(self) -> None:
-        """Roll back `prepare`."""
+        """Undo `prepare`: unsubscribe from the added subscriptions."""
 
     def limit_read_ahead(self, size: int) -> None:
-        """Use another `max_read_ahead`, in bytes, from now on."""
+        """Change `max_read_ahead` to `size` bytes."""
 
 
 class DeadLetters(Protocol):
     """The receiver of dead letters."""
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Store these letters. Never waits, never raises."""
+        """Store these letters. Never waits, and never raises an exception."""

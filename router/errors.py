@@ -1,7 +1,7 @@
 """The exceptions of event-router and the closed sets of reasons; floor 0, imports no other module of the router.
 
-Problems of the configuration, each with its place in a file, are for the operator. Sinks raise delivery errors
-(`TransientError`, `PermanentError`, `GoneError`, `SinkError`, `PartialError`); the router decides whether to retry.
+A `ConfigError` tells the operator the problems of a configuration, each with its place in a file. Sinks raise delivery errors
+(`TransientError`, `PermanentError`, `GoneError`, `SinkError`, `PartialError`), from which the router decides whether to retry.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal, get_args
 import msgspec
 
 Scope = Literal["sink", "address"]
-"""The target of a pause that a service asked for: the whole sink, or the addresses of the delivery."""
+"""The target of a pause for which a service has asked: the whole sink, or the addresses of the delivery."""
 
 
 class Reason(StrEnum):
-    """The reason why an event or a delivery was not delivered: one closed set for dead letters, logs and metrics."""
+    """The reason why an event or a delivery was not delivered. Dead letters, logs and metrics use the same reasons."""
 
     TOO_LARGE = "too_large"
     DECODE = "decode"
@@ -67,7 +67,7 @@ DEAD = frozenset(
         Reason.UNMATCHED,
     }
 )
-"""Reasons of dead letters."""
+"""The reasons of dead letters."""
 
 SUPPRESSED = frozenset(
     {
@@ -83,14 +83,14 @@ SUPPRESSED = frozenset(
         Reason.GONE,
     }
 )
-"""Reasons of suppressed deliveries."""
+"""The reasons of suppressed deliveries."""
 
 DROPPED = frozenset({Reason.FULL, Reason.SHUTDOWN, Reason.OUTAGE, Reason.LOST})
-"""Reasons of dropped deliveries."""
+"""The reasons of dropped deliveries."""
 
 
 class Exit:
-    """The exit codes of the command, from sysexits.h where it defines a fitting one."""
+    """The exit codes of the command `event-router`. The values are those of sysexits.h, where it has a fitting code."""
 
     OK = 0
     FINDINGS = 1
@@ -107,11 +107,11 @@ class RouterError(Exception):
 class Problem(msgspec.Struct, frozen=True):
     """A fault of the configuration and its place.
 
-    `file`, `line` and `column` (1-based) name the place and `path` the key (`sinks.audit.path`). `message` names the
-    fault and the permitted values; `brief` is the message without a long list of values, or None if there is no such
-    list. `excerpt` is printed below the message: the faulty line and a caret below the fault, or the corrected line.
-    `severity` is `error`, `warning` (an error for `check --strict`) or `note`. `left_out` has the severities and
-    numbers of the problems that are not shown and that this line stands for; it is empty for other lines.
+    `file`, `line` and `column` (1-based) are the place, and `path` is the key (`sinks.audit.path`). `message` describes the
+    fault and the permitted values. `brief` is the message without a long list of values; it is None if there is no such
+    list. `excerpt` is printed below the message: the faulty line with a caret below the fault, or the corrected line.
+    `severity` is `error`, `warning` (an error for `check --strict`) or `note`. `left_out` is empty, except for a problem that
+    stands for problems that are not shown: it has their severities and numbers.
     """
 
     message: str
@@ -125,22 +125,25 @@ class Problem(msgspec.Struct, frozen=True):
     left_out: tuple[tuple[str, int], ...] = ()
 
     def number(self, severity: str) -> int:
-        """Return the number of problems of a severity that this line stands for."""
+        """Return the number of problems with this severity for which this problem stands."""
         return dict(self.left_out).get(severity, 0) if self.left_out else int(self.severity == severity)
 
     @property
     def place(self) -> str:
-        """The place as `file:line:column`, as far as known."""
+        """The place as `file:line:column`, without the parts that are not known."""
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
     def headline(self, *, verbose: bool = False) -> str:
-        """Return the place, the path and the message on one line; `verbose` includes long lists of permitted values."""
+        """Return the place, the path and the message in one line.
+
+        If `verbose` is True, the message includes long lists of permitted values.
+        """
         message = self.message if verbose or self.brief is None else self.brief
         text = ": ".join(part for part in (self.place, self.path, message) if part)
         return text if self.severity == "error" else f"{text} [{self.severity}]"
 
     def frame(self) -> str:
-        """Return the excerpt for printing: a faulty line with its number, or a corrected line without one."""
+        """Return the excerpt for printing: the faulty line with its line number, or the corrected line without a number."""
         lines = (self.excerpt or "").splitlines()
         if len(lines) == 2 and lines[1].strip() == "^":
             number = f"{self.line or ''}"
@@ -152,9 +155,9 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class ConfigError(RouterError):
-    """A configuration that can't be used. `problems` are all faults found. Exit code 78.
+    """A configuration can't be used. `problems` are all faults that were found. The exit code is 78.
 
-    `files` are the files read before the error. A change of one of them may remove the error.
+    `files` are the files that were read before the error. A change of one of them may remove the error.
     """
 
     def __init__(self, problems: Sequence[Problem] = (), files: frozenset[Path] = frozenset()) -> None:
@@ -167,11 +170,11 @@ class ConfigError(RouterError):
 
 
 class UnavailableError(RouterError):
-    """A Redis server that could not be reached within `redis.connect_timeout`. Exit code 69."""
+    """A Redis server could not be reached within the time allowed. The exit code is 69."""
 
 
 class EventError(RouterError):
-    """A fault of one event. Its text may quote the event; `told` is a text for the log, without quotes."""
+    """A fault of one event. Its text may quote the event; `told` is a text for the log that does not."""
 
     def __init__(self, detail: str, told: str | None = None) -> None:
         super().__init__(detail)
@@ -179,7 +182,7 @@ class EventError(RouterError):
 
 
 class RejectedError(EventError):
-    """An event that is rejected because of its payload; `reason` is one of `DEAD`."""
+    """An event is rejected because of its payload. `reason` is one of `DEAD`."""
 
     def __init__(self, reason: Reason, detail: str, told: str | None = None) -> None:
         super().__init__(detail, told)
@@ -188,20 +191,20 @@ class RejectedError(EventError):
 
 
 class DeliveryError(RouterError):
-    """A failed delivery: the base of the errors that a sink may raise."""
+    """A delivery failed. This is the base class of the errors that a sink may raise."""
 
 
 class TransientError(DeliveryError):
     """A temporary failure: the router retries the delivery later.
 
-    `retry_after` is the time in seconds that the service asked for. The router uses at least 1 second and at most 1
-    hour. It makes no attempt before that time is over, and does not count this attempt. `scope` is the target of the
+    `retry_after` is the time in seconds for which the service asked the router to wait. The router waits at least 1 second and at
+    most 1 hour, and does not count this attempt. `scope` is the target of the
     pause: `sink` for all deliveries of the sink, `address` for deliveries to the same addresses. None means `address`
     if the address comes from a template, else `sink`. A failure of scope `address` does not count for the sink's breaker,
     with or without a pause: raise it if each recipient has a server of its own.
     """
 
-    retry_after: float | None = None  # a plugin's subclass may forget to call `__init__`
+    retry_after: float | None = None  # a default, because a subclass of a plugin may not call `__init__`
     scope: Scope | None = None
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, scope: Scope | None = None) -> None:
@@ -213,22 +216,22 @@ class TransientError(DeliveryError):
 
 
 class PermanentError(DeliveryError):
-    """A failure that no retry of this message can repair: the delivery becomes a dead letter, reason `permanent`."""
+    """A failure that would not go away by a retry. The delivery becomes a dead letter with the reason `permanent`."""
 
 
 class GoneError(DeliveryError):
-    """An address that the service no longer knows, such as a push subscription that the browser has ended.
+    """The service no longer knows the address, such as a push subscription that the browser has ended.
 
-    This is no failure: the delivery is suppressed, reason `gone`. Raise it only if the address will never be valid
-    again.
+    This does not count as a failure: the delivery is suppressed with the reason `gone`. Raise this error only if the address
+    will never be valid again.
     """
 
 
 class SinkError(DeliveryError):
     """A fault of the sink and not of the message, such as a refused credential or a wrong URL.
 
-    The sink's circuit breaker opens, and the attempt is not counted. `retry_after` is the smallest delay in seconds
-    that the service asked for, or None.
+    The sink's circuit breaker opens, and the attempt is not counted. `retry_after` is the time in seconds for which the service
+    asked the router to wait, or None.
     """
 
     retry_after: float | None = None
@@ -239,7 +242,7 @@ class SinkError(DeliveryError):
 
 
 class PartialError(DeliveryError):
-    """A failure for some addresses of one delivery; the other addresses were reached.
+    """A delivery failed for some of its addresses. The other addresses were reached.
 
     `failures` maps an address, as written in the options, to its `TransientError`, `PermanentError` or `GoneError`. The
     router makes a separate delivery for each of these addresses.
@@ -251,27 +254,30 @@ class PartialError(DeliveryError):
 
 
 class PluginError(DeliveryError):
-    """A plugin that broke its contract, for example by a wrong result: the delivery becomes a dead letter with the reason `plugin`."""
+    """A plugin broke its contract, for example by a wrong result. The delivery becomes a dead letter with the reason `plugin`."""
 
 
 class TemplateError(EventError):
-    """A template that failed for this event, for example for a missing field; the text names template and cause."""
+    """A template could not be rendered for this event, for example because of a missing field.
+
+    The text names the template and the cause.
+    """
 
 
 class AddressError(EventError, ValueError):
-    """A rendered address that is invalid (CR, LF, NUL, group syntax, no mailbox)."""
+    """A rendered address is invalid: it contains CR, LF or NUL, is a group, or is not a mailbox."""
 
 
 def class_and_text(error: BaseException) -> str:
-    """Return the class of an error and its text: `ValueError: not a number`; only the class if it has no text."""
+    """Return the class and the text of an error, such as `ValueError: not a number`; only the class if it has no text."""
     text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error; empty if its `__str__`, which may be a plugin's, raises.
+    """Return the text of an error. The text is empty if the `__str__` of the error, which may be a plugin's, raises an exception.
 
-    A lone surrogate, as in a file name that is not UTF-8, is backslash-escaped, because it can't be encoded.
+    A lone surrogate is backslash-escaped, because it can't be encoded. It may come from a file name that is not UTF-8.
     """
     try:
         return str(error).encode("utf-8", "backslashreplace").decode()

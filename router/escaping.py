@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 
-# Control characters control a terminal (a tab is harmless). U+2028 and U+2029 end a line in some programs. U+061C,
-# U+200E, U+200F, U+202A-U+202E and U+2066-U+2069 change the direction of text (UAX #9). A lone surrogate can't be
-# printed.
+# Characters to escape: control characters may control a terminal, except the tab. U+2028 and U+2029 end a line in some
+# programs. U+061C, U+200E, U+200F, U+202A-U+202E and U+2066-U+2069 change the direction of text (UAX #9). A lone surrogate
+# can't be printed.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_NEWLINE = re.compile(_UNSAFE.pattern.replace("\x0a-\x1f", "\x0b-\x1f"))
 _SHORT = {"\n": "\\n", "\r": "\\r"}
-# The same characters in JSON's UTF-8, which has no control characters below a space. They are grouped by their first
-# byte: a search for a single byte is a hundred times cheaper than a regular expression that may begin with any of them.
+# The same characters as bytes of JSON in UTF-8, which has no control characters below the space. They are grouped by their
+# first byte, because a search for one byte is a hundred times as fast as a regular expression that may begin with several.
 _UNSAFE_BYTES = {
     b"\x7f": re.compile(rb"\x7f"),
     b"\xc2": re.compile(rb"\xc2[\x80-\x9f]"),
@@ -28,7 +28,7 @@ _MARK = "…"
 def escape(text: str, *, newlines: bool = False) -> str:
     r"""Escape characters that control a terminal, end a line or change the text direction, as `\u001b` or `\n`.
 
-    If `newlines` is true, line breaks stay, for strings of several lines.
+    If `newlines` is True, line breaks are kept, for texts of several lines.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -40,9 +40,10 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 def escape_json(document: bytes) -> bytes:
-    r"""Escape the same characters in valid JSON, without changing its meaning.
+    r"""Escape the characters that `escape` escapes in a JSON document, without changing its meaning.
 
-    Such characters occur only in JSON strings, where `\u009b` and the character itself are equivalent.
+    The document must be valid JSON. Such characters occur only in its strings, where `\u009b` and the character itself are
+    equivalent.
     """
     if document.isascii() and b"\x7f" not in document:
         return document
@@ -57,7 +58,7 @@ def _written_out_in_json(found: re.Match[bytes]) -> bytes:
 
 
 def cut(text: str, most: int) -> str:
-    """Return the beginning of a string, at most `most` bytes of UTF-8, with `…` at the end if the text was cut."""
+    """Return the beginning of a string, cut to `most` bytes of UTF-8. If the string was cut, the result ends with `…`."""
     if len(text) * 4 <= most:
         return text
     encoded = text[:most].encode("utf-8", "backslashreplace")

@@ -1,7 +1,7 @@
 """Events, deliveries, dead letters and batches: the values that floors exchange; floor 0.
 
-The values are msgspec structs without garbage-collector tracking. Building one takes 0.1 µs, and a million of them do
-not slow down a garbage collection.
+The values are msgspec structs that the garbage collector does not track. Building one takes 0.1 µs, and a million of them
+do not slow down a garbage collection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from router.escaping import escape_json
 
 
 class Outcome(StrEnum):
-    """The outcome of a settled delivery: one closed set for books, logs and metrics."""
+    """The outcome of a settled delivery. Books, logs and metrics use the same outcomes."""
 
     DELIVERED = "delivered"
     PRINTED = "printed"
@@ -31,14 +31,14 @@ class Outcome(StrEnum):
 JSON = "json"
 TEXT = "text"
 CLOUDEVENTS = "cloudevents"
-"""The formats of a source. An event's own format is JSON or text; the payload of a CloudEvent is its `data`."""
+"""The formats of a source. The format of an event is only JSON or text; the payload of a CloudEvent is its `data`."""
 
 
 class History(msgspec.Struct, frozen=True, gc=False):
-    """The earlier failures of a delivery: the time of the first, the number of calls, the last error.
+    """The earlier failures of a delivery: the time of the first one, the number of calls, and the last error.
 
-    Times are seconds since the epoch. `failed_at` is the time of the last failure. `first_failed_at` is `failed_at`
-    minus the age that the delivery had then (`retry.age`). `planned` is the delay in seconds planned after the last
+    Times are in seconds since the epoch. `failed_at` is the time of the last failure. `first_failed_at` is `failed_at` minus
+    the age of the delivery at that time (`retry.age`). `planned` is the delay in seconds that was planned after the last
     failure.
     """
 
@@ -53,8 +53,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """A delivery of an event, as a sink gets it: the message and its metadata.
 
     `id` is unique, and the same for every sink and retry. `received_at` is an aware datetime in UTC. `raw` holds the
-    bytes as published. `pattern` is the glob that matched, None for an exact name. `attempt` counts from 1. `address`
-    is set only on a delivery that was split off for one recipient. Before routing, `route` and `sink` are empty.
+    published bytes. `pattern` is the glob that matched the channel; None if an exact name matched. `attempt` counts from 1.
+    `address` is set only if the delivery is for one of several recipients, after a split. Before routing, `route` and `sink`
+    are empty.
     """
 
     id: str
@@ -72,7 +73,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     _payload: Any = msgspec.UNSET
     _history: History | None = None
     _receipt: Any = None
-    """The receipt by which the source learns the outcome (`contracts.Receipt`); None without acknowledgements."""
+    """The receipt by which the source learns the outcome (`contracts.Receipt`); None for a source without
+    acknowledgements."""
     _position: int = 0
     """The position of the event's entry in the receipt."""
     _fallback: bool = False
@@ -80,9 +82,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def payload(self) -> Any:
-        """The decoded payload: JSON values, or a str if the source's format is `text`. Decoded on first access.
+        """The decoded payload: JSON values, or a str if the event's format is `text`. It is decoded on first access.
 
-        Each delivery decodes its own copy, so a sink that changes it affects no other sink.
+        Each delivery has its own copy, so a sink that changes the payload affects no other sink.
         """
         if self._payload is msgspec.UNSET:
             msgspec.structs.force_setattr(self, "_payload", decode(self.raw, self.format))
@@ -99,15 +101,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
-    """A settled delivery: its outcome and, as far as known, its attempts."""
+    """A settled delivery with its outcome, and with what is known about its attempts."""
 
     event: Event
     outcome: Outcome
     reason: Reason | None = None
     detail: str | None = None
-    """The explanation, safe for the log: without payload and secrets."""
+    """The explanation. It contains no payload and no secrets, so it may be logged."""
     answer: str | None = None
-    """The service's answer, such as a message id; bounded in length, without secrets."""
+    """The service's answer, such as a message id, cut to a limit and without secrets."""
     attempts: int = 0
     """The number of calls of the sink."""
     addresses: tuple[str, ...] = ()
@@ -117,17 +119,17 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
 
 def size_of(events: Sequence[Event]) -> int:
-    """Return the size of these deliveries' payloads together, in bytes."""
+    """Return the total size of the payloads of these deliveries, in bytes."""
     return sum([len(event.raw) for event in events])
 
 
 class RawBatch(msgspec.Struct, frozen=True, gc=False):
     """Raw messages of one channel from a source, in the order of arrival.
 
-    `channel` and `pattern` are bytes as received; `pattern` is None if the exact name matched. `ids` (of events) and
-    `headers` are parallel to `payloads`; without `ids`, the router assigns ids. A source with acknowledgements sets
-    `receipt` (`contracts.Receipt`); `first` is the position of the first payload in the receipt. `received_at` is the
-    time of arrival; None means now.
+    `channel` and `pattern` are the received bytes; `pattern` is None if an exact name matched. `ids` and `headers` have the id
+    and the headers of each event, in the order of `payloads`. If `ids` is None, the router assigns ids. A source with
+    acknowledgements sets `receipt` (`contracts.Receipt`); `first` is the position of the first payload in the receipt.
+    `received_at` is the time of arrival; None means the present time.
     """
 
     channel: bytes
@@ -160,9 +162,9 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     key: str | None = None
     attempts: int = 0
     fallback: bool = False
-    """True for a delivery that another sink gave up to this one (`Event._fallback`)."""
+    """True if the delivery has fallen back from another sink to this one (`Event._fallback`)."""
     written: Callable[[], None] | None = None
-    """A callback that is called when the letter is in the stream. It is not stored."""
+    """A function that is called when the letter is in the stream. The function itself is not stored."""
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -184,10 +186,10 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {JSON: msgspec.json.Decoder().deco
 
 
 def decode(raw: bytes, format: str) -> Any:  # noqa: A002  # the word of the configuration
-    """Decode a payload: JSON values for `json`, a str for `text` (UTF-8).
+    """Decode a payload; return JSON values for the format `json`, or a str for `text` (UTF-8).
 
-    Raises `msgspec.DecodeError`, `RecursionError` (nested deeper than Python's recursion limit) or
-    `UnicodeDecodeError`.
+    Raises `msgspec.DecodeError`, `UnicodeDecodeError`, or `RecursionError` if the payload is nested deeper than Python's
+    recursion limit.
     """
     return DECODERS[format](raw)
 
@@ -206,9 +208,9 @@ def text(name: bytes) -> str:
 
 
 def json_lines(events: Sequence[Event]) -> bytes:
-    r"""Return the JSON lines of events, each ended by a newline.
+    r"""Return the JSON lines of events. Each line ends with a newline.
 
-    A JSON payload on one line is embedded byte for byte as published; any other payload is encoded again. Characters
+    A JSON payload without line breaks is embedded byte for byte as published; any other payload is encoded again. Characters
     that control a terminal or change the text direction are escaped as `\u009b`, which is the same JSON.
     """
     # Line breaks in payloads are rare, and one search in the result is ten times as fast as a search in each payload.
@@ -236,10 +238,10 @@ _as_published = msgspec.Raw
 
 
 def _on_one_line(raw: bytes) -> Any:
-    """Return JSON unchanged if it has no line break, else its decoded values, which are then encoded on one line."""
+    """Return the object to embed for a JSON payload: the payload itself, or its decoded values if it has line breaks."""
     return msgspec.Raw(raw) if b"\n" not in raw and b"\r" not in raw else DECODERS[JSON](raw)
 
 
 def json_line(event: Event) -> bytes:
-    """Return the JSON line of one event, without the newline: the default body of every sink that sends JSON."""
+    """Return the JSON line of one event without the newline. It is the default body of all sinks that send JSON."""
     return json_lines([event])[:-1]

@@ -1,7 +1,7 @@
-"""Functions for files named in a configuration: bounded reading, and the check whether other users can write them; floor 1.
+"""Functions that read files named in a configuration safely, and check whether other users can write them; floor 1.
 
-Opening a named pipe blocks until it has a writer, and a device may return bytes forever. The kind of a file is
-therefore checked before it is read, so that the daemon never hangs.
+Opening a named pipe blocks until the pipe has a writer, and a device may return bytes forever. So the kind of a file is
+checked before the file is read. Then the daemon never hangs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LARGEST = 16 * 1024**2
-"""The default limit of a file's size, in bytes."""
+"""The default limit for the size of a file, in bytes."""
 
 PATIENCE = 5.0
-"""Seconds allowed for the writer of a pipe to finish."""
+"""Seconds allowed for the writer of a pipe to close it."""
 
 STDIN = Path("-")
 """The name of standard input."""
@@ -31,14 +31,14 @@ _CHUNK = 64 * 1024
 
 
 class UnreadableError(ValueError):
-    """A file that can't be read; the text gives the reason without the file's name."""
+    """A file can't be read. The text gives the reason without the file's name."""
 
 
 def read_file(path: Path, *, most: int = LARGEST, pipes: bool = False) -> bytes:
-    """Return the bytes of a regular file of at most `most` bytes. Raises `UnreadableError`.
+    """Return the content of a regular file. Raises `UnreadableError` if it can't be read or has more than `most` bytes.
 
-    If `pipes` is true, a pipe or `STDIN` is read too, within `PATIENCE` seconds. Only commands set `pipes`, because
-    they read a file once: the daemon reads its files again at each reload.
+    If `pipes` is True, a pipe or `STDIN` may be read too, within `PATIENCE` seconds. Only commands set `pipes`, because they
+    read a file only once. The daemon reads its files again at each reload.
     """
     is_stdin = pipes and path == STDIN
     with _explained():
@@ -75,7 +75,7 @@ def _explained() -> Iterator[None]:
     except UnicodeEncodeError as error:
         reason = f"the encoding of file names ({error.encoding}) does not have all characters of the path; set LC_ALL=C.UTF-8"
         raise UnreadableError(reason) from None
-    except (ValueError, RuntimeError):  # a NUL, a cycle of links
+    except (ValueError, RuntimeError):  # the path contains a NUL, or its links form a cycle
         raise UnreadableError("there is no such file") from None
     except OSError as error:
         ours = {errno.ENOENT: "there is no such file", errno.ENXIO: "this is not a file"}  # ENXIO: a socket
@@ -91,7 +91,7 @@ def _whole(file: int, most: int) -> bytes:
 
 
 def _piped(file: int, most: int) -> bytes:
-    """Return the content of a pipe, bounded as in `_whole`. Raises `UnreadableError` if it does not end in time."""
+    """Return the content of a pipe, limited as in `_whole`. Raises `UnreadableError` if the writer does not close it in time."""
     data = bytearray()
     waiting = select.poll()
     waiting.register(file, select.POLLIN)
@@ -107,10 +107,11 @@ def _piped(file: int, most: int) -> bytes:
 
 
 def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str | None:
-    """Return why a file or folder is untrusted (other users own it or can write it), and the cure; None if it is trusted.
+    """Return the reason why a file or folder is not trusted, and the cure; None if it is trusted.
 
-    If `regular` is true, anything but a regular file is untrusted. If `sticky` is true, a folder that others can write
-    is trusted if it has the sticky bit, because then other users can't replace our file in it.
+    A file or folder is not trusted if another user owns it or can write it. If `regular` is True, only a regular file is
+    trusted. If `sticky` is True, a folder that others can write is trusted if it has the sticky bit, because then other
+    users can't replace files of this user in it.
     """
     try:
         info = path.stat()
@@ -126,7 +127,10 @@ def distrust(path: Path, *, regular: bool = False, sticky: bool = False) -> str 
 
 
 def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) -> str | None:
-    """Return why other users can write a file or folder, and the cure; None if they can't. See `distrust` for `sticky`."""
+    """Return the reason why other users can write a file or folder, and the cure; None if they can't.
+
+    `sticky` has the meaning described at `distrust`.
+    """
     if sticky and info.st_mode & stat.S_ISVTX:
         return None
     if info.st_mode & stat.S_IWOTH:
@@ -137,7 +141,7 @@ def others_may_write(path: Path, info: os.stat_result, *, sticky: bool = False) 
 
 
 def _alone_in_group(gid: int, owner: int) -> bool:
-    """Return whether the group has no members except the owner, root and our user."""
+    """Return whether the group has no members except the owner, root and the user of this process."""
     trusted = {_user(uid) for uid in (0, owner, os.geteuid())}
     try:
         members = set(grp.getgrgid(gid).gr_mem)

@@ -1,8 +1,8 @@
 """The field types of a sink's options; floor 1. Plugin authors import them from `router.api`.
 
 The router renders fields of type `Template`, `Text`, `Html`, `Url`, `Key`, `Json` and `Addresses` for each delivery; the
-plugin gets plain values. A `Condition` is compiled, and the plugin evaluates it. A `Secret` is never shown. The types may be
-used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str,
+plugin gets plain values. The router compiles a `Condition`, and the plugin evaluates it. A `Secret` is never shown. The types
+may be used inside lists, mappings, nested models, `Annotated[…]` and unions: `text: Text | None = None`, `headers: dict[str,
 Template] = {}`, `body: Annotated[str, Text(escape="mrkdwn")] = ""`, `to: Annotated[list[str], Addresses(kind="mail")] = []`.
 """
 
@@ -27,33 +27,33 @@ from pydantic_core import CoreSchema, core_schema
 from router.events import Event
 
 Escape = Callable[[str], str] | str
-"""The escaping of a value for a sink: a function of the text, or the name of a method of the options model."""
+"""The function that escapes the text of a value for a sink, or the name of a method of the options model that does so."""
 
 STRICT = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
-"""The pydantic configuration of options: strict types, frozen, unknown keys refused."""
+"""The pydantic configuration of options: types are strict, objects are frozen, and unknown keys are refused."""
 
 TEMPLATE_FILES = "template_files"
-"""The key, in pydantic's validation context, of the function that reads `{file: mail/order.html}`.
+"""The key in pydantic's validation context for the function that reads a template file, such as `{file: mail/order.html}`.
 
 Validate with `Model.model_validate(data, context={TEMPLATE_FILES: read})`. `read(name)` takes the text after `file:`
-and returns a `TemplateFile`, or raises `ValueError`, which is reported at that place. Without the function a `{file:
-…}` is refused.
+and returns a `TemplateFile`, or raises `ValueError`, which is reported for this option. Without the function, `{file: …}` is
+refused.
 """
 
 ALLOW_PRIVATE = "allow_private"
-"""The key, in the same context, under which the sink's host key `allow_private` is found.
+"""The key in pydantic's validation context for the value of the sink's option `allow_private`.
 
-The context lacks the key if the sink is unknown: in `defaults`, and in the process of a sink with
+The context has no such key if the sink is not known: in the section `defaults`, and in the process of a sink with
 `execution="process"`.
 """
 
 
 class TemplateFile(str):
-    """The text of a template file, with the function that reads the files it includes.
+    """The text of a template file, with the function that reads the files that the template includes.
 
     `name` is the file's name in messages and for `read`. `read(name)` returns the text of a file that the template
-    includes, extends or imports (by the name written there), or raises `ValueError` or `OSError`. It is called only
-    while the configuration is loaded, and must not read outside the folder of the template.
+    includes, extends or imports by this name, or raises `ValueError` or `OSError`. The function is called only while the
+    configuration is loaded, and must not read files outside the folder of the template.
     """
 
     __slots__ = ("name", "read")
@@ -62,7 +62,7 @@ class TemplateFile(str):
     read: Callable[[str], str]
 
     def __new__(cls, text: str, *, name: str, read: Callable[[str], str]) -> Self:
-        """Return a template with the file's `text`, its `name` and the function that reads its includes."""
+        """Return a template with the text and the name of a file. `read` reads the files that it includes."""
         self = super().__new__(cls, text)
         self.name = name
         self.read = read
@@ -70,7 +70,7 @@ class TemplateFile(str):
 
 
 def _template(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    """Accept a string, or `{file: name}` if the context has a function that reads files."""
+    """Return a valid template: a string, or the file in `{file: name}` if the context has a function that reads files."""
     if isinstance(value, TemplateFile):
         return value
     if not isinstance(value, dict):
@@ -90,10 +90,10 @@ def is_template(text: str) -> bool:
 
 
 class Template(str):
-    """A template that must render: if it fails, the delivery becomes a dead letter, reason `template`.
+    """A template. If it can't be rendered, the delivery becomes a dead letter with the reason `template`.
 
     The annotation `subject: Template` makes the field a template. `Annotated[str, Template(escape=…)]` also sets the
-    escaping of the event's values; the template's own text is never escaped. The configuration holds a string or
+    escaping of the event's values; the template's own text is never escaped. The value in the configuration is a string or
     `{file: NAME}`; the plugin gets a plain string.
     """
 
@@ -103,13 +103,13 @@ class Template(str):
     autoescape: ClassVar[bool] = False
 
     def __new__(cls, value: str = "", *, escape: Escape | None = None) -> Self:
-        """Return a marker. `escape` is a function of the value's text, or the name of a method of the options model."""
+        """Return a template or, for `Annotated`, a marker. `escape` sets the escaping of values."""
         self = super().__new__(cls, value)
         self.escape = escape
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Compare class and `escape` too, because `Annotated` caches by equality and would confuse other markers."""
+        """Also compare the class and `escape`: `Annotated` caches equal markers, and would confuse different ones."""
         if isinstance(other, Template):
             return type(other) is type(self) and other.escape == self.escape and str.__eq__(self, other)
         return self.escape is None and str.__eq__(self, other)
@@ -121,7 +121,7 @@ class Template(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema: a strict string or a file. `rendering` finds the field by the class in the metadata."""
+        """Return the schema: a strict string or a file. `core.rendering` finds the field by the class name in the metadata."""
         return core_schema.with_info_wrap_validator_function(
             _template, core_schema.str_schema(strict=True), metadata={"template": cls.__name__}
         )
@@ -138,7 +138,7 @@ class Template(str):
 
 
 class Text(Template):
-    """A message for people. If the text can't be rendered and every address is literal, the JSON line is sent instead."""
+    """A text for people. If it can't be rendered and all addresses are literal, the event's JSON line is sent instead."""
 
     __slots__ = ()
 
@@ -152,46 +152,46 @@ class Html(Text):
 
 
 class Url(Template):
-    """A URL whose values are percent-encoded, so that `/`, `?` and `#` in a value do not delimit parts of the URL.
+    """A template of a URL. Values are percent-encoded, so that `/`, `?` and `#` in a value do not delimit parts of the URL.
 
-    The plugin must check scheme and host (`url_fault`).
+    The plugin must check the scheme and the host (`url_fault`).
     """
 
     __slots__ = ()
 
 
 class Key(Template):
-    """A template for a key that names what a message is about, such as an order. Spaces around it are removed.
+    """A template of a key, which names the subject of a message, such as an order number. Spaces around it are removed.
 
-    The router keeps the order of deliveries with equal keys within one router, as `order_by` does. `order_by` in the
-    sink's configuration replaces that order. A key that renders to an empty string is no key. A key uses no lookups, because
-    the order is decided before lookups are fetched. If several options are keys, the first one that is not empty decides.
+    A router makes deliveries with equal keys one after another, as with `order_by`. If the sink's configuration has `order_by`,
+    the key does not affect the order. A key that renders to an empty string is ignored. A key must not use lookups, because the
+    order is decided before lookups are fetched. If several options are keys, the first one that is not empty decides.
     """
 
     __slots__ = ()
 
 
 def _listed(value: Any) -> Any:
-    """Return addresses as a list. A single address becomes a list of one, and a number, such as a chat's id, a string."""
+    """Return addresses as a list. A single address becomes a list of one. A number, such as the id of a chat, becomes a string."""
     items = value if isinstance(value, list | tuple) else [value]
     return [str(item) if type(item) is int else item for item in items]
 
 
 class Addresses(list[str]):
-    """The addresses of the recipients: a template or a list of templates. Renders to a list; commas separate addresses.
+    """The addresses of the recipients: a template or a list of templates. Commas separate the addresses in a rendered text.
 
-    `to: Addresses` accepts addresses of any kind. They are stripped; empty ones and duplicates are removed, and control
-    characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
-    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). A field whose addresses are not recipients, such as Reply-To,
-    sets `recipients=False`. Such addresses are not recipients of the delivery, and are never split.
+    `to: Addresses` accepts addresses of any kind. The plugin gets a list of addresses without surrounding spaces, empty
+    addresses and duplicates. Control characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
+    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). If the addresses are
+    not recipients, such as those of Reply-To, set `recipients=False`: then the delivery is not split by these addresses.
 
     With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push
-    subscription of a browser, and the text under this key is its address. The template renders to a mapping, its JSON
-    text, or a list of these; the plugin gets a list of mappings.
+    subscription of a browser. The text under the key `endpoint` is its address. The template renders to a mapping, the JSON
+    text of a mapping, or a list of these. The plugin gets a list of mappings.
 
-    With `Annotated[list[str], Addresses(known_by=function)]` each recipient is a URL that holds a credential. The
-    address that is shown and stored is the text that the function returns for the URL, or it raises `ValueError`. URLs
-    are separated by white space, or by a comma. Those in the configuration are hidden like a `Secret`.
+    With `Annotated[list[str], Addresses(known_by=function)]` each recipient is a URL that holds a credential. For each URL the
+    function returns the address that is shown and stored, or raises `ValueError`. URLs are separated by white space or
+    commas. URLs in the configuration are hidden like a `Secret`.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Addresses(list[str]):
         self.known_by = known_by
 
     def __eq__(self, other: object) -> bool:
-        """Compare the attributes too, for the reason given in `Template`."""
+        """Also compare the attributes, for the reason given in `Template`."""
         if isinstance(other, Addresses) and other._attributes != self._attributes:
             return False
         return list.__eq__(self, other)
@@ -225,7 +225,7 @@ class Addresses(list[str]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema: a list of strict strings; a single string or number becomes a list of one."""
+        """Return the schema: a list of strict strings. A single string or number becomes a list of one."""
         strings = core_schema.list_schema(core_schema.str_schema(strict=True), strict=True)
         return core_schema.no_info_before_validator_function(_listed, strings)
 
@@ -239,9 +239,9 @@ class Json(dict[str, Any]):
     """A JSON object whose texts are templates: `{user: "{{ payload.user_id }}", text: "Hello {{ payload.name }}"}`.
 
     A string that consists of a single `{{ … }}` becomes the value of its expression, such as null, a number or a list.
-    Any other string renders to a string. Numbers, booleans and null stay. Keys are not templates. A template that can't
-    be rendered makes the delivery a dead letter, reason `template`. The plugin gets a plain dict, which is encoded as
-    JSON without loss.
+    Any other string renders to a string. Numbers, booleans and null do not change. Keys are not templates. If a template can't
+    be rendered, the delivery becomes a dead letter with the reason `template`. The plugin gets a plain dict, which can be
+    encoded as JSON without loss.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -266,23 +266,23 @@ class Json(dict[str, Any]):
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value of the configuration if JSON can hold it. Raises `ValueError` otherwise."""
+    """Return a value of the configuration as a JSON value. Raises `ValueError` if JSON can't represent it."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("JSON can't represent this number")
     if isinstance(value, dict):
         return {str(key): _json_value(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_json_value(each) for each in value]
-    return str(value) if isinstance(value, str) else value  # a key `file` makes the loader mark its text
+    return str(value) if isinstance(value, str) else value  # as a plain str: the loader marks texts under a key `file`
 
 
 class Condition(str):
-    """An expression over names of the plugin, compiled by the router: `status == 200 and answer.ok`.
+    """An expression with names that the plugin defines, compiled by the router, such as `status == 200 and answer.ok`.
 
-    `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None` may use these names, but no
-    fields of the event. Syntax and comparisons are those of `only_if`: a missing value is false. For a delivery, the
-    plugin calls `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The condition is not
-    compiled in the options that `__init__` of a class gets, and never for a sink with `execution="process"`.
+    With `success: Annotated[Condition, Condition(names=("status", "answer"))] | None = None`, the expression may use these
+    names, but no fields of the event. Its syntax is that of `only_if`: a missing value is false. For a delivery, the plugin
+    calls `options.success.holds({"status": 200, "answer": {…}}, now=context.clock.now())`. The options that the `__init__` of a
+    class gets have no compiled condition. Neither have the options of a sink with `execution="process"`.
     """
 
     __slots__ = ("_ask", "names")
@@ -297,14 +297,14 @@ class Condition(str):
         names: Sequence[str] = (),
         ask: Callable[[Mapping[str, Any], float], bool] | None = None,
     ) -> Self:
-        """Return a marker with these `names`, or a compiled expression that `ask` evaluates."""
+        """Return a marker with these `names` for `Annotated`, or a compiled expression that `ask` evaluates."""
         self = super().__new__(cls, value)
         self.names = tuple(names)
         self._ask = ask
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Compare `names` too, for the reason given in `Template`."""
+        """Also compare `names`, for the reason given in `Template`."""
         return str.__eq__(self, other) and (not isinstance(other, Condition) or other.names == self.names)
 
     def __ne__(self, other: object) -> bool:
@@ -313,9 +313,9 @@ class Condition(str):
     __hash__ = str.__hash__
 
     def holds(self, values: Mapping[str, Any], *, now: float) -> bool:
-        """Return whether the expression is true for these values of its names; `now` is seconds since the epoch.
+        """Return whether the expression is true if its names have these values. `now` is in seconds since the epoch.
 
-        Raises `PermanentError` if it can't be evaluated: a division by zero, a filter that fails.
+        Raises `PermanentError` if the expression can't be evaluated, for example because of a division by zero.
         """
         if self._ask is None:
             raise RuntimeError("this condition is not compiled: use the condition in the options that a delivery gets")
@@ -323,7 +323,7 @@ class Condition(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema: a strict string that is not empty; dumped as a plain one, for another process."""
+        """Return the schema: a strict string that is not empty. It is dumped as a plain string, for another process."""
         return core_schema.no_info_after_validator_function(
             cls,
             core_schema.str_schema(strict=True, min_length=1),
@@ -332,11 +332,11 @@ class Condition(str):
 
 
 PLACEHOLDER = "placeholder"
-"""The text in place of a secret that is missing, for commands that need no secrets, such as `check`."""
+"""The text that replaces a missing secret in commands that need no secrets, such as `check`."""
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether a string of the configuration stands for a secret or a URL that a command such as `check` does not need."""
+    """Return whether a string replaces a missing secret or URL, in a command such as `check` that does not need it."""
     return text == PLACEHOLDER or f"://{PLACEHOLDER}.invalid" in text
 
 
@@ -345,7 +345,7 @@ class Secret(SecretStr):
 
     @property
     def is_placeholder(self) -> bool:
-        """True if the secret is unknown, because a command such as `check` needs none. Its form can't be checked."""
+        """True if the secret is not known, because a command such as `check` needs no secrets. Then its form can't be checked."""
         return self.get_secret_value() == PLACEHOLDER
 
     def _display(self) -> str:
@@ -353,34 +353,34 @@ class Secret(SecretStr):
 
 
 class RedisTarget(NamedTuple):
-    """A channel or key of Redis that a sink writes to, as its options name it."""
+    """A channel or key of Redis to which a sink writes, according to its options."""
 
     kind: Literal["channel", "key"]
     name: str
     """The name, or its template."""
     option: str
-    """The key of the option with the name, for messages."""
+    """The key of the option that contains the name, for messages."""
     url: str | None = None
     """The URL of the server; None for the router's own."""
 
 
 class OptionWarning(NamedTuple):
-    """A warning of `check` about an option whose value is valid but possibly does not work, such as a missing program."""
+    """A warning of `check` about a value that is valid but may not work, such as the name of a program that is missing."""
 
     option: str
     """The key of the option."""
     message: str
-    """The fault and its cure, in a sentence without a capital and a full stop."""
+    """The fault and its cure, in a sentence that begins with a small letter and has no full stop."""
 
 
 class SinkOptions(BaseModel):
-    """The base of a sink's options: strict types, unknown keys refused, frozen."""
+    """The base class of a sink's options. Types are strict, unknown keys are refused, and objects are frozen."""
 
     model_config = STRICT
 
     @property
     def redis_targets(self) -> Sequence[RedisTarget]:
-        """The channels and keys of Redis that the sink writes to; `check` uses them to find loops. Empty by default."""
+        """The channels and keys of Redis to which the sink writes, by which `check` finds loops. Empty by default."""
         return ()
 
     @property
@@ -391,10 +391,10 @@ class SinkOptions(BaseModel):
         """
         return ()
 
-    def preview(self, event: Event) -> str:  # noqa: ARG002  # for those that override it
-        """Return the data that these rendered options would send, as text for display, if they have no `Text`.
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # for methods that override this one
+        """Return the data that a delivery with these rendered options would send, as text for people. Empty by default.
 
-        `explain`, `test` and `deliver: print` show this text. Override the method in a sink that sends data rather than
-        messages. The method must have no other effect, and must not show a secret that is not in a `Secret`.
+        `explain`, `test` and `deliver: print` show this text if the options have no `Text`. Override the method in a sink that
+        sends data and not messages. It must have no other effect, and must not return a secret that is not in a `Secret`.
         """
         return ""

@@ -1,4 +1,4 @@
-"""The interfaces for plugin authors: the base class of sinks, and the tools that a sink gets; floor 1."""
+"""The interfaces for plugin authors: the base class of sinks, and the tools for sinks and lookups; floor 1."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ QueueType = Literal["memory", "redis"]
 Execution = Literal["process"]
 
 Result = str | Exception | None
-"""The result of one delivery of a batch: None or the service's answer if it was delivered, else the error."""
+"""The result for one delivery of a batch: None or the service's answer if the delivery succeeded, else the error."""
 
 
 class HttpResponse(Protocol):
-    """The answer of one HTTP request."""
+    """The answer to one HTTP request."""
 
     @property
     def status(self) -> int:
@@ -34,7 +34,7 @@ class HttpResponse(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; names are case-insensitive."""
+        """The headers. Their names are case-insensitive."""
 
     @property
     def body(self) -> bytes:
@@ -57,14 +57,14 @@ class HttpClient(Protocol):
         headers: Mapping[str, str] | None = None,
         allow_private: bool = False,
     ) -> HttpResponse:
-        """Send one request and return its answer, whatever its status.
+        """Send one request and return the answer, whatever its status is.
 
-        The URL is sent as written, `%2F` included. `allow_private` permits a private address for this request; the
+        The URL is sent as written, including `%2F`. `allow_private` permits a private address for this request; the
         sink's key `allow_private` in the configuration permits it for all requests.
 
         Raises `TransientError` (no connection, no answer), `SinkError` (a certificate that can't be trusted) or
-        `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error names the URL,
-        because it may hold a credential.
+        `PermanentError` (a private address, a URL with a space or a letter outside ASCII). No error text contains the URL,
+        because the URL may hold a credential.
         """
 
 
@@ -91,20 +91,20 @@ class RedisClient(Protocol):
 class MessageMemory(Protocol):
     """The memory of a sink's messages by key and address, in the router's Redis, for options of the type `Key`.
 
-    The memory stores a short string, such as the service's id of the message. A string is forgotten 30 days after it
-    was last stored, or earlier if the sink stores more than 100,000 messages. Routers that share their Redis share the
+    The memory stores a short string for each message, such as the service's id of the message. A string is forgotten 30 days
+    after it was stored, or earlier if the sink stores more than 100,000 messages. Routers that share their Redis share the
     memory of a sink with the same name. Errors are those of `RedisClient`, so that a sink need not catch them.
     """
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the stored string of each (key, address), or None."""
+        """Return the stored string for each pair of key and address; None for a pair without one."""
 
     async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
-        """Store a string for each (key, address), in place of an earlier one. Return when Redis has stored them."""
+        """Store a string for each pair of key and address, and replace an earlier one. Return when Redis has stored them."""
 
 
 class SinkContext(Protocol):
-    """The tools of a sink: its log, the HTTP client, Redis, threads, a clock, a state."""
+    """The tools of a sink: its log, HTTP client, Redis clients, threads, a clock and a state."""
 
     name: str
     """The sink's name in the configuration."""
@@ -112,7 +112,7 @@ class SinkContext(Protocol):
     """A logger that adds the sink's name: `context.log.warning("what happened", detail=…)`."""
     clock: Clock
     base: str
-    """The folder for relative paths of files to write."""
+    """The folder to which the relative paths of files that the sink writes refer."""
     state: dict[str, Any]
     """A dictionary that the sink's workers share, until a reload changes the sink's definition or its plugin's code."""
 
@@ -121,25 +121,25 @@ class SinkContext(Protocol):
         """The sink's guarded HTTP client, created on first use."""
 
     def http_with(self, tls: ssl.SSLContext) -> HttpClient:
-        """Return another guarded HTTP client, with a TLS context of its own, such as for a client certificate.
+        """Return another guarded HTTP client, which uses the TLS context `tls`, for example with a client certificate.
 
-        Call this method in `open`. The router closes the client at the end.
+        Call this method in `open`. The router closes the client after the sink.
         """
 
     @property
     def redis(self) -> RedisClient | None:
         """A client of the router's own Redis, created on first use and closed after the sink.
 
-        None in threads (a plain `def`, `run_blocking`), and with `deliver: print`, which writes nothing to Redis. In
-        processes there is no context.
+        The value is None in threads (a plain `def`, `run_blocking`), and with `deliver: print`, which writes nothing to Redis.
+        A sink with `execution="process"` has no context.
         """
 
     @property
     def messages(self) -> MessageMemory | None:
-        """The memory of the messages that the sink sent; None where `redis` is None."""
+        """The memory of the messages that the sink has sent; None if `redis` is None."""
 
     def redis_at(self, url: str) -> RedisClient | None:
-        """Return a client of the server at a URL of the sink's options, one for each URL; None if `redis` is None.
+        """Return the client of the Redis server at `url`, which comes from the sink's options; None if `redis` is None.
 
         Raises `SinkError` for a URL that can't be used.
         """
@@ -151,7 +151,7 @@ class SinkContext(Protocol):
 def message_memory(context: SinkContext, *options: str) -> MessageMemory:
     """Return the memory of the sink's messages for the `options` that need it, such as `thread`.
 
-    Raises `SinkError` if there is none, with the cure for the operator.
+    Raises `SinkError` if there is no memory. Its text tells the operator what to do.
     """
     memory = context.messages
     if memory is None:
@@ -163,15 +163,16 @@ def message_memory(context: SinkContext, *options: str) -> MessageMemory:
 
 
 class Sink:
-    """The base class of sinks that open and close something. A class with the same methods works without it.
+    """The base class of sinks that open and close something. A class with the same methods need not inherit from it.
 
-    `__init__` takes the sink's options as configured, with templates that are not rendered. Define one of these
-    methods:
+    `__init__` takes the sink's options as configured; their templates are not rendered. Define one of these methods:
 
-    - `async def deliver(self, event, options)`: a return means delivered. Return None, or as `str` the service's
-      answer, such as a message id. Raise `TransientError`, `PermanentError`, `SinkError` or `PartialError`.
-    - `async def deliver_batch(self, batch)`: takes (event, options) pairs. Return None if all are delivered, else one
-      `None | str | Exception` per pair, in order: delivered, delivered with that answer, or the error.
+    - `async def deliver(self, event, options)`: make one delivery. If it succeeds, return None, or the service's answer as
+      `str`, such as a message id. Otherwise raise `TransientError`, `PermanentError`, `GoneError`, `SinkError` or
+      `PartialError`.
+    - `async def deliver_batch(self, batch)`: make several deliveries, given as (event, options) pairs. If all succeed,
+      return None. Otherwise return one result for each pair, in order: None or the service's answer if the delivery
+      succeeded, else the exception.
     """
 
     local: ClassVar[bool] = False
@@ -180,10 +181,10 @@ class Sink:
     """True if the sink runs programs of the operator. The router refuses it without `allow_commands: true`."""
 
     async def open(self, context: SinkContext) -> None:
-        """Prepare for deliveries. Called once before the first delivery, and again after an exception."""
+        """Prepare for deliveries. This method is called once before the first delivery, and again if it raises an exception."""
 
     async def close(self) -> None:
-        """Release what `open` acquired. Called once, after the last delivery."""
+        """Release what `open` has acquired. This method is called once, after the last delivery."""
 
 
 SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] | type[Any]
@@ -191,13 +192,16 @@ SinkCallable = Callable[..., Awaitable[str | None]] | Callable[..., str | None] 
 
 
 class LookupOptions(BaseModel):
-    """The base of a lookup's options: strict types, unknown keys refused, frozen. The options hold no templates."""
+    """The base class of a lookup's options. Types are strict, unknown keys are refused, and objects are frozen.
+
+    The options contain no templates.
+    """
 
     model_config = STRICT
 
 
 class LookupContext(Protocol):
-    """The tools of a lookup: its log, the HTTP client, threads, a clock."""
+    """The tools of a lookup: its log, HTTP client, threads and a clock."""
 
     name: str
     """The lookup's name in the configuration."""
@@ -223,7 +227,7 @@ LookupCallable = (
 
 
 class LookupType(msgspec.Struct, frozen=True):
-    """A type of lookup as registered by a plugin, with its origin."""
+    """A type of lookup that a plugin has registered."""
 
     name: str
     fetch: LookupCallable
@@ -233,7 +237,7 @@ class LookupType(msgspec.Struct, frozen=True):
 
 
 class SinkType(msgspec.Struct, frozen=True):
-    """A type of sink as registered by a plugin, with its origin."""
+    """A type of sink that a plugin has registered."""
 
     name: str
     sink: SinkCallable
@@ -245,7 +249,7 @@ class SinkType(msgspec.Struct, frozen=True):
     origin: str
     """The plugin's name in `event-router plugins`."""
     sources: Mapping[Path, bytes] = msgspec.field(default_factory=dict)
-    """The files of a drop-in as they were loaded, for processes that load them again."""
+    """The contents of a drop-in's files as they were loaded, for processes that load the plugin again."""
 
     def __repr__(self) -> str:
         return f"SinkType({self.name!r}, {self.origin!r})"

@@ -1,6 +1,6 @@
-"""The pytest plugin of the test kit, an entry point in the group `pytest11`; floor 8.
+"""The pytest plugin of the test kit, which pytest finds by the entry-point group `pytest11`; floor 8.
 
-pytest imports this module at each start, so it imports no other module of the router until a fixture is used.
+pytest imports this module at each start, so the module imports no other module of the router until a fixture is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def event_router_make_event() -> Callable[..., Event]:
-    """Return `router.testing.make_event`: `event_router_make_event({"message": "hi"}, channel="orders")`."""
+    """Return `router.testing.make_event`. Example: `event_router_make_event({"message": "hi"}, channel="orders")`."""
     from router.testing import make_event  # noqa: PLC0415  # see the module's docstring
 
     return make_event
@@ -27,7 +27,7 @@ def event_router_make_event() -> Callable[..., Event]:
 
 @pytest.fixture
 def event_router_clock() -> ManualClock:
-    """Return a clock that stands still until the test advances it."""
+    """Return a clock whose time changes only when the test advances it."""
     from router.testing import ManualClock  # noqa: PLC0415
 
     return ManualClock()
@@ -35,7 +35,7 @@ def event_router_clock() -> ManualClock:
 
 @pytest.fixture
 def event_router_service() -> Iterator[HttpService]:
-    """Yield an HTTP server on the loopback that stands in for a service and fails when the test asks it to."""
+    """Yield an HTTP server on a loopback address that plays the part of a service, and fails on request of the test."""
     from router.testing import HttpService  # noqa: PLC0415
 
     with HttpService() as service:

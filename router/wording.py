@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun, or with noun and verb: `1 item waits`, `2 items wait`.
+    """Return a number followed by its noun, or by noun and verb, such as `1 item waits` or `2 items wait`.
 
-    `many` is the form for every number but 1. By default it is `one` with an `s`.
+    `one` is the form for the number 1, and `many` for all others. By default, `many` is `one` with an `s`.
     """
     return f"{number} {one if number == 1 else many or f'{one}s'}"
