@@ -192,7 +192,7 @@ def test_test_and_explain_show_the_body(tmp_path):
             "success",
             "answer.ok and payload.x",
             "sinks.hook.success",
-            "there is no `payload`, an expression knows answer,",
+            "there is no `payload`; an expression can use answer,",
         ),
         (
             "headers",

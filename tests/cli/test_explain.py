@@ -50,11 +50,11 @@ decode    yes: 110 bytes of JSON
 schema    yes: it fits schemas/notification.schema.json (enforce)
 routes
   yes everything  it takes every event
-  no  urgent      3 of 4 conditions held; order.total was 99.5, but the route needs > 100
+  no  urgent      3 of 4 conditions held; order.total was 99.5; needed: > 100
   yes people      its condition held
   no  after       the route people above took the event, and is final
   no  off         0 of 2 conditions held; the route is disabled (enabled: false)
-  no  jobs-only   0 of 3 conditions held; the source was web-app, but the route needs jobs
+  no  jobs-only   0 of 3 conditions held; the source was web-app; needed: jobs
 deliveries
   yes audit (log) by everything: would be sent
         path: audit.jsonl
@@ -113,8 +113,8 @@ def test_a_text_that_looks_the_same_is_explained(tmp_path):
         json.dumps({"name": name}, ensure_ascii=False),
     ]
     lines = " ".join(CliRunner().invoke(cli, words).stdout.split())
-    assert f'name was "{name}", but the route needs == "José"; {HINT}' in lines
-    assert f"the channel was {channel}, but the route needs café; {HINT}" in lines
+    assert f'name was "{name}"; needed: == "José"; {HINT}' in lines
+    assert f"the channel was {channel}; needed: café; {HINT}" in lines
     hints = [
         route["why"][0]["hint"] for route in json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["routes"]
     ]
@@ -254,10 +254,11 @@ def test_the_nearest_route_is_named_where_none_takes_the_event(folder):
 def test_only_what_said_no(folder):
     done = explained(folder, {**ORDER, "wants": False}, "--fails")
     assert done.out == (
-        "match     urgent: 3 of 4 conditions held; order.total was 99.5, but the route needs > 100\n"
+        "match     urgent: 3 of 4 conditions held; order.total was 99.5; needed: > 100\n"
         "final     after: the route people above took the event, and is final\n"
         "enabled   off: 0 of 2 conditions held; the route is disabled (enabled: false)\n"
-        "source    jobs-only: 0 of 3 conditions held; the source was web-app, but the route needs jobs\n"
+        "source    jobs-only: 0 of 3 conditions held; the source was web-app; needed:\n"
+        "          jobs\n"
         "only_if   user-mail by people: suppressed (only_if), only_if is false:\n"
         "          payload.wants != false\n"
     )

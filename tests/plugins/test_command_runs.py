@@ -248,7 +248,7 @@ async def test_every_payload_arrives_unharmed_or_is_refused_with_a_reason(tmp_pa
             event = make_event(payload)
             sent = asyncio.run_coroutine_threadsafe(sink.deliver(event), loop)
             if any("\0" in text for text in payload.values()):
-                with pytest.raises(PermanentError, match="has a NUL"):
+                with pytest.raises(PermanentError, match="contains a NUL"):
                     sent.result()
                 return
             sent.result()

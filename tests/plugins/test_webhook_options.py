@@ -112,7 +112,7 @@ def test_an_expression_is_compiled_with_the_options():
     with pytest.raises(TemplateFaults) as caught:
         compile_options(options, TemplateEnvironment())
     assert [(fault.path, fault.message) for fault in caught.value.faults] == [
-        (("success",), "there is no `payload`, an expression knows answer, headers, status"),
+        (("success",), "there is no `payload`; an expression can use answer, headers, status"),
         (("retry_if",), "write this expression without `{{` and `}}`"),
     ]
 

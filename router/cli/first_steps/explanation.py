@@ -272,9 +272,9 @@ def _sentence(check: Check) -> str:
     if check.step == Step.WHEN:
         return f"{check.clause}; {check.saw}" if check.saw != "false" else check.clause
     if not check.subject:
-        return f"the route needs {check.clause}, but saw {check.saw}{check.hint and f'; {check.hint}'}"
+        return f"needed: {check.clause}; found: {check.saw}{check.hint and f'; {check.hint}'}"
     was = "is missing" if check.saw == "nothing" else f"was {check.saw}"
-    return f"{check.subject} {was}, but the route needs {check.needs}{check.hint and f'; {check.hint}'}"
+    return f"{check.subject} {was}; needed: {check.needs}{check.hint and f'; {check.hint}'}"
 
 
 def _deliveries(found: Simulation, config: RouterConfig) -> Iterator[Line]:
