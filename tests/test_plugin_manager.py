@@ -144,7 +144,7 @@ def test_builtins_import_the_api_and_their_own_modules_alone():
         (SINK + "    register('a', sink, execution='process')\n", "plain functions"),
         (SINK + "    register('', sink)\n", "the name of a type must have 1 to 64 characters"),
         (SINK + "    register('two words', sink)\n", "the name of a type must have 1 to 64 characters"),
-        (SINK + "    register('all', sink)\n", "and not `all`"),
+        (SINK + "    register('all', sink)\n", "the name `all` is not allowed"),
         (
             GOOD.replace("number", "timeout").replace('"pager"', '"a"'),
             "the option `timeout` has the same name as a key of the router",

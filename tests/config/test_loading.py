@@ -251,7 +251,7 @@ def test_warnings(write, tmp_path):
         "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text, because YAML's quotes are \" and '; write one of these instead [warning]",
         f"14:49: routes[0].channels[0]: {unread} [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
-        '17:31: schemas[0].channels[1]: no source reads a channel that "x" matches, only: notification, idle.* [warning]',
+        '17:31: schemas[0].channels[1]: no source reads a channel that "x" matches; the channels that are read: notification, idle.* [warning]',
         "18:5: schemas[1]: no source reads a channel of this schema; the channels that are read: notification, idle.* [warning]",
     ]
 
