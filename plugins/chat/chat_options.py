@@ -145,7 +145,7 @@ def _way_faults(options: ChatOptions) -> list[str]:
     faults = {
         "give `url` (a webhook) or `token` and `to` (a bot), not both": by_url and by_bot,
         f"{name} has no webhooks: give `token` and `to` instead of `url`": by_url and not rules.webhook,
-        f"event-router reaches {name} only by a webhook: give `url` instead of `token` and `to`": by_bot
+        f"the router reaches {name} only by a webhook: give `url` instead of `token` and `to`": by_bot
         and not rules.bot,
         f"{name} needs {' or '.join(way for way, has in ways.items() if has)}": not by_url and not by_bot,
         "`token` is missing: a bot needs `token` and `to`": by_bot and not options.token,
