@@ -298,7 +298,7 @@ class Source(Protocol):
     def signs(self) -> Iterable[Sign]:
         """Return the progress of the source, for the watchdog. Retries during an outage count as progress."""
 
-    def succeed(self, other: Source) -> None:
+    def replace(self, other: Source) -> None:
         """Replace the source `other`, which stops and acknowledges its entries in flight. They are not read again."""
 
     async def start(self) -> None:

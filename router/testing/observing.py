@@ -56,7 +56,7 @@ class Observation:
         self.stalls: list[str] = []
         """The places at which the code blocked the event loop."""
         self._redactor = Redactor(secrets)
-        self._watch = StallWatch(map(Path, self._code), told=self._blocked)
+        self._watch = StallWatch(map(Path, self._code), report=self._blocked)
         self._lines: list[str] = []
         self._entries: list[Any] = []
         self._exit = contextlib.ExitStack()

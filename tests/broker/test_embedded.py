@@ -18,7 +18,7 @@ import redis
 
 from router.broker.embedded_server import embedded, embedded_process
 from router.broker.embedded_server.embedded import Embedded
-from router.broker.embedded_server.embedded_process import RunningServer, find, foreign_redis_on_6379
+from router.broker.embedded_server.embedded_process import RunningServer, find, redis_answers
 from router.errors import ConfigError, UnavailableError
 from tests.support.redis import free_port
 from tests.support.waiting import PATIENCE, until, wait_until
@@ -60,7 +60,7 @@ def do(running: RunningServer, *command: object) -> object:
 
 def kill(running: RunningServer) -> None:
     os.kill(running.pid, signal.SIGKILL)
-    wait_until(lambda: foreign_redis_on_6379(running.port) is False)
+    wait_until(lambda: redis_answers(running.port) is False)
 
 
 def test_it_starts_is_found_and_stops(make, tmp_path):
@@ -74,7 +74,7 @@ def test_it_starts_is_found_and_stops(make, tmp_path):
     server.stop()
     assert find(tmp_path) is None
     assert not (tmp_path / "embedded.json").exists()
-    assert not foreign_redis_on_6379(running.port)
+    assert not redis_answers(running.port)
 
 
 def test_it_is_private_and_keeps_its_data_safe(make, tmp_path):
@@ -168,7 +168,7 @@ def test_a_server_that_does_not_answer_us_is_ended_all_the_same(make, tmp_path, 
     with redis.Redis.from_url(running.url) as client:
         client.execute_command(*refusing.split())
     server.stop()
-    assert not foreign_redis_on_6379(running.port)
+    assert not redis_answers(running.port)
     assert not (tmp_path / "embedded.json").exists()
 
 
@@ -373,9 +373,9 @@ def test_another_server_on_the_noted_port_is_not_taken_for_ours(tmp_path, start_
 
 
 def test_a_foreign_redis_is_noticed_with_or_without_a_password(start_server, kind):
-    assert foreign_redis_on_6379(start_server(kind).port)
-    assert foreign_redis_on_6379(start_server(kind, options={"requirepass": "x"}).port)
-    assert not foreign_redis_on_6379(free_port())
+    assert redis_answers(start_server(kind).port)
+    assert redis_answers(start_server(kind, options={"requirepass": "x"}).port)
+    assert not redis_answers(free_port())
 
 
 def test_something_else_on_the_port_is_no_redis():
@@ -388,7 +388,7 @@ def test_something_else_on_the_port_is_no_redis():
 
         thread = threading.Thread(target=answer)
         thread.start()
-        assert not foreign_redis_on_6379(listener.getsockname()[1])
+        assert not redis_answers(listener.getsockname()[1])
         thread.join()
 
 

@@ -618,7 +618,7 @@ async def test_a_source_that_takes_anothers_place_leaves_its_items_alone(redis_s
         old = await make(redis_server.url, "jobs", hand=first)
         await until(lambda: len(first.held) == 2)
         new = Taker(redis_server.url, ["jobs"], second, clock)
-        new.source.succeed(old.source)
+        new.source.replace(old.source)
         await old.stop()
         client.lpush("jobs", b"3")
         await new.start()

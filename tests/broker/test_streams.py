@@ -694,7 +694,7 @@ async def test_a_source_that_replaces_another_leaves_what_that_has_in_hand(redis
         await until(lambda: len(desk.held) == 2)
         await old.stop()
         new = source_of(redis_server.url, ["billing", "more"], fresh, clock, start="new")
-        new.succeed(old)
+        new.replace(old)
         await new.start()
         reading = asyncio.create_task(new.run())
         add(redis_server, "billing", b"3")

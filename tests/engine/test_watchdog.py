@@ -59,8 +59,8 @@ class Part:
 async def watch(manager):
     made = []
 
-    def start(part, asked=0.15, clock=None):
-        made.append(Watchdog(part.signs, clock or SystemClock(), asked=asked))
+    def start(part, timeout=0.15, clock=None):
+        made.append(Watchdog(part.signs, clock or SystemClock(), timeout=timeout))
         made[-1].start()
         return made[-1]
 
@@ -114,7 +114,7 @@ async def test_nobody_who_asks_is_told_nothing_but_a_hang_is_said(manager, watch
     part = Part()
     part.doing = [Sign("one", "a", time.monotonic() - 20, 1.0)]
     with structlog.testing.capture_logs() as logs:
-        watchdog = watch(part, asked=None)
+        watchdog = watch(part, timeout=None)
         await until(lambda: watchdog.warnings)
         part.doing = []
         await until(lambda: not watchdog.warnings)
@@ -139,7 +139,7 @@ async def test_a_watchdog_that_can_not_look_tells_nothing(manager):
     def broken():
         raise KeyError("sink")
 
-    watchdog = Watchdog(broken, SystemClock(), asked=0.1)
+    watchdog = Watchdog(broken, SystemClock(), timeout=0.1)
     with structlog.testing.capture_logs() as logs:
         watchdog.start()
         await asyncio.wait([watchdog._task])

@@ -39,8 +39,8 @@ from router.broker.embedded_server.embedded_process import (
     find,
     free_port,
     info_of,
-    noted,
     problem,
+    recorded_server,
     rotated,
     sync_always,
 )
@@ -177,7 +177,7 @@ class Embedded:
         """
         if self._process is not None:
             self._process.wait(STOP)  # returns at once: we hold `lock`, so that process has ended
-        known = noted(self._state)
+        known = recorded_server(self._state)
         password = (known and known.password) or secrets.token_urlsafe(32)
         output = self._folder / "valkey.log"
         begin = rotated(output)
@@ -268,7 +268,7 @@ class Embedded:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             return
-        known = noted(self._state)
+        known = recorded_server(self._state)
         if known is not None and (find(self._state) is not None or _works_in(known.pid, self._folder)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(known.pid, number)

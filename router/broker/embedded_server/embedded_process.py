@@ -70,7 +70,7 @@ def find(state: Path) -> RunningServer | None:
 
     The process id and the run id must match `embedded.json`, so another server on the same port is not mistaken for it.
     """
-    known = noted(state)
+    known = recorded_server(state)
     if known is None:
         return None
     info = info_of(known.port)
@@ -78,7 +78,7 @@ def find(state: Path) -> RunningServer | None:
     return msgspec.structs.replace(known, run_id=info["run_id"]) if alive else None
 
 
-def noted(state: Path) -> RunningServer | None:
+def recorded_server(state: Path) -> RunningServer | None:
     """Return the content of `embedded.json`; None if the file can't be read. The server may have ended since."""
     try:
         return msgspec.json.decode(read_file(state / "embedded.json"), type=RunningServer)
@@ -86,7 +86,7 @@ def noted(state: Path) -> RunningServer | None:
         return None
 
 
-def foreign_redis_on_6379(port: int = PORT) -> bool:
+def redis_answers(port: int = PORT) -> bool:
     """Return whether a Redis server answers at this port of 127.0.0.1, even if it demands a password."""
     return _ask(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-LOADING", b"-DENIED", b"-MISCONF"))
 

@@ -120,12 +120,12 @@ class Acknowledger:
             ending = self._ending  # entries that complete during this round need another round
             try:
                 await self._acknowledge()
-                await self._set_back()
+                await self._reset_counts()
                 if self._clock.monotonic() >= self._renew_at:
                     await self._renew()
                     self._renew_at = self._clock.monotonic() + self._renew_every
                 if ending:
-                    await self._leave()
+                    await self._release_rest()
                     return
             except Exception as error:  # noqa: BLE001  # after any error all commands are sent again
                 await self._pause(self._health.failed(error))
@@ -157,7 +157,7 @@ class Acknowledger:
             in_flight.done = []
             while in_flight.sent:
                 ids = in_flight.sent[:CHUNK]
-                rest = await self._unmarked(in_flight, ids)
+                rest = await self._acknowledge_marked(in_flight, ids)
                 try:
                     await PendingEntries(self._link, in_flight.names).acknowledge(rest)
                 except failures.ResponseError as error:
@@ -170,7 +170,7 @@ class Acknowledger:
                 await self._link.call("HDEL", in_flight.names.marks, *stale)
                 del in_flight.stale[: len(stale)]
 
-    async def _unmarked(self, in_flight: InFlight, ids: list[bytes]) -> list[bytes]:
+    async def _acknowledge_marked(self, in_flight: InFlight, ids: list[bytes]) -> list[bytes]:
         """Acknowledge the entries that have marks, and remove each mark in the same step; return the entries without marks."""
         marked = {one: in_flight.marks[one] for one in ids if one in in_flight.marks} if in_flight.marks else {}
         key, group, _, marks, own = in_flight.names
@@ -183,7 +183,7 @@ class Acknowledger:
         # If all entries had marks, return the first one again, because XACK needs at least one id.
         return [one for one in ids if one not in marked] or ids[:1]
 
-    async def _set_back(self) -> None:
+    async def _reset_counts(self) -> None:
         """Reset the delivery counts of entries whose attempts have returned, because they did not crash the process."""
         for in_flight in self._all_in_flight:
             returned = in_flight.returned  # keep this list: `InFlight.forget` may replace it meanwhile
@@ -214,7 +214,7 @@ class Acknowledger:
                 for batch in due:
                     batch.since = now
 
-    async def _leave(self) -> None:
+    async def _release_rest(self) -> None:
         """Release the remaining entries at a graceful shutdown."""
         for in_flight in self._all_in_flight:
             try:

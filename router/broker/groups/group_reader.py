@@ -195,14 +195,14 @@ class GroupReader:
         """Return True if no other router can have claimed entries that were read or renewed at `since` (monotonic seconds)."""
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
-    def unsure(self, *, lost: bool = False) -> None:
+    def answer_lost(self, *, group_lost: bool = False) -> None:
         """Record that an answer which may have contained entries was lost.
 
-        `lost` is True if the server reported that a group is gone.
+        `group_lost` is True if the server reported that a group is gone.
         """
         for stream in self.streams:
-            stream.progress.unsure()
-            stream.progress.lost |= lost
+            stream.progress.answer_lost()
+            stream.progress.lost |= group_lost
 
     async def prepare(self, stream: Stream) -> None:
         """Create the group if it does not exist, and check the user's permissions. Raises `Refused` if one is missing."""

@@ -177,7 +177,7 @@ class GroupSource:
             Sign(f"{part}: acknowledgements", COMMAND, self.reader.acknowledger.since),
         ]
 
-    def succeed(self, other: Source) -> None:
+    def replace(self, other: Source) -> None:
         """Replace the source `other`, so that its entries in flight are not read again.
 
         The old source must have stopped before this source runs. It goes on acknowledging and renewing its entries until it
@@ -273,7 +273,7 @@ class GroupSource:
         reason = str(client.explain(error, self._server.shown))
         if isinstance(error, failures.ResponseError) and said.startswith(LOST):
             self.up, self.reason = False, reason
-            self.reader.unsure(lost=True)
+            self.reader.answer_lost(group_lost=True)
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
             reason = f"{self._server.shown}: a key of this source holds something that is not a stream"
@@ -285,7 +285,7 @@ class GroupSource:
             )
         self.up, self.reason = False, reason
         if not isinstance(error, failures.ResponseError) or answers.is_temporary(error):
-            self.reader.unsure()
+            self.reader.answer_lost()
             await self.reader.close()
 
     def _answered(self) -> None:

@@ -39,7 +39,7 @@ GiveBack = Callable[[Link, InFlight], Awaitable[None]]
 """A function that releases the entries in flight at a graceful shutdown."""
 
 
-async def uncounted(link: Link, in_flight: InFlight) -> None:
+async def reset_delivery_counts(link: Link, in_flight: InFlight) -> None:
     """Reset the delivery counts of entries in flight at a graceful shutdown, because no attempt crashed the process."""
     await PendingEntries(link, in_flight.names).claim(in_flight.open(), count=0)
 
@@ -65,7 +65,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int = 1000
     marks: str | None = None
     """The hash of marks of partly enqueued entries, if the streams are in the router's own Redis; else None."""
-    give_back: GiveBack = uncounted
+    give_back: GiveBack = reset_delivery_counts
     sweep_every: float = 60.0
     """Seconds between two searches for consumers of dead routers."""
 
@@ -104,7 +104,7 @@ class Progress:
         if self.delivered is not None:
             self.delivered += len(entries)
 
-    def unsure(self) -> None:
+    def answer_lost(self) -> None:
         """Record that an answer with entries may be lost, and that a different server may answer from now on."""
         self.delivered, self.witnessed = None, False
 

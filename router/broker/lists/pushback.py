@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions as failures
 
-from router.broker.groups.group_stream import GiveBack, uncounted
+from router.broker.groups.group_stream import GiveBack, reset_delivery_counts
 from router.broker.groups.in_flight import InFlight
 from router.broker.lists.list_stream import PAYLOAD, ListStream
 from router.broker.server import answers
@@ -59,6 +59,6 @@ def pushing_back(streams: list[ListStream]) -> GiveBack:
         except failures.ResponseError as error:
             if not answers.error_text(error).startswith("WRONGTYPE"):
                 raise
-        await uncounted(link, in_flight)
+        await reset_delivery_counts(link, in_flight)
 
     return give_back

@@ -152,7 +152,7 @@ class PubSubSource:
             )
         ]
 
-    def succeed(self, other: Source) -> None:
+    def replace(self, other: Source) -> None:
         """Do nothing, because a subscription has no entries in flight."""
 
     async def start(self) -> None:

@@ -103,7 +103,7 @@ def init(
 
 def _show_redis(url: str) -> None:
     """Warn if the Redis server does not answer, or if the router will not read from the Redis on the usual port."""
-    from router.broker.embedded_server.embedded_process import PORT, find, foreign_redis_on_6379
+    from router.broker.embedded_server.embedded_process import PORT, find, redis_answers
     from router.config.redis_url import shown
     from router.ops.loading.reading.placeholders import WORD
     from router.ops.state import state_path
@@ -111,7 +111,7 @@ def _show_redis(url: str) -> None:
     note = ""
     if url == "embedded":
         running = find(state_path(os.environ))
-        if (running is None or running.port != PORT) and foreign_redis_on_6379():
+        if (running is None or running.port != PORT) and redis_answers():
             cure = f"write `url: redis://127.0.0.1:{PORT}` into the configuration"
             note = f"a Redis server answers on port {PORT} of this machine, but the router will not read from it; to use this server, {cure}"
     elif WORD not in url:

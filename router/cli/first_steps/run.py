@@ -180,7 +180,7 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
         yield loaded.config.redis.url
         return
     from router.broker.embedded_server.embedded import Embedded
-    from router.broker.embedded_server.embedded_process import PORT, foreign_redis_on_6379
+    from router.broker.embedded_server.embedded_process import PORT, redis_answers
 
     server = Embedded(state, appendfsync=loaded.config.redis.appendfsync)
     try:
@@ -189,7 +189,7 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
         cure = loaded.redis_origin.cure()
         raise ConfigError([replace(each, message=f"{each.message}; or {cure}") for each in error.problems]) from None
     try:
-        if running.port != PORT and foreign_redis_on_6379():
+        if running.port != PORT and redis_answers():
             tell(
                 f"note: another Redis server answers on port {PORT}, but the router does not read from it; "
                 f"to use that server: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",

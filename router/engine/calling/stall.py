@@ -29,7 +29,7 @@ BLOCKED = 0.5
 _LOOK = 0.25  # seconds between two checks
 
 
-class Told(Protocol):
+class Report(Protocol):
     """A function that is called when the event loop is blocked."""
 
     def __call__(self, place: str, *, of_plugin: bool) -> None:
@@ -46,12 +46,12 @@ def _log(place: str, *, of_plugin: bool) -> None:
 class StallWatch:
     """The watch of one event loop.
 
-    `plugins` are the files of the plugins, by which their frames are found in a stack. `told` is called, in a thread, when the
+    `plugins` are the files of the plugins, by which their frames are found in a stack. `report` is called, in a thread, when the
     loop is blocked; by default that is logged.
     """
 
-    def __init__(self, plugins: Iterable[Path], told: Told = _log) -> None:
-        self._told = told
+    def __init__(self, plugins: Iterable[Path], report: Report = _log) -> None:
+        self._report = report
         self._plugins: set[str] = set()
         self.know(plugins)
         self._asked_at: float | None = None  # None if the loop has answered
@@ -92,7 +92,7 @@ class StallWatch:
                 blocked_since = asked_at
                 frame = watched.frame
                 place = _innermost(frame, self._plugins)
-                self._told(_shown(place or frame), of_plugin=place is not None)
+                self._report(_shown(place or frame), of_plugin=place is not None)
 
 
 def _innermost(frame: FrameType | None, files: set[str]) -> FrameType | None:

@@ -100,8 +100,8 @@ class Signals:
     """
 
     def __init__(self, hang_up: Callable[[], None]) -> None:
-        self.asked = asyncio.Event()
-        self.now = asyncio.Event()
+        self.requested = asyncio.Event()
+        self.at_once = asyncio.Event()
         self.code = Exit.OK
         self._hang_up = hang_up
 
@@ -119,11 +119,11 @@ class Signals:
             loop.remove_signal_handler(number)
 
     def _stop(self, code: int) -> None:
-        if self.asked.is_set():
-            self.now.set()
+        if self.requested.is_set():
+            self.at_once.set()
         else:
             self.code = code
-        self.asked.set()
+        self.requested.set()
 
 
 class App:
@@ -143,18 +143,18 @@ class App:
         self._stop = Signals(self._hang_up)
         self._stall = StallWatch(parts.loaded.plugins.code)
         self._running = RunningSources()
-        reloader = Reloader(parts, self._running, load, took=self._took)
+        reloader = Reloader(parts, self._running, load, applied=self._applied)
         self._reloads = ReloadRequests(reloader, self._status)
         self._watch = Watch(parts, self._reloads)
         self._admin = admin(self._watch) if admin else None
-        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.runtime.clock, asked=systemd.watchdog())
+        self._watchdog = Watchdog(lambda: signs_of(self._parts), parts.shared.runtime.clock, timeout=systemd.watchdog())
         self._watch.hanging = lambda: self._watchdog.warnings
         self._watch_files = watch_files
 
     def _hang_up(self) -> None:
         self._reloads.ask("SIGHUP")
 
-    def _took(self, loaded: Loaded) -> None:
+    def _applied(self, loaded: Loaded) -> None:
         """Inform other components that a new configuration is in force."""
         self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
@@ -185,7 +185,7 @@ class App:
     async def _started(self) -> bool:
         """Start every part; return False if a signal comes first. If a part can't start, roll back and raise its error."""
         starting = asyncio.create_task(self._start(), name="start")
-        asked = asyncio.create_task(self._stop.asked.wait())
+        asked = asyncio.create_task(self._stop.requested.wait())
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if not starting.done():
@@ -222,7 +222,7 @@ class App:
         stops = [self._running.stop(source, patience) for source in sources]
         if self._parts.shared.replays:
             stops.append(self._parts.shared.replays.stop())
-        stopped, now = asyncio.gather(*stops), asyncio.create_task(self._stop.now.wait())
+        stopped, now = asyncio.gather(*stops), asyncio.create_task(self._stop.at_once.wait())
         ends: set[asyncio.Future[Any]] = {stopped, now}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
@@ -266,7 +266,7 @@ class App:
         self._ready()
 
     async def _until_stopped(self) -> int:
-        ends = [asyncio.create_task(end.wait()) for end in (self._stop.asked, self._running.crashed)]
+        ends = [asyncio.create_task(end.wait()) for end in (self._stop.requested, self._running.crashed)]
         for source in self._parts.every_source():
             self._running.start(source)
         others = [asyncio.create_task(self._report_status()), asyncio.create_task(self._check_lookups())]
@@ -313,11 +313,11 @@ class App:
         self._parts.shared.letters.flush()
         await self._drained(deadline)
         await self._reloads.close()
-        await self._enqueue_the_rest(0.2 if self._stop.now.is_set() else max(deadline - loop.time(), 1.0))
+        await self._enqueue_the_rest(0.2 if self._stop.at_once.is_set() else max(deadline - loop.time(), 1.0))
         await self._close_sinks()
         patience = 0.2
         if self._parts.shared.writer:
-            patience = 0.2 if self._stop.now.is_set() else max(deadline - loop.time(), LETTERS_PATIENCE)
+            patience = 0.2 if self._stop.at_once.is_set() else max(deadline - loop.time(), LETTERS_PATIENCE)
             unwritten = await self._parts.shared.writer.drain(patience)
             if unwritten:
                 log.error("dead letters could not be written and are lost", number=unwritten)
@@ -330,7 +330,7 @@ class App:
         """Wait until all deliveries are settled, until no more can be settled in time, or until a second signal comes."""
         loop = asyncio.get_running_loop()
         settled = asyncio.gather(*(worker.settled() for worker in self._workers()))
-        now = asyncio.create_task(self._stop.now.wait())
+        now = asyncio.create_task(self._stop.at_once.wait())
         while not settled.done() and not now.done() and loop.time() < deadline and self._may_settle(deadline):
             either: set[asyncio.Future[Any]] = {settled, now}
             await asyncio.wait(either, timeout=TICK, return_when=asyncio.FIRST_COMPLETED)

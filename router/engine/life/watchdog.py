@@ -36,15 +36,15 @@ HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until
 class Watchdog:
     """Checks the progress of all components. `signs` returns the progress of the components that exist at the time.
 
-    `asked` is the timeout of the service manager in seconds. None means that it expects no heartbeats. Then hangs are only
+    `timeout` is the watchdog timeout of the service manager in seconds. None means that it expects no heartbeats. Then hangs are only
     logged and shown in `warnings`.
     """
 
-    def __init__(self, signs: Callable[[], Iterable[Sign]], clock: Clock, *, asked: float | None) -> None:
+    def __init__(self, signs: Callable[[], Iterable[Sign]], clock: Clock, *, timeout: float | None) -> None:
         self._signs = signs
         self._clock = clock
-        self._asked = asked
-        self._every = EVERY if asked is None else min(asked / SHARE, EVERY)
+        self._timeout = timeout
+        self._every = EVERY if timeout is None else min(timeout / SHARE, EVERY)
         self._detector = HangDetector()
         self._hangs: dict[tuple[str, str], Hang] = {}
         self._task: asyncio.Task[None] | None = None
@@ -73,7 +73,7 @@ class Watchdog:
             except Exception:
                 log.critical("the watchdog can't check the components, which is a fault of the router", exc_info=True)
                 raise
-            if self._asked is not None and not self._hangs:
+            if self._timeout is not None and not self._hangs:
                 systemd.alive()
             due = now + self._every
             await asyncio.sleep(due - self._clock.monotonic())
@@ -86,7 +86,7 @@ class Watchdog:
             if name not in self._hangs:
                 since = datetime.fromtimestamp(self._clock.now() - hang.seconds, UTC)
                 log.error(
-                    HANGS if self._asked is None else HANGS_WITHOUT_HEARTBEAT,
+                    HANGS if self._timeout is None else HANGS_WITHOUT_HEARTBEAT,
                     part=hang.part,
                     reason=hang.doing,
                     since=timestamp(since),

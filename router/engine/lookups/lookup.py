@@ -37,7 +37,7 @@ Until then, fetches fail at once.
 """
 
 
-AWAY = "a lookup fails: the deliveries that need it wait"
+UNREACHABLE = "a lookup fails: the deliveries that need it wait"
 OLD_RECORDS = "the file of a lookup can't be used; the records read before stay in force"
 RESTORED = "the lookup works again"
 
@@ -89,10 +89,10 @@ class Lookup:
         self._clock = clock
         self._kept = kept
         self._cache = None if kept is not None else RecordCache(keys.ttl)
-        self._flying: dict[str, StoreCall] = {}
+        self._under_way: dict[str, StoreCall] = {}
         self._calls: set[StoreCall] = set()  # the calls whose task has not ended, including abandoned ones
         self._health = SinkHealth(log.bind(lookup=name), clock)
-        self._away: TransientError | None = None  # the failure of each fetch until `_again_at`
+        self._unreachable: TransientError | None = None  # the failure of each fetch until `_again_at`
         self._again_at = 0.0
         self._failed_in_a_row = 0
         self._why = ""
@@ -128,12 +128,12 @@ class Lookup:
         """Return the answers for keys that are not in the cache."""
         found: dict[str, Answer] = {}
         awaited: dict[StoreCall, list[str]] = {}
-        flying, new = self._flying, keys
-        if flying:
+        under_way, new = self._under_way, keys
+        if under_way:
             for key in keys:
-                if key in flying:
-                    awaited.setdefault(flying[key], []).append(key)
-            new = [key for key in keys if key not in flying]
+                if key in under_way:
+                    awaited.setdefault(under_way[key], []).append(key)
+            new = [key for key in keys if key not in under_way]
         failure = self._refusal(now)
         if failure is not None:
             found.update(dict.fromkeys(new, failure))
@@ -153,23 +153,25 @@ class Lookup:
         """Return the reason why the store must not be called now; None if it may be called."""
         if self._closed:
             return TransientError("the lookup was replaced by a reload")
-        if self._away is None or now >= self._again_at:
+        if self._unreachable is None or now >= self._again_at:
             return None
-        wait = None if requested_delay(self._away) is None else self._again_at - now
-        return TransientError(text_of(self._away), retry_after=wait)
+        wait = None if requested_delay(self._unreachable) is None else self._again_at - now
+        return TransientError(text_of(self._unreachable), retry_after=wait)
 
     def _start(self, keys: list[str]) -> StoreCall:
-        call = StoreCall(self._store, keys, self._noted)
-        self._flying.update(dict.fromkeys(keys, call))
+        call = StoreCall(self._store, keys, self._call_ended)
+        self._under_way.update(dict.fromkeys(keys, call))
         self._fetches += 1
         self._calls.add(call)
         call.task.add_done_callback(lambda _task: self._calls.discard(call))
         return call
 
-    def _noted(self, call: StoreCall, answers: Sequence[Answer], failed: bool) -> None:  # `StoreCall` calls this `note`
+    def _call_ended(
+        self, call: StoreCall, answers: Sequence[Answer], failed: bool
+    ) -> None:  # `StoreCall` calls this `note`
         """Put the answers of a call into the cache, count errors, and decide whether the store can be reached."""
         for key in call.keys:
-            del self._flying[key]
+            del self._under_way[key]
         failures = [answer for answer in answers if isinstance(answer, Exception)]
         self._errors += len(failures)
         if self._cache is not None and not failed:
@@ -178,30 +180,32 @@ class Lookup:
                 found = ((key, answer) for key, answer in found if not isinstance(answer, Exception))
             self._cache.put(cast("Iterable[tuple[str, Record | None]]", found), self._clock.monotonic())
         self._update_reachability(
-            [each for each in failures if isinstance(each, TransientError)], len(answers), away=failed
+            [each for each in failures if isinstance(each, TransientError)], len(answers), whole_call=failed
         )
 
-    def _update_reachability(self, failures: Sequence[TransientError], keys: int, *, away: bool) -> None:
+    def _update_reachability(self, failures: Sequence[TransientError], keys: int, *, whole_call: bool) -> None:
         """Decide whether the store can be reached.
 
         The store counts as unreachable if it asked for time, a whole call failed, or `IN_A_ROW` keys failed.
 
-        `failures` are the temporary failures of a call for this number of `keys`. `away` is true if the whole call failed.
+        `failures` are the temporary failures of a call for this number of `keys`. `whole_call` is True if the whole call failed.
         """
         now = self._clock.monotonic()
         all_failed = bool(failures) and len(failures) == keys
         self._failed_in_a_row = self._failed_in_a_row + len(failures) if all_failed else 0
         longest = max(failures, key=lambda failure: requested_delay(failure) or 0.0, default=None)
         wait = requested_delay(longest)
-        if longest is not None and (wait is not None or (all_failed and (away or self._failed_in_a_row >= IN_A_ROW))):
+        if longest is not None and (
+            wait is not None or (all_failed and (whole_call or self._failed_in_a_row >= IN_A_ROW))
+        ):
             again_at = now + max(wait or 0.0, PAUSE)
-            if self._away is None or again_at >= self._again_at:
-                self._away, self._again_at = longest, again_at
-            self._unwell(AWAY, text_of(longest))
+            if self._unreachable is None or again_at >= self._again_at:
+                self._unreachable, self._again_at = longest, again_at
+            self._record_failure(UNREACHABLE, text_of(longest))
             return
-        if all_failed or (requested_delay(self._away) is not None and now < self._again_at):
+        if all_failed or (requested_delay(self._unreachable) is not None and now < self._again_at):
             return  # only a few keys failed, or the store asked for time after this call began
-        self._away = None
+        self._unreachable = None
         if self._kept is None:
             self._health.ended(RESTORED)
 
@@ -212,12 +216,12 @@ class Lookup:
         self._kept.look()
         fault = self._kept.fault
         if fault is None and self._kept.loaded:
-            self._away = None
+            self._unreachable = None
             self._health.ended(RESTORED)
         elif fault is not None and (fault != self._why or not self._health.active):
-            self._unwell(OLD_RECORDS if self._kept.loaded else AWAY, fault)
+            self._record_failure(OLD_RECORDS if self._kept.loaded else UNREACHABLE, fault)
 
-    def _unwell(self, message: str, why: str) -> None:
+    def _record_failure(self, message: str, why: str) -> None:
         """Record that the lookup fails. The failure is logged once, even if the reason changes. `status` has the last reason."""
         self._why = why
         if self._health.active:
@@ -230,6 +234,6 @@ class Lookup:
         self._closed = True
         for call in list(self._calls):
             call.close()
-        self._flying.clear()
+        self._under_way.clear()
         await self._store.close()
         await self._context.close()

@@ -72,7 +72,7 @@ class _Plan(msgspec.Struct):
 
 
 class Reloader:
-    """Reloads the configuration. `load` is called in a thread. `took` is called with each configuration that takes effect."""
+    """Reloads the configuration. `load` is called in a thread. `applied` is called with each configuration that takes effect."""
 
     def __init__(
         self,
@@ -80,12 +80,12 @@ class Reloader:
         running: RunningSources,
         load: Load,
         *,
-        took: Callable[[Loaded], None],
+        applied: Callable[[Loaded], None],
     ) -> None:
         self._parts = parts
         self._running = running
         self._load = load
-        self._took = took
+        self._applied = applied
         self._clock = parts.shared.runtime.clock
         self.status = LoadStatus(self._clock.now())
         """The time of the last successful load, and the error of a later failed load, if there was one."""
@@ -207,7 +207,7 @@ class Reloader:
         kept = [self._parts.sources[other].source for other in plan.changes.sources.kept]
         for other in self._parts.every_source():
             if other not in kept:
-                part.source.succeed(other)
+                part.source.replace(other)
         plan.sources[name] = plan.new_sources[name] = part
 
     async def _connect(self, plan: _Plan, deadline: float) -> None:
@@ -265,7 +265,7 @@ class Reloader:
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
         old_names = {name for name in parts.sources if name in plan.sources}
         sources_left = asyncio.Event()
-        # There is no `await` before `self._took`, so nothing else runs while the two configurations are mixed.
+        # There is no `await` before `self._applied`, so nothing else runs while the two configurations are mixed.
         self._pass_on_sinks(plan, sources_left)
         parts.shared.current.pipeline = pipeline
         for name, part in parts.sources.items():
@@ -283,7 +283,7 @@ class Reloader:
         replaced = parts.lookups.replaced_by(plan.lookups)
         parts.lookups = plan.lookups
         self._configure(loaded)
-        self._took(loaded)
+        self._applied(loaded)
         # The rest runs in the background, while the new configuration is in force.
         patience = loaded.config.shutdown.drain
         await asyncio.gather(*(self._running.stop(part.source, patience) for part in old_sources))
