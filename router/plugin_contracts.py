@@ -97,7 +97,7 @@ class MessageMemory(Protocol):
     """
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the stored string for each pair of key and address; None for a pair without one."""
+        """Return the stored string for each pair of key and address; None for a pair for which no string is stored."""
 
     async def keep(self, messages: Mapping[tuple[str, str], str]) -> None:
         """Store a string for each pair of key and address, and replace an earlier one. Return when Redis has stored them."""

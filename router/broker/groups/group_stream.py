@@ -64,7 +64,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     max_deliveries: int = 5
     max_in_flight: int = 1000
     marks: str | None = None
-    """The hash of marks of partly enqueued entries, if the streams are in the router's own Redis; else None."""
+    """The key of the hash that marks partly enqueued entries, if the streams are in the router's own Redis; else None."""
     give_back: GiveBack = reset_delivery_counts
     sweep_every: float = 60.0
     """Seconds between two searches for consumers of dead routers."""

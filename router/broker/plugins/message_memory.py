@@ -52,7 +52,7 @@ class RedisMessageMemory:
         self._warned_at = float("-inf")
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the stored text for each pair of key and address; None for a pair without one."""
+        """Return the stored text for each pair of key and address; None for a pair for which no text is stored."""
         found: list[str | None] = []
         for part in _parts([_field(*each) for each in wanted]):
             found += map(self._fresh, await self._redis.call("HMGET", self._key, *part))

@@ -186,7 +186,8 @@ class Lookup:
     def _update_reachability(self, failures: Sequence[TransientError], keys: int, *, whole_call: bool) -> None:
         """Decide whether the store can be reached.
 
-        The store counts as unreachable if it asked for time, a whole call failed, or `IN_A_ROW` keys failed.
+        The store counts as unreachable if it has asked the router to wait, if a whole call has failed, or if `IN_A_ROW` keys have
+        failed in a row.
 
         `failures` are the temporary failures of a call for this number of `keys`. `whole_call` is True if the whole call failed.
         """
@@ -204,7 +205,7 @@ class Lookup:
             self._record_failure(UNREACHABLE, text_of(longest))
             return
         if all_failed or (requested_delay(self._unreachable) is not None and now < self._again_at):
-            return  # only a few keys failed, or the store asked for time after this call began
+            return  # only a few keys failed, or the store has asked the router to wait after this call began
         self._unreachable = None
         if self._kept is None:
             self._health.ended(RESTORED)

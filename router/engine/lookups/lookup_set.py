@@ -80,7 +80,10 @@ class LookupSet:
         return [one.records if one.failure is None else one.failure for one in finding]
 
     def _sole(self, wanted: Sequence[frozenset[str]]) -> LookupDefinition | None:
-        """Return the definition of the lookup, if all deliveries need only the same one and its key needs no other; else None."""
+        """Return the definition of the only lookup that all deliveries need, or None.
+
+        None means that there is no such lookup, or that its key uses the record of another lookup.
+        """
         names = wanted[0] if wanted else frozenset[str]()
         if len(names) != 1 or wanted.count(names) != len(wanted):
             return None

@@ -46,9 +46,9 @@ class Ready:
 
     @property
     def enough(self) -> bool:
-        """True while more than half of `hold` is ready. The reader waits until half of it is taken.
+        """True while the number of ready deliveries is more than half of `hold`. Meanwhile the reader waits.
 
-        Reading a single delivery for each one that is taken would cost a round trip per delivery.
+        If it read one delivery for each delivery that is taken, every delivery would need a round trip to Redis.
         """
         return 2 * self.number > self.hold
 

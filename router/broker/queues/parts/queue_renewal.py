@@ -136,8 +136,8 @@ class QueueRenewal:
         began, losses, in_flight = self._context.clock.monotonic(), self._books.losses, self._in_flight
         before = {*in_flight.held}
         states: dict[bytes, int] = {}
-        # Entries that are read from now on need no renewal. Without a last id, a renewal of a long queue would list page
-        # after page of new entries, because the reader is as fast, and end only when the queue is empty.
+        # List only entries up to the present last id, because entries that are read later need no renewal. Otherwise the
+        # renewal of a long queue would list page after page of new entries, and end only when the queue is empty.
         last = await self._pending.last()
         if last is not None:
             # Entries that are not recovered yet are renewed too.

@@ -17,11 +17,12 @@ from router.errors import Reason
 from router.events import Event, Outcome
 
 PAUSE = 0.01
-"""The minimum number of seconds between two reports to Redis. A report costs about the same for one outcome as for ten."""
+"""The minimum number of seconds between two reports to Redis. A report of ten outcomes takes about as long as one of a
+single outcome."""
 
 FEW = 32
-"""The number of outcomes below which a report waits for more outcomes, up to `LONGEST_PAUSE`. A killed router delivers the
-events of unreported outcomes again, so more outcomes do not wait longer than `PAUSE`.
+"""The number of outcomes below which a report waits for more outcomes, for up to `LONGEST_PAUSE` seconds. From this number on,
+a report waits only `PAUSE` seconds: if the router is killed, the deliveries of unreported outcomes are made again.
 """
 
 LONGEST_PAUSE = 0.02
