@@ -39,6 +39,8 @@ def judge(response: HttpResponse, options: WebhookOptions, *, now: float, litera
 
 def _decoded(response: HttpResponse) -> Any:
     """Return the body decoded from JSON; if it is not JSON, as text."""
+    if not response.body:
+        return ""
     try:
         return response.json()
     except ValueError:
@@ -53,7 +55,8 @@ def _names(response: HttpResponse, answer: Any) -> dict[str, Any]:
 
 def _told(status: int, answer: Any) -> str:
     """Return the status, and the id that the service has given the event if the answer contains it."""
-    named = answer if isinstance(answer, dict) else {}
-    found = (named.get(name) for name in _IDS)
+    if not isinstance(answer, dict):
+        return f"HTTP {status}"
+    found = (answer.get(name) for name in _IDS)
     taken = next((one for one in found if isinstance(one, str | int) and not isinstance(one, bool) and one), None)
     return f"HTTP {status}" if taken is None else f"HTTP {status}, id {taken}"

@@ -34,6 +34,8 @@ MOST_REQUESTS = 64
 
 Pairs = Sequence[tuple[Event, WebhookOptions]]
 
+_NONE: frozenset[str] = frozenset()
+
 
 class WebhookSink(Sink):
     """Sends each event in its own request.
@@ -129,16 +131,15 @@ class WebhookSink(Sink):
         content = b"" if body is None else body.content
         now = self._context.clock.now()
         message = message_id(event.key for event in events)
-        own = {name.lower() for name in options.headers}
+        own = {name.lower() for name in options.headers} if options.headers else _NONE
         fields = {} if body is None or "content-type" in own else {"Content-Type": body.kind}
         if "webhook-id" not in own:
             fields["webhook-id"] = message
-        fields |= {
-            **({} if body is None else body.headers),
-            **options.headers,
-            **self._credentials,
-            **self._signer.headers(message, content, now),
-        }
+        if body is not None:
+            fields |= body.headers
+        fields |= options.headers
+        fields |= self._credentials
+        fields |= self._signer.headers(message, content, now)
         data = None if body is None else content
         response = await self._http.request(options.method, options.url, data=data, headers=fields)
         return judge(response, options, now=self._context.clock.now(), literal_url=literal)
