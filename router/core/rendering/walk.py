@@ -71,9 +71,8 @@ class _Walk:
         }
         changed = {name: part.value for name, part in parts.items() if part.value is not getattr(model, name)}
         makers = [(name, part.make) for name, part in parts.items() if part.make is not None]
-        copy = _copier(model, changed)
-        static = copy({}) if changed else model
-        return Part(static, _making(copy, makers) if makers else None)
+        static = _copier(model, changed, [])(None) if changed else model
+        return Part(static, _copier(model, changed, makers) if makers else None)
 
     def part(
         self, annotation: Any, value: Any, path: Path, model: BaseModel, known: tuple[Any, Marker | None] | None = None
@@ -129,8 +128,8 @@ def _making(build: Callable[[dict[Any, Any]], Any], makers: list[tuple[Any, Make
     return lambda delivery: build({name: make(delivery) for name, make in makers})
 
 
-def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], BaseModel]:
-    """Return a function that copies a model with some fields replaced.
+def _copier(model: BaseModel, changed: Mapping[str, Any], makers: list[tuple[str, Make]]) -> Make:
+    """Return a function that copies a model with some fields replaced: `changed`, and those that the makers make.
 
     Unlike `model_copy`, the function does not copy cached properties, which may depend on the replaced fields.
     """
@@ -139,9 +138,12 @@ def _copier(model: BaseModel, changed: Mapping[str, Any]) -> Callable[[Mapping[s
     was_set, extra, private = model.model_fields_set, model.__pydantic_extra__, model.__pydantic_private__
     set_ = object.__setattr__
 
-    def copy(values: Mapping[str, Any]) -> BaseModel:
+    def copy(delivery: Any) -> BaseModel:
+        values = fields.copy()
+        for name, make in makers:
+            values[name] = make(delivery)
         new = kind.__new__(kind)
-        set_(new, "__dict__", {**fields, **values})
+        set_(new, "__dict__", values)
         set_(new, "__pydantic_fields_set__", was_set)
         set_(new, "__pydantic_extra__", extra)
         set_(new, "__pydantic_private__", private)
