@@ -6,19 +6,16 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from router.broker.dead_letters.dead_letter_writer import Bounds, DeadLetterWriter
 from router.broker.groups.crash_isolation import CrashIsolation
-from router.config.models import (
-    DeliverOnly,
-)
+from router.config.models import DeliverOnly
 from router.contracts import Clock, Queue
 from router.core.accounts.books import Books
 from router.core.decoding import SourceFormat
 from router.core.ids import Ids
 from router.core.rendering import OptionsTemplate
-from router.core.rendering.expressions import Expiry, Expression
 from router.engine.calling import accidents
 from router.engine.calling.calls import Caller, SinkCalls
 from router.engine.calling.context import Context, FindServer
@@ -38,6 +35,9 @@ from router.engine.runtime import Runtime
 from router.errors import ConfigError
 from router.ops.loading import Loaded
 from router.ops.logs import redacted
+
+if TYPE_CHECKING:
+    from router.core.rendering.expressions import Expiry, Expression
 
 
 def compose(loaded: Loaded, runtime: Runtime) -> Parts:

@@ -23,7 +23,6 @@ from router.config.models import (
     QueueConfig,
 )
 from router.contracts import Clock, Queue, QueueLimits
-from router.core.rendering.expressions import Expression
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.outcomes import Outcomes
 from router.engine.expression_failures import ExpressionFailures
@@ -38,6 +37,7 @@ from router.plugin_contracts import SinkType
 
 if TYPE_CHECKING:
     from router.broker.queues.redis_queue import RedisQueue
+    from router.core.rendering.expressions import Expression
 
 log = structlog.stdlib.get_logger(__name__)
 

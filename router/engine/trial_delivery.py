@@ -19,7 +19,7 @@ from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, p
 from router.core.lookups.dependencies import in_order
 from router.core.rendering import Rendered, compile_options
 from router.core.rendering.adjustments import destinations_of_event, marked, readdressed, restricted
-from router.core.rendering.templates import NO_RECORDS, Records
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.engine.calling.accidents import error_text
 from router.engine.composition import plugin_of
 from router.engine.composition_lookups import lookups_of

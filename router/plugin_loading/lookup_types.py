@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from router.config.lookups import LOOKUPS, PluginLookupConfig
 from router.config.scalars import NAME
 from router.core.plugin_signatures import wrong_lookup_parameters
 from router.hookspecs import RegisterLookup
@@ -26,6 +25,8 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
     def register(
         name: str, fetch: LookupCallable, *, options: type[LookupOptions] | None = None, **unknown: object
     ) -> None:
+        from router.config.lookups import LOOKUPS  # noqa: PLC0415  # few configurations have lookups
+
         refuse_unknown(register, unknown)
         other = known.get(name) or found.get(name)
         if other or name in LOOKUPS:
@@ -44,6 +45,8 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
 
 def _fault(kind: LookupType) -> str | None:
     """Return the fault of a registration, else None. A plugin can pass any value, in spite of the annotations."""
+    from router.config.lookups import PluginLookupConfig  # noqa: PLC0415  # as above
+
     fetch: Any = kind.fetch
     options: Any = kind.options
     if not isinstance(kind.name, str) or not re.fullmatch(NAME, kind.name):
@@ -54,10 +57,9 @@ def _fault(kind: LookupType) -> str | None:
         return f"class {fetch.__name__} has no method `fetch_many`"
     if not (inspect.isclass(options) and issubclass(options, LookupOptions)):
         return f"`options` must be a subclass of LookupOptions, not {options!r}"
-    taken = sorted({field.alias or name for name, field in options.model_fields.items()} & _HOST_KEYS)
+    taken = sorted(
+        {field.alias or name for name, field in options.model_fields.items()} & PluginLookupConfig.model_fields.keys()
+    )
     if taken:
         return f"the option `{taken[0]}` has the same name as a key of the router, so it would never be set: rename the option"
     return hidden_attribute(options, LookupOptions) or undefined_type(options) or wrong_lookup_parameters(fetch)
-
-
-_HOST_KEYS = set(PluginLookupConfig.model_fields)

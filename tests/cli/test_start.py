@@ -5,17 +5,26 @@ import re
 from tests.support.process import Process, run
 from tests.support.waiting import wait_until
 
-LATER = {"aiohttp", "aiosmtplib", "prometheus_client", "regex", "rich", "yarl"}
-"""Packages that an idle daemon does not need: it imports each for the first connection or delivery that does."""
+LATER = {"aiohttp", "aiosmtplib", "jinja2", "prometheus_client", "regex", "rich", "yarl"}
+"""Packages that an idle daemon does not need: it imports each for the first connection, delivery or template that does."""
 
 OTHER_KINDS = {
+    "markupsafe",
     "multiprocessing",
     "router.broker.lists.list_source",
     "router.broker.queues.redis_queue",
     "router.config.cases",
+    "router.config.lookups",
+    "router.core.lookups.lookup_key",
+    "router.core.rendering.checking",
+    "router.core.rendering.expressions",
+    "router.core.rendering.rendered_addresses",
+    "router.core.rendering.sandbox.environments",
+    "router.core.rendering.templates",
     "router.engine.composition_stores",
+    "router.ops.loading.lookup_entries",
 }
-"""Modules for what the configuration of the test does not have: plugin processes, lists, Redis queues, tests, lookups."""
+"""Modules for what the configuration of the test does not have: templates, plugin processes, lists, Redis queues, tests, lookups."""
 
 
 def modules(process):
@@ -48,13 +57,14 @@ def test_an_idle_daemon_has_imported_little(folder, server):
         assert daemon.stop() == 0
 
 
-def test_a_reload_imports_the_plugin_of_a_new_kind_of_sink(folder, server):
+def test_a_reload_imports_the_plugin_of_a_new_kind_of_sink_and_the_templates_that_it_uses(folder, server):
     env = {"REDIS_URL": server.url, "PYTHONPROFILEIMPORTTIME": "1"}
     config = folder / "config.yaml"
     with Process("run", cwd=folder, env=env, notify=True) as daemon:
         daemon.wait_ready()
-        another = "  orders: {type: redis, xadd: all-orders}\nroutes:\n"
+        another = "  orders: {type: redis, xadd: 'all-{{ payload.kind }}'}\nroutes:\n"
         config.write_text(config.read_text().replace("routes:\n", another).replace("[audit]", "[audit, orders]"))
         assert run("reload", cwd=folder, env={"REDIS_URL": server.url}).code == 0
         wait_until(lambda: built_ins(daemon) == {"log", "redis"}, "the import of the other plugin")
+        assert "jinja2" in imported(daemon)
         assert daemon.stop() == 0

@@ -19,7 +19,8 @@ from router.cli.operate import dead_letter_views as views
 from router.cli.operate.bulk import agreed, dry_run_option, progress, yes_option
 from router.cli.tables import show_table
 from router.core.accounts.dead_letter_filter import DeadLetterFilter, moment
-from router.core.rendering.expressions import BrokenExpressionError, Expression
+from router.core.rendering.expressions import Expression
+from router.core.rendering.faults import BrokenExpressionError
 from router.errors import DEAD, ConfigError, Exit, RouterError
 from router.escaping import escape
 from router.wording import counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
@@ -13,9 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 from router import events
 from router.config.scalars import Duration
 from router.core.matching import any_of
-from router.core.rendering.expressions import Expression
 from router.errors import TemplateError
 from router.events import DeadLetter, Event
+
+if TYPE_CHECKING:
+    from router.core.rendering.expressions import Expression
 
 _durations: TypeAdapter[float] = TypeAdapter(Duration)
 

@@ -12,9 +12,7 @@ from router.core.conditions.index import is_simple
 from router.core.conditions.match import Match, holding
 from router.core.conditions.paths import Path
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import Fault
-from router.core.rendering.expressions import BrokenExpressionError, Expression, parse_expression
-from router.core.rendering.reads import paths_read
+from router.core.rendering.faults import BrokenExpressionError, Fault
 from router.errors import TemplateError
 from router.events import Event
 
@@ -26,6 +24,8 @@ class When:
     """A compiled `when`. The constructor raises `BrokenExpressionError`."""
 
     def __init__(self, source: str, environment: TemplateEnvironment) -> None:
+        from router.core.rendering.expressions import Expression
+
         self._source = source
         self._environment = environment
         self._expression = Expression(source, environment, "when")
@@ -50,6 +50,9 @@ class When:
 
     def paths(self) -> list[Path]:
         """Return the paths of the payload that the expression reads, so that `explain` can show their values."""
+        from router.core.rendering.expressions import parse_expression
+        from router.core.rendering.reads import paths_read
+
         read = paths_read(parse_expression(self._source, self._environment))
         return [path for path in map(_path, read) if path]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,10 +16,12 @@ from router.core.lookups.finding import NoRecordError
 from router.core.mailboxes import matcher
 from router.core.matching import any_of
 from router.core.rendering import OptionsTemplate, Rendered
-from router.core.rendering.expressions import Expiry, Expression
-from router.core.rendering.templates import NO_RECORDS, Records
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.errors import AddressError, Reason, TemplateError
 from router.events import Event, timestamp
+
+if TYPE_CHECKING:
+    from router.core.rendering.expressions import Expiry, Expression
 
 
 class Rules(msgspec.Struct, frozen=True, eq=False):

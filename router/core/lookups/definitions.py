@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from router.config.lookups import LookupConfig
-from router.core.lookups.lookup_key import LookupKey
 from router.plugin_contracts import LookupType
+
+if TYPE_CHECKING:
+    from router.config.lookups import LookupConfig
+    from router.core.lookups.lookup_key import LookupKey
 
 
 class LookupDefinition(msgspec.Struct, frozen=True):

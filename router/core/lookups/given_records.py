@@ -12,8 +12,7 @@ from typing import Any, Final
 from router.core.lookups.definitions import LookupDefinition
 from router.core.lookups.dependencies import in_order
 from router.core.lookups.finding import Answer, Finding
-from router.core.rendering.sandbox.lookup_records import Record
-from router.core.rendering.templates import NO_RECORDS, Records
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Record, Records
 from router.events import Event
 
 

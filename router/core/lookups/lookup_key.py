@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from jinja2 import nodes
 
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.expressions import BrokenExpressionError
+from router.core.rendering.faults import BrokenExpressionError, BrokenTemplateError
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.lookup_records import Record
-from router.core.rendering.templates import BrokenTemplateError, Compiled, scope
+from router.core.rendering.templates import Compiled, scope
 from router.errors import TemplateError
 from router.events import Event
 

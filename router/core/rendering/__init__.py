@@ -4,6 +4,7 @@
 argument, and the options already contain the text of files.
 """
 
+from router.core.rendering.environment import TemplateEnvironment
 from router.core.rendering.plan import (
     OptionsTemplate,
     Rendered,
@@ -11,7 +12,6 @@ from router.core.rendering.plan import (
     TemplateFaults,
     compile_options,
 )
-from router.core.rendering.templates import TemplateEnvironment
 
 __all__ = [
     "OptionsTemplate",

@@ -6,10 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from router.core.mailboxes import check_no_group, check_text, has_control, mailbox, refused, split
-from router.core.rendering.sandbox.values import Missing, plain, text
+from router.core.mailboxes import check_no_group, check_text, has_control, mailbox, split
 from router.errors import AddressError
 from router.options import Addresses
 
@@ -21,22 +18,6 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 MOST = 1000
 """The largest number of addresses in one field of a delivery. Each may become a delivery with the whole event."""
-
-
-def value_text(value: Any) -> str:
-    """Return the text of an event's value inside an address. Raises `AddressError` if it has a control character.
-
-    A line break in a value could add a mail header. Line breaks of the template itself are layout, and are allowed.
-    """
-    whole = text(value)
-    if has_control(whole):
-        raise refused(whole, "has a control character in it")
-    return whole
-
-
-def addresses_in(whole: str) -> list[str]:
-    """Return the addresses in a comma-separated text. Raises `AddressError` if it has a control character."""
-    return split(value_text(whole))
 
 
 def urls_in(whole: str) -> list[str]:
@@ -51,75 +32,15 @@ def urls_in(whole: str) -> list[str]:
     return [url for url in found if url]
 
 
-def listed(value: Any, parts: Callable[[str], list[str]] = addresses_in) -> list[str]:
-    """Return the addresses in the value of a sole `{{ … }}`: a string, a number, a list of these, or null (none).
-
-    `parts` divides a string. Raises `AddressError` for any other value.
-    """
-    if isinstance(value, Missing):
-        str(value)  # raises
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return parts(text(value))
-    if value is None:
-        return []
-    if isinstance(value, Mapping | bool) or not isinstance(value, Iterable):
-        raise AddressError(f"{_kind(value)} is not an address")
-    found: list[str] = []
-    for item in value:
-        if isinstance(item, list | tuple):
-            raise AddressError("every item of the list must be an address, but an item is a list")
-        found.extend(listed(item, parts))
-    return found
-
-
-def mappings(value: Any) -> list[dict[str, Any]]:
-    """Return the mappings in the value of a sole `{{ … }}`: a mapping, its JSON text, a list of these, or null (none).
-
-    Raises `AddressError` for any other value.
-    """
-    if isinstance(value, Missing):
-        str(value)  # raises
-    if isinstance(value, str):  # the fields of a hash in Redis are strings
-        return _decoded(value)
-    if isinstance(value, Mapping):
-        return [plain(value)]
-    if value is None:
-        return []
-    if isinstance(value, bool) or not isinstance(value, Iterable):
-        raise AddressError(f"{_kind(value)} is not a mapping")
-    found: list[dict[str, Any]] = []
-    for item in value:
-        if isinstance(item, list | tuple):
-            raise AddressError("every item of the list must be a mapping, but an item is a list")
-        found.extend(mappings(item))
-    return found
-
-
-def _decoded(whole: str) -> list[dict[str, Any]]:
-    if not whole.strip():
-        return []
-    try:
-        value = msgspec.json.decode(whole)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise AddressError("a string must be the JSON of a mapping or of a list of mappings") from None
-    if isinstance(value, str) or (isinstance(value, list) and any(isinstance(item, str) for item in value)):
-        raise AddressError(
-            "the JSON must be a mapping or a list of mappings, but it contains a string in the place of a mapping"
-        )
-    return mappings(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a mapping"
-    return "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
-
-
 def literal_recipients(whole: str, marker: Addresses) -> Sequence[Any]:
     """Return the recipients in a string of the configuration. Raises `AddressError`."""
     if marker.known_by is None:
         return split(whole)
-    return urls_in(whole) if callable(marker.known_by) else mappings(whole)
+    if callable(marker.known_by):
+        return urls_in(whole)
+    from router.core.rendering.rendered_addresses import mappings
+
+    return mappings(whole)
 
 
 def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:

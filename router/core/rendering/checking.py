@@ -13,9 +13,11 @@ from typing import TypeVar
 import msgspec
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
+from router.core.rendering.faults import Fault
 from router.core.rendering.sandbox.environments import Sandbox
-from router.core.rendering.sandbox.filters import EACH, zone
+from router.core.rendering.sandbox.filters import EACH
 from router.core.rendering.sandbox.functions import FUNCTIONS, network_fault
+from router.core.rendering.sandbox.time_zones import zone
 from router.core.rendering.sandbox.values import EVENT_FIELDS
 from router.core.rendering.trees import names_read, nodes_below
 from router.options import TemplateFile
@@ -77,13 +79,6 @@ _PLAIN = (
     ),
     (r"expected token 'in', got '.*'", r"`in` is missing: {% for each in payload.list %}"),
 )
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """A fault of a template: a message, and the line in the template (None if unknown)."""
-
-    message: str
-    line: int | None
 
 
 class Source(msgspec.Struct):

@@ -10,19 +10,18 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from router.core.rendering.checking import Fault, Source, parse
+from router.core.rendering.checking import Source, parse
+from router.core.rendering.environment import TemplateEnvironment
+from router.core.rendering.faults import BrokenExpressionError, BrokenTemplateError, Fault
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.environments import Sandbox
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.core.rendering.sandbox.values import Missing, text
 from router.core.rendering.templates import (
     GLOBALS,
-    NO_RECORDS,
-    BrokenTemplateError,
     Compiled,
     CompiledExpression,
     Names,
-    Records,
-    TemplateEnvironment,
     scope,
 )
 from router.errors import PermanentError, TemplateError
@@ -40,14 +39,6 @@ LONGEST_SHOWN = 200
 T = TypeVar("T")
 
 _NO_TIME = "expires: the text is not a time"
-
-
-class BrokenExpressionError(Exception):
-    """An expression that can't be compiled. `faults` are all its faults."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("; ".join(fault.message for fault in faults))
-        self.faults = faults
 
 
 class Expression:

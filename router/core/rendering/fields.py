@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router.core.rendering.addresses import address_of, by_address
-from router.core.rendering.templates import Compiled, CompiledAddresses, CompiledValue
 from router.core.rendering.walk import Path, follow
 from router.errors import AddressError
 from router.events import Event, json_line
 from router.options import Addresses
+
+if TYPE_CHECKING:
+    from router.core.rendering.templates import Compiled, CompiledAddresses, CompiledValue
 
 
 def where(path: Path) -> str:

@@ -6,33 +6,28 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 from pydantic import BaseModel
 
 from router.core.rendering.addresses import by_address, literal_recipients
-from router.core.rendering.expressions import BrokenExpressionError, NamedExpression
+from router.core.rendering.environment import TemplateEnvironment, literal
+from router.core.rendering.faults import BrokenExpressionError, BrokenTemplateError
 from router.core.rendering.fields import AddressField, Delivery, KeyField, TextField, ValueField, where
 from router.core.rendering.sandbox.bounds import Run, current
-from router.core.rendering.templates import (
-    NO_RECORDS,
-    BrokenTemplateError,
-    Compiled,
-    CompiledAddresses,
-    CompiledValue,
-    Records,
-    TemplateEnvironment,
-    literal,
-    scope,
-)
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.core.rendering.walk import Marker, Part, Path, walk
 from router.errors import AddressError, Reason, RouterError
 from router.events import Event
 from router.options import Addresses, Condition, Escape, Html, Json, Key, SinkOptions, Template, Text, Url, is_template
 
-_C = TypeVar("_C", bound=Compiled)
+if TYPE_CHECKING:
+    from router.core.rendering.templates import Compiled, CompiledAddresses
+
+
+_C = TypeVar("_C", bound="Compiled")
 
 
 class TemplateFault(msgspec.Struct, frozen=True):
@@ -112,6 +107,7 @@ class OptionsTemplate:
         self._literal = {each.path: each.literal for each in self._addresses}
         self.literal_recipients = self._all(self._literal)
         """The recipients that stand in the options without a template, each once."""
+        self._scope = _scope_of_templates() if compiler.templates else _no_scope
         self._shared = self._literally()
 
     def recipients(self, options: Any) -> tuple[str, ...]:
@@ -133,7 +129,7 @@ class OptionsTemplate:
         """Return the first key of a delivery that is not empty, or None. Raises `TemplateError`."""
         token = current.set(Run(now))
         try:
-            names = scope(event, self._key_names, NO_RECORDS)
+            names = self._scope(event, self._key_names, NO_RECORDS)
             return next((key for each in self._keys if (key := each.text(names))), None)
         finally:
             current.reset(token)
@@ -148,7 +144,7 @@ class OptionsTemplate:
         """
         if self._shared is not None and event.address is None:
             return self._shared
-        delivery = Delivery(event, scope(event, self.names, records))
+        delivery = Delivery(event, self._scope(event, self.names, records))
         token = current.set(Run(now))
         try:
             return self._render(delivery)
@@ -234,6 +230,8 @@ class _Compiler:
         return self._text(marker, value, path, model)
 
     def _condition(self, marker: Condition, value: str, path: Path) -> Part:
+        from router.core.rendering.expressions import NamedExpression
+
         try:
             compiled = NamedExpression(value, marker.names, self.environment, where(path))
         except BrokenExpressionError as error:
@@ -244,6 +242,8 @@ class _Compiler:
     def _json(self, value: str, path: Path) -> Part:
         if not is_template(value):
             return Part(value, None)
+        from router.core.rendering.templates import CompiledValue
+
         try:
             return Part(value, ValueField(path, self._add(CompiledValue.shared(value, self.environment.plain))))
         except BrokenTemplateError as error:
@@ -254,6 +254,8 @@ class _Compiler:
         if not is_template(value):
             self.keys.append(KeyField(path, literal(value).strip()))
             return Part(value.strip(), self.keys[-1])
+        from router.core.rendering.templates import Compiled
+
         try:
             template = self._add(Compiled.shared(value, self.environment.plain))
         except BrokenTemplateError as error:
@@ -270,7 +272,7 @@ class _Compiler:
         for place, value in enumerate(values):
             try:
                 if is_template(value):
-                    items.append(self._add(CompiledAddresses.shared(value, self.environment.addresses)))
+                    items.append(self._addresses(value))
                 else:
                     items.append(list(by_address(literal_recipients(value, marker), marker).values()))
             except BrokenTemplateError as error:
@@ -280,6 +282,11 @@ class _Compiler:
         found = AddressField(path, marker, items)
         self.addresses.append(found)
         return Part(list(found.literal.values()), found)
+
+    def _addresses(self, value: str) -> CompiledAddresses:
+        from router.core.rendering.templates import CompiledAddresses
+
+        return self._add(CompiledAddresses.shared(value, self.environment.addresses))
 
     def _text(self, marker: Template, value: str, path: Path, model: BaseModel) -> Part:
         try:
@@ -302,6 +309,8 @@ class _Compiler:
         return Part(value, field)
 
     def _field(self, marker: Template, value: str, path: Path, escape: Callable[[str], str] | None) -> TextField:
+        from router.core.rendering.templates import Compiled
+
         if escape is not None:
             sandbox = self.environment.escaping(escape)
         elif isinstance(marker, Url):
@@ -316,6 +325,20 @@ class _Compiler:
 
     def _broken(self, path: Path, error: BrokenTemplateError | BrokenExpressionError) -> None:
         self.faults += [TemplateFault(path, fault.message, fault.line) for fault in error.faults]
+
+
+Scope = Callable[[Event, Collection[str], Records], dict[str, Any]]
+
+
+def _scope_of_templates() -> Scope:
+    from router.core.rendering.templates import scope
+
+    return scope
+
+
+def _no_scope(_event: Event, _used: Collection[str], _records: Records) -> dict[str, Any]:
+    """Return the names for options without templates, which use none."""
+    return {}
 
 
 def escape_of(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:

@@ -9,8 +9,6 @@ from jinja2 import nodes
 from router.core.matching import exactly
 from router.core.rendering.checking import read
 from router.core.rendering.sandbox.environments import Sandbox
-from router.core.rendering.templates import literal
-from router.options import is_template
 
 
 def glob_of(text: str, sandbox: Sandbox) -> str | None:
@@ -19,8 +17,6 @@ def glob_of(text: str, sandbox: Sandbox) -> str | None:
     Text outside of expressions matches itself. An expression matches any text, and so does a block (`{% … %}`) with its
     whole content.
     """
-    if not is_template(text):
-        return exactly(literal(text))
     source = read(text, sandbox)
     return None if source.faults else "".join(_parts(source.tree))
 

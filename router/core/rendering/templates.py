@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import FunctionType
 from typing import Any, Self, cast
@@ -13,15 +13,15 @@ from jinja2.runtime import Context
 from jinja2.sandbox import safe_range
 
 from router.core.mailboxes import split
-from router.core.rendering.addresses import addresses_in, listed, mappings, urls_in, value_text
-from router.core.rendering.checking import Fault, chains, read
+from router.core.rendering.addresses import urls_in
+from router.core.rendering.checking import chains, read
+from router.core.rendering.faults import BrokenTemplateError, Fault, dotted
+from router.core.rendering.rendered_addresses import addresses_in, listed, mappings
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
 from router.core.rendering.sandbox.environments import Sandbox
-from router.core.rendering.sandbox.filters import url, zone
 from router.core.rendering.sandbox.functions import FUNCTIONS
-from router.core.rendering.sandbox.lenient import Lenient
-from router.core.rendering.sandbox.lookup_records import Record
-from router.core.rendering.sandbox.values import EventFields, MissingError, dotted, plain
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
+from router.core.rendering.sandbox.values import EventFields, MissingError, plain
 from router.core.rendering.trees import shape_of
 from router.errors import EventError, TemplateError
 from router.escaping import cut
@@ -31,12 +31,6 @@ from router.options import Addresses, TemplateFile
 Names = Mapping[str, Any]
 """The names and values with which a template is rendered."""
 
-Records = Mapping[str, Record]
-"""The records of a delivery's lookups, by the names of the lookups."""
-
-NO_RECORDS: Records = {}
-"""The records of a delivery that needs no lookup."""
-
 GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
 """The functions that every template and expression may use."""
 
@@ -45,91 +39,6 @@ _CAUSE = 200  # the largest number of bytes of a Python error message, which may
 _MISSING = "a name that the event itself gives is missing (the dead letter says more)"
 _WITHOUT_VALUES = (TypeError, OverflowError, ZeroDivisionError)
 """The errors whose texts name types and sizes but quote no value."""
-
-
-class BrokenTemplateError(Exception):
-    """A template that can't be compiled. `faults` are all its faults."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__("; ".join(fault.message for fault in faults))
-        self.faults = faults
-
-
-class TemplateEnvironment:
-    """The environments that the templates of a configuration share: one for each way of escaping.
-
-    `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups,
-    which templates may use in the environment `with_lookups` only. Raises `ValueError` for an unknown time zone.
-    """
-
-    def __init__(self, *, timezone: str = "UTC", lookups: Collection[str] = ()) -> None:
-        self._zone = zone(timezone)
-        self._timezone = timezone
-        self.lookups = frozenset(lookups)
-        """The names of the configured lookups."""
-        self._allowed = False
-        self._parsed: dict[tuple[str, str], Any] = {}
-
-    @cached_property
-    def plain(self) -> Sandbox:
-        """The environment that inserts values unchanged."""
-        return self._knowing(Sandbox(self._zone))
-
-    @cached_property
-    def html(self) -> Sandbox:
-        """The environment that HTML-escapes values."""
-        return self._knowing(Sandbox(self._zone, html=True))
-
-    @cached_property
-    def addresses(self) -> Sandbox:
-        """The environment of addresses. It refuses control characters; a missing field of a record is empty."""
-        sandbox = self._knowing(Sandbox(self._zone, show=value_text))
-        sandbox.forgives = True
-        return sandbox
-
-    @cached_property
-    def urls(self) -> Sandbox:
-        """The environment that percent-encodes values, as parts of a URL."""
-        sandbox = self.escaping(url)
-        sandbox.filters["url"] = lambda value: sandbox.marked(url(value))  # must not be encoded twice
-        return sandbox
-
-    @cached_property
-    def expressions(self) -> Sandbox:
-        """The environment of expressions: missing values are false, and values of different types compare as false."""
-        return self._knowing(Lenient(self._zone))
-
-    def naming(self, names: Collection[str]) -> Sandbox:
-        """Return an environment of expressions that may use only these names, and no event."""
-        sandbox = Lenient(self._zone)
-        sandbox.names = frozenset(names)
-        sandbox.parsed = self._parsed
-        return sandbox
-
-    def escaping(self, escape: Callable[[str], str]) -> Sandbox:
-        """Return an environment that escapes values by a sink's own function."""
-        return self._knowing(Sandbox(self._zone, escape))
-
-    @cached_property
-    def with_lookups(self) -> TemplateEnvironment:
-        """A copy of this environment for templates that may use lookups."""
-        other = TemplateEnvironment(timezone=self._timezone, lookups=self.lookups)
-        # private access is allowed: `other` has the class of `self`
-        other._allowed = True
-        other._parsed = self._parsed
-        return other
-
-    def forget_trees(self) -> None:
-        """Free the syntax trees of all templates that were compiled. Only the checks of a configuration need them."""
-        self._parsed.clear()
-
-    def _knowing(self, sandbox: Sandbox) -> Sandbox:
-        sandbox.parsed = self._parsed
-        if self._allowed:
-            sandbox.lookups = self.lookups
-        else:
-            sandbox.refused = self.lookups
-        return sandbox
 
 
 def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) -> dict[str, Any]:
@@ -151,11 +60,6 @@ def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) ->
         except (ValueError, RecursionError) as error:
             raise TemplateError(f"the payload can't be decoded: {error}", "the payload can't be decoded") from None
     return names
-
-
-def literal(text: str) -> str:
-    """Return a string that is not a template. The last line break of a file is removed, as Jinja does for a template."""
-    return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)
 
 
 class Compiled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,8 +12,7 @@ from router.contracts import Clock
 from router.core.delivery.preparation import overriding_route, too_late
 from router.core.lookups.finding import NoRecordError
 from router.core.rendering import OptionsTemplate, Rendered
-from router.core.rendering.expressions import Expiry, Expression
-from router.core.rendering.templates import NO_RECORDS, Records
+from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.engine.delivery.delivery_log import about
 from router.engine.delivery.delivery_mode import DeliveryMode
 from router.engine.delivery.gate import Destination
@@ -21,6 +20,9 @@ from router.engine.delivery.outcomes import Outcomes
 from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
 from router.errors import AddressError, Reason, TemplateError, TransientError
 from router.events import Event
+
+if TYPE_CHECKING:
+    from router.core.rendering.expressions import Expiry, Expression
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):

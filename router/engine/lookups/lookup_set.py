@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from router.core.lookups.definitions import LookupDefinition
 from router.core.lookups.dependencies import in_order
 from router.core.lookups.finding import Answer, Finding, NoRecordError
-from router.core.rendering.sandbox.lookup_records import Record
-from router.core.rendering.templates import Records
+from router.core.rendering.sandbox.lookup_records import Record, Records
 from router.errors import TemplateError, TransientError
 from router.events import Event
 

@@ -24,13 +24,13 @@ from router.core.conditions import Condition
 from router.core.routing import SchemaRule
 from router.errors import Problem
 from router.ops.loading.checking.sinks import CheckedSink, TemplateReader
-from router.ops.loading.lookup_entries import CheckedLookup
 from router.ops.loading.reading.nodes import Entry, Mapping, Node, items, word
 from router.ops.loading.reading.problems import Problems
 from router.plugin_loading.plugin_manager import Plugins
 
 if TYPE_CHECKING:
     from router.config.cases import Case
+    from router.ops.loading.lookup_entries import CheckedLookup
 
 
 class Draft(msgspec.Struct):

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping as MappingType
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
@@ -16,12 +16,14 @@ from router.config.models import HostKeys, QueueConfig, RedisConfig, SchemaConfi
 from router.ops.loading.checking.sinks import CheckedSink, url_secrets
 from router.ops.loading.draft import Draft
 from router.ops.loading.loader import check
-from router.ops.loading.lookup_entries import CheckedLookup
 from router.ops.loading.reading import shapes
 from router.ops.loading.reading.concealing import is_credential_entry
 from router.ops.loading.reading.nodes import Mapping, Node, Scalar, Sequence, find, items, resolve
 from router.ops.redaction import HIDDEN
 from router.options import is_template
+
+if TYPE_CHECKING:
+    from router.ops.loading.lookup_entries import CheckedLookup
 
 _RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
 

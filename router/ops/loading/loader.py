@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from router.config.lookups import LOOKUPS, LookupKeys, PluginLookupConfig
 from router.config.models import (
     AdminConfig,
     HostKeys,
@@ -25,7 +24,6 @@ from router.config.models import (
 from router.core.conditions import Condition
 from router.core.lookups.definitions import LookupDefinition
 from router.core.rendering import OptionsTemplate, TemplateEnvironment
-from router.core.rendering.expressions import Expiry, Expression
 from router.core.routing import Routing, SchemaRule
 from router.errors import ConfigError, Problem
 from router.ops.loading import case_files
@@ -35,7 +33,6 @@ from router.ops.loading.checking.lint import check_file_modes, look_around
 from router.ops.loading.checking.redis_loops import look_for_loops
 from router.ops.loading.checking.sinks import likely_secrets, secrets_of, url_secrets, used_types
 from router.ops.loading.draft import Draft
-from router.ops.loading.lookup_entries import lookup_secrets
 from router.ops.loading.reading import expand, includes, yaml_nodes
 from router.ops.loading.reading.nodes import (
     Mapping,
@@ -58,6 +55,7 @@ from router.plugin_loading.plugin_manager import Plugins, load_plugins
 
 if TYPE_CHECKING:
     from router.config.cases import Case
+    from router.core.rendering.expressions import Expiry, Expression
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -318,11 +316,9 @@ def _settle(draft: Draft, settler: Settler) -> None:
         elif section == "sources":
             settler.settle(node, dict[str, SourceConfig])
         elif section == "lookups" and isinstance(node, Mapping):
-            for lookup in node.entries.values():
-                named = word(find(lookup.node, "type")) or ""
-                of_plugin = draft.plugins.lookups.get(named)
-                shape = PluginLookupConfig | of_plugin.options if of_plugin else LOOKUPS.get(named, LookupKeys)
-                settler.settle(lookup.node, shape)
+            from router.ops.loading.lookup_entries import settle_lookups
+
+            settle_lookups(node, draft.plugins, settler)
         elif section in {"sinks", "defaults"} and isinstance(node, Mapping):
             for name, sink in node.entries.items():
                 kind = types.get((name if section == "defaults" else word(find(sink.node, "type"))) or "")
@@ -357,6 +353,8 @@ def _secrets(draft: Draft) -> set[str]:
     for keys in (*(sink.keys for sink in draft.sinks.values()), *draft.places.values()):
         found |= likely_secrets(keys)
     for lookup in draft.lookups.values():
+        from router.ops.loading.lookup_entries import lookup_secrets
+
         if lookup.config is not None:
             found |= lookup_secrets(lookup.config)
     harmless = {WORD, URL}

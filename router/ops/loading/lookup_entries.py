@@ -16,12 +16,14 @@ from router.config.lookups import (
     FileLookupConfig,
     HttpLookupConfig,
     LookupConfig,
+    LookupKeys,
     PluginLookupConfig,
 )
 from router.files import resolve_path
 from router.ops.loading.checking.sinks import IN_CLEAR, entries_with_type, literal_secrets, secrets_of, unknown_type
 from router.ops.loading.reading import shapes, typed
-from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, find, quoted
+from router.ops.loading.reading.nodes import Entry, Mapping, Scalar, find, quoted, word
+from router.ops.loading.reading.placeholders import Settler
 from router.ops.loading.reading.problems import Problems
 from router.ops.loading.record_files import RecordFileError, read_records
 from router.plugin_contracts import LookupType
@@ -136,6 +138,15 @@ def _warn_of_secrets(keys: Mapping, problems: Problems) -> None:
         node = entry.node
         if isinstance(node, Scalar) and not node.expanded and name.lower() not in _NO_SECRET and node.value:
             problems.warn(IN_CLEAR, node)
+
+
+def settle_lookups(node: Mapping, plugins: Plugins, settler: Settler) -> None:
+    """Replace each unset `${…}` in the section by a placeholder, or report it, depending on the type of its field."""
+    for lookup in node.entries.values():
+        named = word(find(lookup.node, "type")) or ""
+        of_plugin = plugins.lookups.get(named)
+        shape = PluginLookupConfig | of_plugin.options if of_plugin else LOOKUPS.get(named, LookupKeys)
+        settler.settle(lookup.node, shape)
 
 
 def lookup_secrets(config: LookupConfig) -> set[str]:

@@ -10,7 +10,6 @@ from router.ops.loading.checking import references, schema_files
 from router.ops.loading.checking.routes import RouteChecker
 from router.ops.loading.checking.sinks import check_defaults, check_sinks, entries_with_type
 from router.ops.loading.draft import Draft
-from router.ops.loading.lookup_entries import check_lookups
 from router.ops.loading.reading import typed
 from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, resolve, word
 from router.ops.loading.reading.problems import Problems, did_you_mean, unknown
@@ -173,6 +172,8 @@ def _schemas(draft: Draft) -> None:
 def _lookups(draft: Draft) -> None:
     node = typed.mapping(draft.root.get("lookups"), draft.problems)
     if node is not None:
+        from router.ops.loading.lookup_entries import check_lookups  # noqa: PLC0415  # few configurations have lookups
+
         draft.lookups = check_lookups(node, draft.plugins, draft.problems, draft.files)
 
 

@@ -36,9 +36,9 @@ from router.core.rendering.sandbox.filters import (
 )
 from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.generating import Generator
-from router.core.rendering.sandbox.lookup_records import Blank, Record
+from router.core.rendering.sandbox.lookup_records import Record
 from router.core.rendering.sandbox.textual import METHODS
-from router.core.rendering.sandbox.values import Missing, join, text
+from router.core.rendering.sandbox.values import Blank, Missing, join, text
 
 _OF_TEXT = frozenset(
     (  # noqa: SIM905  # a list of words

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
-from functools import lru_cache, wraps
+from datetime import UTC, date, datetime, tzinfo
+from functools import wraps
 from typing import Any
 from urllib.parse import quote
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from jinja2 import pass_context, pass_environment
 from jinja2.filters import FILTERS, make_attrgetter
@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from router.core.rendering.sandbox.bounds import bounded, check_size, counting, current, each
 from router.core.rendering.sandbox.textual import strip, wordwrap
+from router.core.rendering.sandbox.time_zones import CHOSEN_UTC, zone
 from router.core.rendering.sandbox.values import Missing, json, text
 
 EACH = "each element"
@@ -79,24 +80,6 @@ _OF_TEXT = "capitalize center indent lower striptags title truncate upper urlenc
 _LOOPING = ("reject", "rejectattr", "select", "selectattr")
 _SIZED = ("batch", "center", "indent", "round", "slice")
 _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
-_ZONES = 64  # the size of the cache of time zones; each takes about a kilobyte
-
-
-CHOSEN_UTC = timezone(timedelta(0), "UTC")
-"""UTC, requested by name. It needs no time zone data, which a slim system may lack. It is not the object `datetime.UTC`, so that
-a time converted to UTC differs from a time without a chosen zone.
-"""
-
-
-@lru_cache(_ZONES)
-def zone(name: str) -> tzinfo:
-    """Return the time zone of this name. Raises `ValueError` if there is none."""
-    if name == "UTC":
-        return CHOSEN_UTC
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"there is no time zone {name[:64]!r}") from None
 
 
 def moment(value: Any) -> datetime:

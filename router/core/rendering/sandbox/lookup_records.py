@@ -1,11 +1,9 @@
-"""The records that lookups give to templates, and the values of fields that a record lacks; floor 2."""
+"""The records that lookups give to templates; floor 2. The module does not import Jinja."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from router.core.rendering.sandbox.values import Missing
 
 
 class Record(dict[str, Any]):
@@ -42,32 +40,8 @@ def _inner(value: Any) -> Any:
 ABSENT = Record(absent=True)
 """The empty record in place of a record that does not exist, for `missing: empty`."""
 
+Records = Mapping[str, Record]
+"""The records of a delivery's lookups, by the names of the lookups."""
 
-class Blank(Missing):
-    """The value of a field that a record lacks, if this is not an error: an empty string and list, false, and replaced by `default`."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:  # type: ignore[override]  # its base raises
-        return ""
-
-    def __bool__(self) -> bool:  # type: ignore[override]  # its base raises
-        return False
-
-    def __len__(self) -> int:  # type: ignore[override]  # as above
-        return 0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # as above
-        return iter(())
-
-    def __eq__(self, other: object) -> bool:  # type: ignore[override]  # as above
-        return isinstance(other, Blank)
-
-    def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
-        return not self == other
-
-    __hash__ = None  # type: ignore[assignment]  # because the class defines `__eq__`
-
-    def child(self, name: Any) -> Missing:
-        """Return the attribute or item of a missing field, which is missing too."""
-        return Blank(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
+NO_RECORDS: Records = {}
+"""The records of a delivery that needs no lookup."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import GeneratorType
 from typing import Any
@@ -14,6 +14,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.utils import missing as no_object
 from markupsafe import Markup
 
+from router.core.rendering.faults import dotted
 from router.core.rendering.sandbox.bounds import bounded, check_size
 from router.events import Event, timestamp
 
@@ -30,14 +31,6 @@ class MissingError(UndefinedError):
         super().__init__(f"{dotted(names)} is missing")
         self.obj = obj
         self.names = names
-
-
-def dotted(names: Iterable[Any]) -> str:
-    """Return a path in the syntax of templates: `payload.items[0].name`."""
-    text = ""
-    for name in names:
-        text += f".{name}" if isinstance(name, str) and name.isidentifier() else f"[{name!r}]"
-    return text.removeprefix(".")
 
 
 class Missing(StrictUndefined):
@@ -67,6 +60,36 @@ class Missing(StrictUndefined):
     def child(self, name: Any) -> Missing:
         """Return the missing value for an attribute or item of this one."""
         return Missing(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
+
+
+class Blank(Missing):
+    """The value of a field that a record lacks, if this is not an error: an empty string and list, false, and replaced by `default`."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:  # type: ignore[override]  # its base raises
+        return ""
+
+    def __bool__(self) -> bool:  # type: ignore[override]  # its base raises
+        return False
+
+    def __len__(self) -> int:  # type: ignore[override]  # as above
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # as above
+        return iter(())
+
+    def __eq__(self, other: object) -> bool:  # type: ignore[override]  # as above
+        return isinstance(other, Blank)
+
+    def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # because the class defines `__eq__`
+
+    def child(self, name: Any) -> Missing:
+        """Return the attribute or item of a missing field, which is missing too."""
+        return Blank(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
 
 def text(value: Any) -> str:

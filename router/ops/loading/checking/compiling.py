@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from router.config.lookups import HttpLookupConfig
 from router.core.lookups.definitions import LookupDefinition
 from router.core.lookups.dependencies import cycle, in_order
-from router.core.lookups.lookup_key import LookupKey
 from router.core.rendering import OptionsTemplate, TemplateEnvironment, TemplateFault, TemplateFaults, compile_options
-from router.core.rendering.expressions import BrokenExpressionError, Expiry, Expression
+from router.core.rendering.faults import BrokenExpressionError
 from router.core.rendering.walk import Path, default_in
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Mapping, Mark, Node, Scalar, Sequence, child_path, find, items, word
 from router.ops.loading.reading.problems import Problems, faulty_default
+
+if TYPE_CHECKING:
+    from router.core.rendering.expressions import Expiry, Expression
 
 Key = tuple[str, str | None]
 """A sink and the route that overrides some of its options; the route is None for the sink's own options."""
@@ -46,6 +47,11 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
 
 def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupDefinition]:
     """Return the lookups with their compiled keys; report faults, and keys that depend on each other in a cycle."""
+    if not draft.lookups:
+        return {}
+    from router.config.lookups import HttpLookupConfig
+    from router.core.lookups.lookup_key import LookupKey
+
     found: dict[str, LookupDefinition] = {}
     needs: dict[str, frozenset[str]] = {}
     for name, lookup in draft.lookups.items():
@@ -114,6 +120,8 @@ def _expression(
     where: str, source: str, node: Node | None, draft: Draft, environment: TemplateEnvironment
 ) -> Expression | None:
     """Return the compiled expression at a node, the value of the key `where`; None if it has a fault (reported)."""
+    from router.core.rendering.expressions import Expression
+
     try:
         return Expression(source, environment, where)
     except BrokenExpressionError as error:
@@ -128,6 +136,8 @@ def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]
     found: dict[str, Expiry] = {}
     for route in draft.routes:
         if route.expires is not None:
+            from router.core.rendering.expressions import Expiry
+
             try:
                 found[route.id] = Expiry(route.expires, environment)
             except BrokenExpressionError as error:

@@ -9,7 +9,7 @@ from router.core.conditions.condition import Condition, When
 from router.core.conditions.match import BrokenMatchError, Match, compile_match
 from router.core.conditions.reading import NUMBERS, At
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.expressions import BrokenExpressionError
+from router.core.rendering.faults import BrokenExpressionError
 from router.core.wiring.channel_sets import meet
 from router.core.wiring.reach import Reach, globs_of
 from router.ops.loading.draft import Draft

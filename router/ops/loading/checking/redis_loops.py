@@ -9,7 +9,7 @@ from router.config import redis_url
 from router.config.models import PubSubConfig
 from router.core.matching import exactly
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.possible_texts import glob_of
+from router.core.rendering.environment import literal
 from router.core.wiring.channel_sets import meet
 from router.errors import class_and_text
 from router.ops.loading.checking.sinks import CheckedSink
@@ -34,11 +34,20 @@ def look_for_loops(draft: Draft, environment: TemplateEnvironment) -> None:
     """
     for sink in draft.sinks.values():
         for target, node in _targets(draft, sink):
-            glob = glob_of(target.name, environment.plain)
+            glob = _glob_of(target.name, environment)
             if glob is not None:  # the fault of a template is reported where templates are compiled
                 written = _Written(target, node, glob)
                 _own_keys(draft, written)
                 _loop(draft, written)
+
+
+def _glob_of(name: str, environment: TemplateEnvironment) -> str | None:
+    """Return a glob that matches every name to which a template may render; None for a faulty template."""
+    if not is_template(name):
+        return exactly(literal(name))
+    from router.core.rendering.possible_texts import glob_of
+
+    return glob_of(name, environment.plain)
 
 
 def _targets(draft: Draft, sink: CheckedSink) -> Iterator[tuple[RedisTarget, Node]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from router.core.conditions.clauses import Clause, Test, shown
 from router.core.conditions.paths import Path
-from router.core.rendering.compared_values import Compared, comparisons
-from router.core.rendering.sandbox.values import dotted
+from router.core.rendering.faults import dotted
 from router.core.wiring.schema_values import may_be_object
 from router.ops.loading.checking import compiling
 from router.ops.loading.checking.fields.match_fields import refused_by_all, refused_text
@@ -15,6 +15,9 @@ from router.ops.loading.checking.fields.template_fields import TemplateUses, Use
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import quoted
 from router.ops.loading.reading.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from router.core.rendering.compared_values import Compared
 
 _ORIGINS = ("channel", "source")
 """The attributes of `event` whose values the configuration lists."""
@@ -26,6 +29,8 @@ _MOST = 5
 def look_at_compared_values(draft: Draft, templates: Iterable[TemplateUses]) -> None:
     """Warn about comparisons with a value that a schema rules out, or with a channel or source that a route can't have."""
     for template in templates:
+        from router.core.rendering.compared_values import comparisons
+
         for compared in comparisons(template.source):
             # In a template `1 == true` holds, as in Python. Only expressions compare as strictly as a schema.
             if template.is_expression or isinstance(compared.value, str):

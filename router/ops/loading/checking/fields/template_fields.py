@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
 from router.core.matching import exactly
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import Source, parse
-from router.core.rendering.expressions import parse_expression
-from router.core.rendering.reads import Read, fields_read
-from router.core.rendering.sandbox.values import dotted
+from router.core.rendering.faults import dotted
 from router.core.rendering.walk import Marker, Part, Path, walk
 from router.core.routing import SchemaRule
 from router.core.validation import Schema
@@ -25,6 +22,10 @@ from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, quoted
 from router.ops.loading.reading.problems import did_you_mean
 from router.options import is_template
+
+if TYPE_CHECKING:
+    from router.core.rendering.checking import Source
+    from router.core.rendering.reads import Read
 
 _MOST = 10
 """The maximum number of names of fields in one message."""
@@ -108,6 +109,8 @@ class TemplateUses(NamedTuple):
 def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> None:
     """Warn about templates and expressions that read a field which no event can have; note fields that are probably misspelt."""
     for template in templates:
+        from router.core.rendering.reads import fields_read
+
         for read in fields_read(template.source):
             _judge(read, template, draft)
 
@@ -125,7 +128,7 @@ def templates_of(draft: Draft, uses: Sequence[Use], environment: TemplateEnviron
         if node is None:
             return
         if id(node) not in found:
-            source = parse_expression(text, environment) if expression else parse(text, environment.plain)
+            source = _parsed(text, environment, expression=expression)
             found[id(node)] = TemplateUses(node, source, [], only_here, expression)
         found[id(node)].uses.append(use)
 
@@ -159,6 +162,13 @@ def templates_of(draft: Draft, uses: Sequence[Use], environment: TemplateEnviron
             elif host.only_if is not None:
                 add(sink.keys.get("only_if"), host.only_if, use, only_here=only_here, expression=True)
     return found.values()
+
+
+def _parsed(text: str, environment: TemplateEnvironment, *, expression: bool) -> Source:
+    from router.core.rendering.checking import parse
+    from router.core.rendering.expressions import parse_expression
+
+    return parse_expression(text, environment) if expression else parse(text, environment.plain)
 
 
 def _sinks_reached_otherwise(draft: Draft) -> set[str]:
