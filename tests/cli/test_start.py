@@ -15,6 +15,9 @@ OTHER_KINDS = {
     "router.broker.queues.redis_queue",
     "router.config.cases",
     "router.config.lookups",
+    "router.core.conditions.match_slips",
+    "router.core.conditions.reading",
+    "router.core.conditions.why",
     "router.core.lookups.lookup_key",
     "router.core.rendering.checking",
     "router.core.rendering.expressions",
@@ -22,9 +25,11 @@ OTHER_KINDS = {
     "router.core.rendering.sandbox.environments",
     "router.core.rendering.templates",
     "router.engine.composition_stores",
+    "router.ops.loading.checking.fields.match_fields",
+    "router.ops.loading.effective",
     "router.ops.loading.lookup_entries",
 }
-"""Modules for what the configuration of the test does not have: templates, plugin processes, lists, Redis queues, tests, lookups."""
+"""Modules for what the configuration of the test does not have: templates, `match`, plugin processes, lists, Redis queues, tests, lookups."""
 
 
 def modules(process):

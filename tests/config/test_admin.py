@@ -9,7 +9,8 @@ import yaml
 from router.config.models import AdminConfig
 from router.config.scalars import Address, address
 from router.errors import ConfigError
-from router.ops.loading import effective, load
+from router.ops.loading import load
+from router.ops.loading.effective import effective
 from router.ops.loading.schema_export import config_schema
 from router.plugin_loading.plugin_manager import load_plugins
 

@@ -25,7 +25,8 @@ from router.config.models import (
     StreamConfig,
 )
 from router.errors import ConfigError
-from router.ops.loading import effective, load
+from router.ops.loading import load
+from router.ops.loading.effective import effective
 from router.ops.loading.reading import shapes
 from router.ops.loading.reading.concealing import without_credentials
 from router.plugin_loading.plugin_manager import load_plugins

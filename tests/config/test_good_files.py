@@ -12,7 +12,8 @@ import yaml
 from router.core.rendering import OptionsTemplate
 from router.errors import ConfigError
 from router.events import Event
-from router.ops.loading import effective, load
+from router.ops.loading import load
+from router.ops.loading.effective import effective
 from router.ops.loading.schema_export import config_schema
 from router.plugin_loading.plugin_manager import load_plugins
 

@@ -6,8 +6,9 @@ from unicodedata import normalize
 
 import pytest
 
-from router.core.conditions import compile_match, why
+from router.core.conditions import compile_match
 from router.core.conditions.lookalikes import HINT
+from router.core.conditions.why import why
 from router.ops.loading.reading.problems import did_you_mean
 
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from router.core.rendering import TemplateEnvironment, TemplateFaults, compile_options
 from router.errors import ConfigError, PartialError, PermanentError, TransientError
-from router.ops.loading import effective, load
+from router.ops.loading import load
+from router.ops.loading.effective import effective
 from router.testing import HttpService
 from tests.support.http import Reply, closed_port, stand_in
 from tests.support.process import run

@@ -21,7 +21,7 @@ def config(context: click.Context, config: Path | None, env_file: Path | None) -
     """
     context.obj = (config, env_file)
     if context.invoked_subcommand is None:
-        from router.ops.loading import effective
+        from router.ops.loading.effective import effective
 
         click.echo(effective(find_config(config), environ=os.environ, env_file=env_file, pipes=True).rstrip())
 

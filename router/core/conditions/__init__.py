@@ -6,6 +6,5 @@ simple clauses of many routes together. `why` returns which clauses held.
 
 from router.core.conditions.condition import Condition, Subject, When
 from router.core.conditions.match import BrokenMatchError, Match, compile_match
-from router.core.conditions.why import Reason, why
 
-__all__ = ["BrokenMatchError", "Condition", "Match", "Reason", "Subject", "When", "compile_match", "why"]
+__all__ = ["BrokenMatchError", "Condition", "Match", "Subject", "When", "compile_match"]

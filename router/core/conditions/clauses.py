@@ -15,6 +15,9 @@ from router.core.conditions.paths import EACH, Path
 SIGNS = {"eq": "==", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 """The signs of the operators that compare, for messages."""
 
+NUMBERS = ("gt", "gte", "lt", "lte")
+"""The operators that take a number."""
+
 _WORDS = {
     "in": "is one of",
     "prefix": "starts with",

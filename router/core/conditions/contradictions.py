@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test
+from router.core.conditions.clauses import NUMBERS, AnyOf, Clause, Node, Not, Test
 from router.core.conditions.match import holding
 from router.core.conditions.paths import Path
-from router.core.conditions.reading import NUMBERS
 
 _KINDS = frozenset({"null", "boolean", "number", "string", "array", "object"})
 _OPPOSITE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from router.core.conditions.clauses import Clause, Node
 from router.core.conditions.index import is_simple, operands
 from router.core.conditions.match_schema import document
-from router.core.conditions.reading import At, Fault, Place, Reader, nothing
 from router.core.validation import SchemaProblem, compile_schema
+
+if TYPE_CHECKING:
+    from router.core.conditions.reading import At, Fault, Place
 
 
 class BrokenMatchError(Exception):
@@ -44,6 +46,8 @@ class Match:
 
 def holding(clauses: tuple[Node, ...]) -> Callable[[Any], bool]:
     """Return a function that returns whether a payload meets all of these clauses. Raises `SchemaProblem`."""
+    from router.core.conditions.reading import nothing
+
     return compile_schema(document(clauses), uri="schema:///match", retrieve=nothing).is_valid
 
 
@@ -57,6 +61,8 @@ def _surely_compiles(node: Node) -> bool:
 
 def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
     """Compile a written `match`. `place` returns the place of a part of it. Raises `BrokenMatchError`."""
+    from router.core.conditions.reading import Fault, Reader
+
     reader = Reader(place)
     try:
         clauses = reader.match(written)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from router.core.conditions import paths
-from router.core.conditions.clauses import AnyOf, Clause, Node, Not, Test, shown
+from router.core.conditions.clauses import NUMBERS, AnyOf, Clause, Node, Not, Test, shown
 from router.core.conditions.match_slips import condition_in, joined_below, misplaced, of_fields, path_fault
 from router.core.conditions.paths import Path, PathError
 from router.core.validation import SchemaProblem, compile_schema, pattern_fault
@@ -20,9 +20,6 @@ At = tuple[str | int, ...]
 
 Place = Callable[[At], str]
 """A function that returns the place of a part in the configuration: `file:line:column`."""
-
-NUMBERS = ("gt", "gte", "lt", "lte")
-"""The operators that take a number."""
 
 TEXTS = ("prefix", "suffix", "contains", "regex")
 """The operators that take a string or a list of strings. `contains` takes other scalars too."""

@@ -14,10 +14,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from router.core.conditions import paths
-from router.core.conditions.clauses import Clause, Test, shown
+from router.core.conditions.clauses import NUMBERS, Clause, Test, shown
 from router.core.conditions.match import holding
 from router.core.conditions.paths import EACH, Path
-from router.core.conditions.reading import NUMBERS
 from router.core.wiring.schema_fields import resolved
 
 _SCALARS = frozenset({"string", "integer", "number", "boolean", "null"})

@@ -1,7 +1,6 @@
 """Loading the configuration: YAML, environment, files, plugins, and all checks; floor 4."""
 
 from router.ops.loading.case_files import Cases, read_case_file
-from router.ops.loading.effective import effective
 from router.ops.loading.loader import Loaded, load, read_admin
 
-__all__ = ["Cases", "Loaded", "effective", "load", "read_admin", "read_case_file"]
+__all__ = ["Cases", "Loaded", "load", "read_admin", "read_case_file"]

@@ -2,10 +2,11 @@
 
 import pytest
 
-from router.core.conditions import BrokenMatchError, compile_match, why
+from router.core.conditions import BrokenMatchError, compile_match
 from router.core.conditions.clauses import shown
 from router.core.conditions.paths import EACH, PathError, parse
 from router.core.conditions.paths import shown as written
+from router.core.conditions.why import why
 
 ORDER = {
     "severity": "high",

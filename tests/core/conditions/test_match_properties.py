@@ -7,9 +7,10 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from router.core.conditions import compile_match, why
+from router.core.conditions import compile_match
 from router.core.conditions.condition import Condition
 from router.core.conditions.index import Index, is_simple
+from router.core.conditions.why import why
 
 PAIRS = int(os.environ.get("MATCH_PAIRS", "10000"))
 """How many clauses and payloads are made."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from router.core.conditions.clauses import NUMBERS
 from router.core.conditions.condition import Condition, When
 from router.core.conditions.match import BrokenMatchError, Match, compile_match
-from router.core.conditions.reading import NUMBERS, At
 from router.core.rendering import TemplateEnvironment
 from router.core.rendering.faults import BrokenExpressionError
 from router.core.wiring.channel_sets import meet
@@ -28,6 +28,9 @@ from router.ops.loading.reading.nodes import (
     word,
 )
 from router.ops.loading.reading.problems import Problems
+
+if TYPE_CHECKING:
+    from router.core.conditions.reading import At
 
 _TYPED = frozenset({*NUMBERS, "exists"})
 """Operators whose value is a number or a truth value. A string that `${…}` gives is converted."""

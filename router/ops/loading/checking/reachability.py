@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from router.config.models import PubSubConfig
 from router.core.matching import exactly
@@ -10,13 +10,13 @@ from router.core.rendering import TemplateEnvironment
 from router.core.wiring.channel_sets import EVERY, meet
 from router.core.wiring.glob_slips import broken_class, regular_expression
 from router.core.wiring.reach import Reach
-from router.ops.loading.checking.fields.expression_values import look_at_compared_values
-from router.ops.loading.checking.fields.match_fields import (
-    look_at_contradictions,
-    look_at_matches,
-    look_for_names_of_templates,
+from router.ops.loading.checking.fields.template_fields import (
+    Absences,
+    TemplateUses,
+    Use,
+    look_for_absent_fields,
+    templates_of,
 )
-from router.ops.loading.checking.fields.template_fields import Absences, Use, look_for_absent_fields, templates_of
 from router.ops.loading.draft import Draft
 from router.ops.loading.reading.nodes import Node, find, items, quoted, word, words
 from router.ops.loading.reading.problems import did_you_mean
@@ -37,14 +37,29 @@ def look_for_the_unreachable(draft: Draft, environment: TemplateEnvironment) -> 
     if draft.unmatched == "drop":
         _sources_that_no_route_takes(draft)
     _schemas_without_events(draft, reach)
-    look_at_contradictions(draft)
     absences = Absences()
     uses = [Use(draft, reach, number, absences) for number in range(len(draft.routes))]
-    look_for_names_of_templates(draft, uses)
+    if draft.conditions:
+        _look_at_conditions(draft, uses)
     templates = templates_of(draft, uses, environment)
+    if templates:
+        _look_at_templates(draft, templates)
+
+
+def _look_at_conditions(draft: Draft, uses: Sequence[Use]) -> None:
+    from router.ops.loading.checking.fields import match_fields
+
+    match_fields.look_at_contradictions(draft)
+    match_fields.look_for_names_of_templates(draft, uses)
+    if draft.schemas:
+        match_fields.look_at_matches(draft, uses)
+
+
+def _look_at_templates(draft: Draft, templates: Collection[TemplateUses]) -> None:
+    from router.ops.loading.checking.fields.expression_values import look_at_compared_values
+
     look_at_compared_values(draft, templates)
     if draft.schemas:
-        look_at_matches(draft, uses)
         look_for_absent_fields(draft, templates)
 
 
