@@ -132,15 +132,18 @@ async def test_what_a_queue_holds_is_told_apart(redis_server, line):
     one = line(redis_server.url, sink="old", hold=5).start()
     await defer(one, numbered(2, received_at=datetime(2026, 1, 1, tzinfo=UTC)), 100)
     await put(one, *numbered(7, received_at=datetime(2026, 2, 1, tzinfo=UTC)))
-    await one.until(lambda: redis_server.do("XPENDING", OLD, "event-router")["pending"] == 5)
+    # The router reads more when half of what it holds is taken: so it may hold three, four or five.
+    await one.until(lambda: not one.inbox.waiting and redis_server.do("XPENDING", OLD, "event-router")["pending"] > 2)
     async with queues_of(redis_server) as queues:
         found = await queues.look("old")
-        assert found[:5] == (2, 2, 5, 5, datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+        assert found[:2] == (7 - found.in_flight, 2)
+        assert 3 <= found.in_flight == found.kept <= 5
+        assert found.oldest == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
         assert found.next_due.at > time.time()
         assert (found.next_due.attempts, found.next_due.error) == (0, None)
         assert (found.held, found.free) == (9, 4)
         await one.die()
-        assert (await queues.look("old")).kept == 5
+        assert (await queues.look("old")).kept == found.in_flight
         await moment(0.1)
         assert (await queues.look("old", idle=0.05)).kept == 0
 

@@ -114,7 +114,7 @@ def test_the_id_is_source_and_id(source, id_, expected):
         (envelope(specversion="0.3"), "'0.3'"),
         (envelope(specversion=1.0), "`specversion` must be a string"),
         (envelope(extra={"a": 1}), "'extra' must be a string"),
-        (envelope(data=1, data_base64="MQ=="), "both"),
+        (envelope(data=1, data_base64="MQ=="), "used together"),
         (envelope(data_base64="???"), "not base64"),
         (envelope(data_base64="MQ"), "not base64"),
         (envelope(data_base64=7), "must be a string"),

@@ -11,9 +11,9 @@ from router.core.accounts.durability_risks import has_events_from_elsewhere, jud
     [
         ({"maxmemory_policy": "noeviction", "aof_enabled": "1"}, []),
         ({}, []),
-        ({"maxmemory_policy": "allkeys-lru", "aof_enabled": "1"}, ["not allkeys-lru"]),
+        ({"maxmemory_policy": "allkeys-lru", "aof_enabled": "1"}, ["instead of allkeys-lru"]),
         ({"maxmemory_policy": "noeviction", "aof_enabled": "0"}, ["appendonly yes"]),
-        ({"maxmemory_policy": "volatile-ttl", "aof_enabled": "0"}, ["not volatile-ttl", "appendonly yes"]),
+        ({"maxmemory_policy": "volatile-ttl", "aof_enabled": "0"}, ["instead of volatile-ttl", "appendonly yes"]),
     ],
 )
 def test_what_endangers_a_queue(info, said):

@@ -306,7 +306,7 @@ def test_the_fields_of_lookups_appear_as_names(simulate, tmp_path):
     assert mail.unsure == ("the lookups company, user are not fetched; only_if uses a lookup and is assumed to be true")
     assert (chat.to, chat.text) == (("{{ user.chat }}",), "<{{ user.name }}>")
     assert sums.delivers
-    assert "without them: template: " in sums.unsure
+    assert "without their records: template: " in sums.unsure
     assert "lookupfield" not in repr(found.deliveries)
 
 
