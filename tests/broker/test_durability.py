@@ -22,7 +22,7 @@ async def test_a_server_is_asked_again_and_what_is_new_is_said_once(redis_server
     said = [line["event"] for line in logs if line["log_level"] == "warning"]
     assert len(said) == 2
     assert "appendonly yes" in said[0]
-    assert "not allkeys-lru" in said[1]
+    assert "instead of allkeys-lru" in said[1]
 
 
 @pytest.mark.parametrize(("fsync", "said"), [("everysec", "the last second"), ("no", "the last 30 seconds")])

@@ -27,13 +27,14 @@ CURES = {
     "chmod g-w",
     "chown HOLE",
     "set LC_ALL=C.UTF-8",
+    "set REDIS_URL",
     "set STATE_DIRECTORY",
     "set HOLE=HOLE",
     "set HOLE",
 }
 """All that messages print. The last two are those of `redis.url`, see test_redis_origin.py, and of `appendfsync`, see
 tests/broker/test_embedded.py (`test_every_write_may_be_synced_…`); `chmod +x` is carried out in
-tests/plugins/test_command_options.py."""
+tests/plugins/test_command_options.py, and `set REDIS_URL` in tests/cli/test_init.py."""
 
 
 def test_every_printed_cure_is_one_of_those_that_are_carried_out():

@@ -58,7 +58,7 @@ def test_every_violation_is_named_and_nothing_published(folder, env, listener):
     [
         ("notification", "{not json", "decode: not JSON"),
         ("notification", "", "decode: not JSON: the payload is empty"),
-        ("command", "x" * 101, "too_large: 101 bytes"),
+        ("command", "x" * 101, "too_large: the payload has 101 bytes"),
     ],
 )
 def test_what_the_router_would_not_take_is_refused(folder, env, channel, payload, said):
@@ -90,7 +90,7 @@ def test_the_payload_of_stdin_loses_its_last_newline(folder, env, listener, endi
 def test_a_channel_that_no_source_reads_is_a_warning(folder, env, listener):
     done = run("publish", "elsewhere", "{}", cwd=folder, env=env)
     assert done.code == 0
-    assert "/config.yaml reads 'elsewhere'" in done.err
+    assert "/config.yaml reads the channel 'elsewhere'" in done.err
     assert listener() == (b"elsewhere", b"{}")
 
 

@@ -17,7 +17,7 @@ from router.errors import DeliveryError, PermanentError, SinkError, TransientErr
 from router.ops import http as subject
 from router.ops.http import MAX_BODY, Answer, GuardedClient
 from tests.support.http import Reply, closed_port, raw_server, stand_in
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, moment
 
 SECRET = "T0P-S3CRET"
 
@@ -112,7 +112,7 @@ async def test_an_answer_in_several_pieces_is_read_whole(client):
         for piece in (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", b"ab", b"cd", b"ef"):
             writer.write(piece)
             await writer.drain()
-            await asyncio.sleep(0.01)
+            await moment(0.01)  # so that the pieces are sent apart
 
     async with raw_server(slowly) as url:
         answer = await client.request("GET", url, allow_private=True)

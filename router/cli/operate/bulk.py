@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from router.cli.common import console, tell
+from router.wording import counted
 
 ASK_ABOVE = 100
 """The number of things above which the command asks for confirmation."""
@@ -17,7 +18,8 @@ ASK_ABOVE = 100
 yes_option = click.option(
     "--yes",
     is_flag=True,
-    help=f"Do not ask for confirmation. Without this option, the command asks on a terminal before it changes more than {ASK_ABOVE} letters or deliveries.",
+    help="Do not ask for confirmation. Without this option, the command asks on a terminal before it changes more than "
+    f"{counted(ASK_ABOVE, 'letter or delivery', 'letters or deliveries')}.",
 )
 """`--yes`: do not ask for confirmation."""
 

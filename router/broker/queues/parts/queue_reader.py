@@ -227,6 +227,8 @@ class QueueReader:
         self._writing = writing
         self._in_flight = in_flight
         self._renewal = renewal
+        renewal.regroup = self._regroup
+        self._grouped = False  # True if the consumer group exists, as far as this router knows
         self._admission = Admission(context, in_flight, give_up)
         self.recovery = QueueRecovery(context, reading, writing, in_flight, renewal=renewal, admission=self._admission)
         self._id = 0  # CLIENT ID of the reading connection
@@ -240,14 +242,14 @@ class QueueReader:
     async def run(self) -> None:
         """Recover this router's own entries, then read new entries. Claim entries of dead peers after a call of `look`."""
         context = self._context
-        own, grouped, regrouped = True, False, 0
+        own, regrouped = True, 0
         while not context.ending.lingered:
             answered = False
             try:
-                if not grouped:
+                if not self._grouped:
                     await self._make_group()
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
-                    grouped = True
+                    self._grouped = True
                 if own:
                     # If no entry was found, nothing was written. So this does not show that Redis accepts writes.
                     own = answered = await self.recovery.recover(own=True)
@@ -263,13 +265,13 @@ class QueueReader:
             except failures.ResponseError as error:
                 delay = context.health.failed(error, "read")
                 if str(error).startswith(("NOGROUP", "UNBLOCKED")):
-                    grouped, own, regrouped = False, True, regrouped + 1
+                    self._grouped, own, regrouped = False, True, regrouped + 1
                     if regrouped <= 2:
                         continue
                 await asyncio.sleep(delay)
             except Exception as error:  # noqa: BLE001  # after any error the read is tried again
                 # An answer that was lost may have held entries, which are pending for this router now.
-                grouped, own = False, True
+                self._grouped, own = False, True
                 await asyncio.sleep(context.health.failed(error, "read"))
             else:
                 if answered:
@@ -277,6 +279,11 @@ class QueueReader:
                     context.health.succeeded("read")
         self.ended = True
         self._in_flight.stir()
+
+    def _regroup(self) -> None:
+        """Create the group again, also if no more deliveries are read at present: without a group no entry can be renewed."""
+        self._grouped = False
+        self._in_flight.ready.make_room()
 
     async def _make_group(self) -> None:
         """Create the group, if it is missing. It begins at the first entry, because all entries of the stream are unsettled."""

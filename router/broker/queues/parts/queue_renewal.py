@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from redis import exceptions as failures
+
 from router.broker.groups.group_scripts import NOT_PENDING, OF_ANOTHER
 from router.broker.groups.pending import PendingEntries
 from router.broker.queues.parts.queue_books import QueueBooks
@@ -25,6 +27,8 @@ class QueueRenewal:
         self._pending = PendingEntries(link, context.names)
         self._in_flight = in_flight
         self._books = books
+        self.regroup: Callable[[], None] = lambda: None
+        """Called when the consumer group is missing. The reader, which creates it, sets this."""
         self.renewed_at = 0.0
         self.resting = False
         """True while `run` waits, until `wake` is called."""
@@ -128,6 +132,14 @@ class QueueRenewal:
                 return
 
     async def _renew(self) -> None:
+        try:
+            await self._renew_entries()
+        except failures.ResponseError as error:
+            if str(error).startswith("NOGROUP"):
+                self.regroup()
+            raise
+
+    async def _renew_entries(self) -> None:
         """Reset the idle time of the entries in flight, and forget ready entries that a peer has claimed or settled.
 
         An entry that is no longer pending was settled by a peer. The exception is that deliveries have vanished from Redis,
