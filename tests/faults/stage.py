@@ -242,7 +242,7 @@ class Stage:
     def figure(self, name: str, value: float, most: float | None = None, unit: str = "s") -> None:
         """A measured figure for the table. What is a matter of speed is judged in full runs alone."""
         shown = f"{value:,.1f}" if value < 10 and value != int(value) else f"{value:,.0f}"
-        bound = "" if most is None else f" (at most {most:g})"
+        bound = "" if most is None else f" (at most {f'{most:g} {unit}'.strip()})"
         self.found.figures[name] = f"{shown} {unit}".strip() + bound
         if most is not None and value > most and (self.full or unit not in {"s", "%"}):
             self.check(False, f"{name}: {shown} {unit}, at most {most:g}")

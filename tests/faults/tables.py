@@ -72,11 +72,11 @@ def _share(number: int, published: int) -> str:
 
 
 def _also(result: Result) -> str:
-    told = [f"{name} {value}" for name, value in result["figures"].items()]
+    told = [f"{name}: {value}" for name, value in result["figures"].items()]
     if result["dead"]:
-        told.append(f"dead letters {result['dead']:,}")
+        told.append(f"dead letters at the end: {result['dead']:,}")
     faults = max(result["faults"], 1)
-    told.append(f"log lines per fault {result['lines'] / faults:.1f}".replace(".0", ""))
+    told.append(f"warnings and errors in the log, per fault: {result['lines'] / faults:.1f}".replace(".0", ""))
     return "; ".join(told)
 
 
@@ -102,23 +102,28 @@ def _healed(result: Result) -> str:
 
 
 def _restarted(result: Result) -> str:
-    return f"subscribed again {_figure('subscribed again after the port opened')(result)} after the port opened"
+    took = _figure("longest time from the opened port of Redis to the new subscription")(result)
+    return f"subscribed again {took} after the port of Redis opened"
 
 
 def _half_open(result: Result) -> str:
-    noticed, back = _figure("noticed after")(result), _figure("events received again after")(result)
-    return f"noticed after {noticed}, events received again {back} after the path was restored"
+    noticed = _figure("time until the fault was noticed")(result)
+    back = _figure("time from the restored path to the new subscription")(result)
+    return f"fault noticed after {noticed}, subscribed again {back} after the path was restored"
 
 
 def _slow(result: Result) -> str:
-    return f"at a tenth of the rate: {result['dropped']:,} drops, all counted by channel and logged; the fast sink got every event"
+    return (
+        f"two sinks at a tenth of the publishing rate: {result['dropped']:,} drops, all counted by channel and logged; "
+        "the fast sink got every event"
+    )
 
 
 def _order(result: Result) -> str:
     return "kept" if not any("places" in problem for problem in result["problems"]) else "**not kept**"
 
 
-NONE = "no such source"
+NONE = "does not read streams"
 
 PEERS: tuple[tuple[str, str, str, str, Callable[[Result], str]], ...] = (
     ("stream at 2,000/s, kill -9 four times", "lost 0, repeated 7,500 of 20,000", NONE, "killed_at_a_rate", _counts),
@@ -147,13 +152,13 @@ PEERS: tuple[tuple[str, str, str, str, Callable[[Result], str]], ...] = (
     ),
     (
         "pub/sub, slow sink",
-        "at a fifth of the rate: 30,086 of 40,000 events lost, nothing in its log",
+        "a sink at a fifth of the publishing rate: 30,086 of 40,000 events lost, nothing in the log",
         "not measured",
         "slow_sinks",
         _slow,
     ),
     ("pub/sub, burst of 100,000", "lost 27 to 31 in each of 12 runs", "lost 0", "burst", _counts),
-    ("order of one channel", "not kept: some events changed places", "kept", "burst", _order),
+    ("order of one channel", "not kept: some events arrived out of order", "kept", "burst", _order),
 )
 """Rows of the comparison: the fault, the results of Bento and Vector, our scenario, and the function that words its result."""
 

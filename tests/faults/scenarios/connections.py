@@ -12,10 +12,10 @@ from tests.faults.stage import Stage, channels, cpu, every, items, sink, stream
 
 
 @scenario(
-    "The network path to Redis, of sources and queues, passes no data for 60 s under load (half-open: no byte, no "
-    "reset)",
-    "noticed within 10 s; events are received again within 2 s after the path is restored; the gap is reported; "
-    "stream and list lost 0, repeated 0",
+    "The network path to Redis passes no data for 60 s under load, for sources and queues (half-open connections: no "
+    "byte and no reset arrives)",
+    "the router notices the fault within 10 s, is subscribed again within 2 s after the path is restored, and reports the "
+    "gap; stream and list lost 0, repeated 0",
 )
 def half_open(stage: Stage) -> None:
     events = stage.of(600, 12_000)
@@ -29,12 +29,12 @@ def half_open(stage: Stage) -> None:
     began = time.monotonic()
     before = set(stage.heard())
     noticed = stage.until(lambda: not up(stage, "web-app"), "the dead subscription to be noticed")
-    stage.figure("noticed after", noticed, 10)
+    stage.figure("time until the fault was noticed", noticed, 10)
     time.sleep(max(0.0, began + stage.of(0.0, 60.0) - time.monotonic()))
     deaf = time.monotonic() - began
     stage.on_proxy(way.heal)
     back = stage.until(lambda: up(stage, "web-app"), "the subscription to be back")
-    stage.figure("events received again after", back, 2)
+    stage.figure("time from the restored path to the new subscription", back, 2)
     for flow in stage.flows:
         flow.wait()
     stage.until(lambda: up(stage, "billing", "jobs"), "the others to be up")
@@ -44,8 +44,8 @@ def half_open(stage: Stage) -> None:
     stage.check(told["gaps"] == 1, f"{told['gaps']} gaps reported, one was")
     measured = told["gap_seconds"] > (deaf - 1.5 if stage.full else 0)
     stage.check(measured, f"a gap of {told['gap_seconds']} s reported, it was {deaf:.1f} s")
-    stage.figure("subscription lost for", deaf)
-    stage.figure("gap reported", told["gap_seconds"])
+    stage.figure("time for which no data passed", deaf)
+    stage.figure("length of the reported gap", told["gap_seconds"])
     # What was published in the moment before may have been on its way.
     early = {number for number in before if number < max(before, default=0) - 50}
     missed = early - stage.recorder.numbers("first", PUBSUB).keys()
@@ -55,7 +55,7 @@ def half_open(stage: Stage) -> None:
 
 @scenario(
     "CLIENT KILL of every connection, including subscriptions, thirty times under load",
-    "each gap is counted, and the router is subscribed again within 1 s; stream and list lost 0, repeated 0",
+    "each gap is counted, and the router is subscribed again within 2 s; stream and list lost 0, repeated 0",
 )
 def client_killed(stage: Stage) -> None:
     kills = stage.of(3, 30)
@@ -78,7 +78,7 @@ def client_killed(stage: Stage) -> None:
         subscribed = stage.server.subscribers("notification"), stage.server.do("PUBSUB", "NUMPAT")
         stage.check(subscribed == (1, 1), f"subscribed to {subscribed}")
         time.sleep(stage.of(1.0, 2.0))  # long enough for the connection to count as stable
-    stage.figure("slowest new subscription", slowest, 2)
+    stage.figure("longest time to a new subscription", slowest, 2)
     stage.step("the rest")
     stage.everything()
     gaps = stage.status()["sources"]["web-app"]["gaps"]
@@ -87,7 +87,7 @@ def client_killed(stage: Stage) -> None:
 
 
 @scenario(
-    "Every connection to Redis, of sources and queues, is reset every 200 ms for 60 s under load",
+    "Every connection to Redis, both for sources and for queues, is reset every 200 ms for 60 s under load",
     "stream and list lost 0, repeated 0; the router reconnects no more often than it is disconnected; CPU under 30 %",
 )
 def reset(stage: Stage) -> None:
@@ -113,10 +113,10 @@ def reset(stage: Stage) -> None:
         time.sleep(seconds)
     took = time.monotonic() - began
     per_second = [(way.accepted - start) / took for way, start in zip(ways, before, strict=True)]
-    stage.figure("CPU during the fault", (cpu(router) - used) / took * 100, 30, unit="%")
+    stage.figure("CPU use of the router during the fault", (cpu(router) - used) / took * 100, 30, unit="%")
     # One of the subscription, two of the stream, two of the list; two of each queue, one of each source into them, four more.
-    stage.figure("connections of sources per second", per_second[0], 5 * 5, unit="")
-    stage.figure("connections of queues per second", per_second[1], 5 * 13, unit="")
+    stage.figure("new connections for sources per second", per_second[0], 5 * 5, unit="")
+    stage.figure("new connections for queues per second", per_second[1], 5 * 13, unit="")
     stage.step("the rest")
     stage.everything()
     stage.until(lambda: up(stage, "billing", "jobs", "web-app"), "all to be up")
@@ -125,7 +125,7 @@ def reset(stage: Stage) -> None:
 
 @scenario(
     "Redis is a read-only replica (READONLY) for 30 s, under load from a stream, a list and pub/sub",
-    "fewer than 12 log lines; stream and list lost 0, repeated 0; the books balance",
+    "fewer than 12 log lines during the fault; stream and list lost 0, repeated 0; the books balance",
 )
 def read_only(stage: Stage) -> None:
     stage.serve()
@@ -141,5 +141,5 @@ def read_only(stage: Stage) -> None:
     stage.until(lambda: up(stage, "billing", "jobs", "web-app"), "all sources to be up")
     stage.step("the rest")
     stage.everything(["first"])
-    stage.figure("log lines", len(router.err.splitlines()) - before, 11, unit="")
+    stage.figure("log lines of all levels during the fault", len(router.err.splitlines()) - before, 11, unit="")
     stage.finish(router, faults=1, sinks=["first"])

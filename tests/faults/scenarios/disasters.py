@@ -32,7 +32,8 @@ def mixed(stage: Stage, events: int, rate: float) -> None:
 
 @scenario(
     "Redis (AOF, `appendfsync always`) is killed with -9 three times under load, and is down for 10 s each time",
-    "lost 0, repeated under 1 %; the router reads again within 5 s, and logs each outage once",
+    "stream and list lost 0, repeated under 1 %; all sources are read again within 5 s after each outage, and the router "
+    "logs each outage once",
 )
 def redis_killed(stage: Stage) -> None:
     events, outages = stage.of((1_500, 1), (40_000, 3))
@@ -53,14 +54,15 @@ def redis_killed(stage: Stage) -> None:
         slowest = max(slowest, time.monotonic() - opened)
     stage.step("the rest")
     stage.everything()
-    stage.figure("subscribed again after the port opened", subscribed, 5)
-    stage.figure("all read again after the port opened", slowest, 5)
+    stage.figure("longest time from the opened port of Redis to the new subscription", subscribed, 5)
+    stage.figure("longest time from the opened port until all sources were read again", slowest, 5)
     stage.finish(router, faults=outages, may_repeat=events / 100)
 
 
 @scenario(
     "Redis without persistence is restarted under load, so that it is empty afterwards",
-    "every event that is added afterwards is delivered; the router reads again within 5 s, and logs each loss once",
+    "every event that is published afterwards is delivered; all sources are read again within 5 s, and the router logs "
+    "each loss once",
 )
 def emptied(stage: Stage) -> None:
     events = stage.of(1_000, 10_000)
@@ -75,7 +77,9 @@ def emptied(stage: Stage) -> None:
     stage.server.kill()
     time.sleep(stage.of(0.5, 5.0))
     stage.server.start()
-    stage.figure("reading again", stage.until(lambda: up(stage, *ALL), "all sources to be up"), 5)
+    stage.figure(
+        "time until all sources were read again", stage.until(lambda: up(stage, *ALL), "all sources to be up"), 5
+    )
     stage.flow(STREAM, events, rate=1_000, first=500_000)
     stage.flow(LIST, events // 4, rate=250, first=500_000)
     stage.flow(PUBSUB, events // 4, rate=250, first=500_000)
@@ -92,12 +96,13 @@ def emptied(stage: Stage) -> None:
     gone = sum(len(flow.events) for flow in before) - sum(
         stage.recorder.count("first", kind) - len(wanted[kind]) for kind in wanted
     )
-    stage.figure("events lost with Redis's memory", gone, unit="")
+    stage.figure("events published before the restart and never delivered", gone, unit="")
     stage.finish(router, faults=1, exact_books=False, pubsub=True, read_again=True)
 
 
 @scenario(
-    "FLUSHALL after half of a stream's events", "the group is created again; lost 0, repeated 0; the books continue"
+    "FLUSHALL after half of the events of a stream were delivered",
+    "the group is created again; lost 0, repeated 0; the counters of the books are not reset",
 )
 def flushed(stage: Stage) -> None:
     events = stage.of(1_000, 5_000)
@@ -120,7 +125,7 @@ def _settled(stage: Stage) -> bool:
 
 @scenario(
     "XGROUP DESTROY, once while the router is idle with 1,000 old entries, and then ten times under load",
-    "the group is created again; lost 0; the old entries are not delivered again: repeated 0",
+    "the group is created again; lost 0, repeated 0: the old entries are not delivered again",
 )
 def destroyed(stage: Stage) -> None:
     events, times = stage.of((2_000, 3), (20_000, 10))
@@ -141,8 +146,8 @@ def destroyed(stage: Stage) -> None:
 
 
 @scenario(
-    "XGROUP DESTROY ten times under load, with queues in memory, where an entry is acknowledged when all its "
-    "deliveries are settled",
+    "XGROUP DESTROY ten times under load, with queues in memory. So an entry is acknowledged only when all its deliveries "
+    "are settled",
     "the group is created again; lost 0, repeated 0",
 )
 def destroyed_in_memory(stage: Stage) -> None:
@@ -161,9 +166,9 @@ def destroyed_in_memory(stage: Stage) -> None:
 
 
 @scenario(
-    "XGROUP DESTROY ten times, every two seconds, under load. Two routers share the stream",
-    "the group is created again; lost 0; entries of the last seconds are repeated, because no router knows what "
-    "the other had in flight",
+    "XGROUP DESTROY ten times under load, about every two seconds. Two routers share the stream",
+    "the group is created again; lost 0; only entries of the seconds before each XGROUP DESTROY are repeated, because no "
+    "router knows which entries the other router had in flight",
 )
 def destroyed_for_two(stage: Stage) -> None:
     events, times, rate = stage.of((2_000, 2, 500), (20_000, 10, 1_000))
@@ -184,8 +189,8 @@ def destroyed_for_two(stage: Stage) -> None:
 
 @scenario(
     "Redis is stopped (SIGSTOP) for 30 s under load",
-    "noticed within 10 s (`/readyz` 503); the backlog is delivered within 10 s afterwards; stream and list lost "
-    "0, repeated 0",
+    "`/readyz` answers 503 within 10 s, and 200 again within 10 s after Redis continues; then the backlog is delivered; "
+    "stream and list lost 0, repeated 0",
 )
 def paused(stage: Stage) -> None:
     events = stage.of(1_000, 20_000)
@@ -197,12 +202,16 @@ def paused(stage: Stage) -> None:
     stage.server.pause()
     began = time.monotonic()
     try:
-        stage.figure("not ready after", stage.until(lambda: down(stage), "/readyz to say 503"), 10)
+        stage.figure("time until `/readyz` answered 503", stage.until(lambda: down(stage), "/readyz to say 503"), 10)
         stage.check(stage.readyz()[1]["reasons"], "/readyz gives no reason")
         time.sleep(max(0.0, began + stage.of(0.0, 30.0) - time.monotonic()))
     finally:
         stage.server.resume()
-    stage.figure("ready again after", stage.until(lambda: not down(stage), "/readyz to say 200"), 10)
+    stage.figure(
+        "time from the continuation of Redis until `/readyz` answered 200",
+        stage.until(lambda: not down(stage), "/readyz to say 200"),
+        10,
+    )
     stage.step("the rest")
     stage.everything()
     stage.finish(router, faults=1)
@@ -210,7 +219,7 @@ def paused(stage: Stage) -> None:
 
 @scenario(
     "CLIENT PAUSE 8000 ALL under load: Redis is slow, but not down",
-    "every subscription stays, without a gap; lost 0",
+    "no subscription is lost, so there is no gap; lost 0",
 )
 def asleep(stage: Stage) -> None:
     events = stage.of(1_000, 10_000)

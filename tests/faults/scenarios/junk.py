@@ -64,8 +64,9 @@ def letter(number: int) -> dict[str, object]:
 
 
 @scenario(
-    "Invalid records among 1,000 valid ones in every queue, stream, list and key of dead letters: other versions, "
-    "unknown formats, times and numbers out of bounds, deep nesting, random bytes",
+    "Invalid records are added to the queues, to a stream, to a list and to the dead letters. They have other versions, "
+    "unknown formats, times and numbers out of bounds, deep nesting or random bytes. The stream, the list and the dead letters "
+    "also have 1,000 valid records each",
     "all valid records are delivered, the books balance, and the router is ready and reports the number of "
     "unreadable records",
 )
@@ -159,4 +160,4 @@ def _compare(stage: Stage, wanted: dict[int, set[int]]) -> None:
     listed = stage.command("dlq", "list", "--json")
     bad = [line for line in map(json.loads, listed.out.splitlines()) if line.get("unreadable")]
     stage.check(listed.code == 0, f"list ended with {listed.code}: {listed.err}")
-    stage.figure("dead letters shown as unreadable", len(bad), unit="")
+    stage.figure("dead letters that `dlq list` shows as unreadable", len(bad), unit="")

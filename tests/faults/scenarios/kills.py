@@ -54,7 +54,7 @@ def killed(stage: Stage) -> None:
         slowest = max(slowest, seconds)
     stage.step("the rest")
     stage.everything()
-    stage.figure("first delivery after a start", slowest, 5)
+    stage.figure("longest time from a start to the first delivery", slowest, 5)
     may = events / 100 if stage.full else IN_HAND * kills
     stage.finish(router, faults=kills + outages, may_repeat=may)
 
@@ -80,7 +80,8 @@ def killed_on_a_list(stage: Stage) -> None:
 
 
 @scenario(
-    "A list goes to sinks with both kinds of queue. The router is killed with -9 ten times",
+    "A list goes to two sinks with queues in Redis and one sink with a queue in memory. The router is killed with -9 ten "
+    "times",
     "lost 0; each item is queued in Redis exactly once; repeated at most the items in flight (100) at each kill",
 )
 def killed_on_a_mixed_list(stage: Stage) -> None:
@@ -126,7 +127,7 @@ def killed_in_memory(stage: Stage) -> None:
 
 @scenario(
     "A stream at 2,000/s goes to one sink. The router is killed with -9 four times (see also the comparison below)",
-    "lost 0, and almost no event is repeated",
+    "lost 0; repeated at most 64 per kill",
 )
 def killed_at_a_rate(stage: Stage) -> None:
     events, kills = stage.of((3_000, 2), (20_000, 4))
@@ -180,7 +181,7 @@ def _poisoned(stage: Stage, queue: str, kind: int) -> None:
             return
     stage.ready(router)
     stage.everything()
-    stage.figure("times the process ended", died, unit="")
+    stage.figure("crashes and kills of the process", died, unit="")
     stage.finish(router, faults=died, may_repeat=150 * died, exact_books=False, dead=dead)
     for _, letter in stage.server.do("XRANGE", DEAD, "-", "+"):
         stage.check(letter[b"reason"] == b"poison", f"a letter is {letter[b'reason']!r}")
@@ -196,8 +197,8 @@ def _moves_on(stage: Stage, kind: int, dead: int, router: Process, enough: int |
 
 @scenario(
     "One event of a stream crashes the process whenever it is delivered, and the process is also killed with -9 "
-    "at random moments. Queues in memory",
-    "that event becomes a dead letter (poison), all others are delivered",
+    "at other moments. Queues in memory",
+    "that event becomes a dead letter (poison); all other events are delivered; repeated at most 150 per crash or kill",
     small=False,
 )
 def poisoned(stage: Stage) -> None:
@@ -206,8 +207,9 @@ def poisoned(stage: Stage) -> None:
 
 @scenario(
     "One event of a stream crashes the process whenever it is delivered, and the process is also killed with -9 "
-    "at random moments. Queues in Redis",
-    "that event becomes a dead letter (poison) for each sink, all others are delivered",
+    "at other moments. Queues in Redis",
+    "that event becomes a dead letter (poison) for each sink; all other events are delivered; repeated at most 150 per "
+    "crash or kill",
 )
 def poisoned_in_a_queue(stage: Stage) -> None:
     _poisoned(stage, "redis", STREAM)
@@ -215,8 +217,8 @@ def poisoned_in_a_queue(stage: Stage) -> None:
 
 @scenario(
     "One item of a list crashes the process whenever it is delivered, and the process is also killed with -9 at "
-    "random moments. Queues in memory",
-    "that item becomes a dead letter (poison), all others are delivered",
+    "other moments. Queues in memory",
+    "that item becomes a dead letter (poison); all other items are delivered; repeated at most 150 per crash or kill",
     small=False,
 )
 def poisoned_on_a_list(stage: Stage) -> None:

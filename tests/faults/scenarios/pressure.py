@@ -43,7 +43,7 @@ def finish_counting(stage: Stage, router: Process, flow: Flow, sinks: list[str],
         stage.check(not again, f"{name}: {again} came again")
         found.delivered[name], found.repeated[name] = len(counts), again
         found.lost[name] = sum(gone.values()) - sum(dropped.values())
-        stage.figure(f"{name}: dropped and counted", sum(dropped.values()), unit="")
+        stage.figure(f"deliveries to `{name}` that were dropped and counted", sum(dropped.values()), unit="")
         stage.check(sum(gone.values()), f"{name}: nothing was dropped, the scenario proves nothing")
     found.published, found.dropped = len(flow.events), sum(book["dropped"] for book in told["books"]["sinks"].values())
     found.balanced = told["balanced"]
@@ -59,7 +59,7 @@ def _not_cut_off(stage: Stage, told: dict) -> None:
     with stage.server.client() as client:
         cut = client.info("stats").get("client_output_buffer_limit_disconnections", 0)
     gaps = told["sources"]["web-app"]["gaps"]
-    stage.figure("disconnections by the server", cut, 0, unit="")
+    stage.figure("disconnections of the router by the server", cut, 0, unit="")
     stage.check(gaps == 0, f"{gaps} gaps")
 
 
@@ -75,7 +75,8 @@ def _over(stage: Stage, name: str) -> bool:
 @scenario(
     "Pub/sub on three channels, at ten times the rate of two slow sinks (one queue in memory, one in Redis), "
     "beside a fast sink. The server disconnects subscribers that are 1 MB behind",
-    "no disconnection; drops are counted exactly for each channel; memory is bounded; the fast sink gets every event",
+    "the server never disconnects the router; drops are counted exactly for each channel; the memory of the router grows by "
+    "at most 64 MiB; the fast sink gets every event",
 )
 def slow_sinks(stage: Stage) -> None:
     events = stage.of(6_000, 180_000)
@@ -95,8 +96,8 @@ def slow_sinks(stage: Stage) -> None:
     with every(0.2, lambda: peak.append(resident(router))):
         flow = stage.flow(PUBSUB, events, rate=rate, key=" ".join(CHANNELS))
         flow.wait()
-    stage.figure("memory", before, unit="MiB")
-    stage.figure("memory growth", max(peak) - before, 64, unit="MiB")
+    stage.figure("memory before the load", before, unit="MiB")
+    stage.figure("growth of the memory", max(peak) - before, 64, unit="MiB")
     stage.recorder.delay.clear()  # it is over: the rest may be quick
     lines = stage.config.parent / "quick.jsonl"
     stage.until(lambda: lines.read_bytes().count(b"\n") >= events, "the quick sink to have everything")
@@ -181,7 +182,7 @@ def _trimmed(stage: Stage, max_in_flight: int) -> dict:
     stage.until(lambda: _received_of(stage, "billing") + _source_of(stage, "billing")["trimmed"] >= events, "the rest")
     told = _source_of(stage, "billing")
     got = stage.recorder.count("first", STREAM)
-    stage.figure("trimmed unread and counted", told["trimmed"], unit="")
+    stage.figure("entries that were trimmed unread, and counted", told["trimmed"], unit="")
     stage.check(got + told["trimmed"] == events, f"{got} arrived, {told['trimmed']} are counted as trimmed: {events}")
     stage.check(told["trimmed_exact"] is True, "the count of what was trimmed is not called exact")
     stage.check(told["possibly_repeated"] == 0, f"{told['possibly_repeated']} are called possibly repeated")

@@ -15,7 +15,7 @@ from tests.support.process import Process
 
 @scenario(
     "A hundred reloads (SIGHUP), half of them invalid, under load from a stream, a list and pub/sub",
-    "lost 0, repeated 0, no gap; each reload sends RELOADING=1 with MONOTONIC_USEC and then READY=1 with a STATUS",
+    "lost 0, repeated 0, no gap in pub/sub; each reload sends RELOADING=1 with MONOTONIC_USEC and then READY=1 with a STATUS",
 )
 def reloaded(stage: Stage) -> None:
     events, reloads = stage.of((2_000, 10), (40_000, 100))

@@ -13,7 +13,7 @@ from tests.support.process import Process
 
 @scenario(
     "A stream, a list and pub/sub go to three sinks. SIGTERM ten times under load, with a start after each",
-    "lost 0, repeated 0; of pub/sub, every event arrives that was published while the router was subscribed",
+    "lost 0, repeated 0; every pub/sub event that was published while the router was subscribed is delivered",
 )
 def stopped(stage: Stage) -> None:
     events, stops = stage.of((2_000, 3), (60_000, 10))
@@ -99,8 +99,8 @@ def hanging(stage: Stage) -> None:
 @scenario(
     "SIGTERM while one of three sinks hangs without end, with queues in memory. Then the sink works again, and the "
     "router is started",
-    "the router ends at the drain limit ± 1 s; unfinished deliveries are made after the start; only events that the "
-    "hung sink has not got are repeated to the other sinks, 1,000 entries at most",
+    "the router ends at the drain limit ± 1 s; unfinished deliveries are made after the start; only events that "
+    "the hanging sink had not received are repeated to the other sinks, at most the 1,000 entries in flight",
     small=False,
 )
 def hanging_in_memory(stage: Stage) -> None:
@@ -112,7 +112,7 @@ def stopped_twice(stage: Stage) -> None:
     router = _hung(stage, "redis", 60, stage.of(300, 5_000))
     router.signal()
     router.wait_for('"draining"')
-    stage.figure("shutdown after the second SIGTERM", stage.stop(router), 2)
+    stage.figure("time from the second SIGTERM to the end", stage.stop(router), 2)
     stage.recorder.answer = lambda _name, _number: OK
     router = stage.start()
     stage.everything()

@@ -67,10 +67,10 @@ class Limits:
 
 
 @scenario(
-    "A service tells sinks with `concurrency: 4` to wait 2 s (`Retry-After`), twenty times each; for one of these sinks, "
-    "only the deliveries to one user must wait. During that time the router is killed with -9",
-    "no request begins more than 0.35 s after the answer that asked the router to wait; nothing is lost, no "
-    "attempt is counted",
+    "A service asks each of three sinks (`concurrency: 4`) twenty times to wait 2 s (`Retry-After`). For one of these sinks, "
+    "only the deliveries to one user must wait each time. During that time the router is killed with -9",
+    "from an answer that asks the router to wait until the wait is over, no request begins. Requests that arrive in the "
+    "first 0.35 s may have begun before the answer. Nothing is lost, and no attempt is counted",
 )
 def asked_for_time(stage: Stage) -> None:
     events, seconds, every, delay = stage.of((300, 1.0, 60, 0.01), (2_000, 2.0, 100, 0.03))
@@ -93,15 +93,15 @@ def asked_for_time(stage: Stage) -> None:
     router = stage.start()
     stage.everything()
     stage.finish(router, faults=limits.windows + 1, may_repeat=IN_HAND)
-    stage.figure("requests to wait", limits.windows, unit="")
-    stage.figure("requests made too early", limits.early, 0, unit="")
-    stage.figure("requests too early to single users", limits.again, 0, unit="")
+    stage.figure("answers that asked the router to wait", limits.windows, unit="")
+    stage.figure("requests that began during a wait", limits.early, 0, unit="")
+    stage.figure("deliveries that were retried before their wait was over", limits.again, 0, unit="")
     stage.check(limits.windows > 5, "hardly anybody was asked for time: the scenario proves nothing")
 
 
 @scenario(
-    "While 100 retries wait, the clock is set by +1 h, -1 h and +1 day, and back each time: the clock of the "
-    "router, of Redis, and of both",
+    "While 100 retries wait, a clock is set forward by 1 h, back by 1 h and forward by 1 day, and each time set right again. "
+    "This is done with the clock of the router, then with the clock of Redis, then with both",
     "no dead letter; after each change all 100 deliveries are retried on time; then every event arrives",
     lacks=lacking,
 )
@@ -142,8 +142,8 @@ def clocks_set(stage: Stage) -> None:
 
 
 @scenario(
-    "SIGTERM while the breaker of one sink is open for five minutes, a second sink is asked to wait, and a third "
-    "waits for its rate limit. After a start, all sinks work",
+    "SIGTERM while the breaker of one sink is open for five minutes, the service of a second sink has asked the "
+    "router to wait, and a third sink waits for its rate limit. After a start, all sinks work",
     "the router ends within 3 s, and nothing is lost or repeated",
 )
 def stopped_while_waiting(stage: Stage) -> None:
@@ -161,7 +161,7 @@ def stopped_while_waiting(stage: Stage) -> None:
     stage.flow(STREAM, events).wait()
     stage.until(lambda: stage.recorder.count("first") == events // 10, "the rate to be used up")
     stage.until(lambda: {"second", "third"} <= _waiting(stage), "the two others to wait")
-    stage.figure("shutdown after", stage.stop(router), 3)
+    stage.figure("duration of the shutdown", stage.stop(router), 3)
     stage.configure({"billing": stream()}, {name: sink() for name in SINKS})
     stage.recorder.answer = lambda _name, _number: OK
     router = stage.start()
