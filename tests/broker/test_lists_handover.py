@@ -139,7 +139,7 @@ async def test_what_was_handed_over_at_a_death_is_not_taken_again(redis_server, 
         async with Proxy(redis_server.port) as proxy:
             one = await router(redis_server.url, queue_url=proxy.url)
             client.lpush("jobs", b"known")
-            await until(lambda: client.xlen(QUEUE) == 1)
+            await until(lambda: client.xlen(QUEUE) == 1 and not one.source.in_flight)
             proxy.blackhole(DOWN)
             client.lpush("jobs", *[b"same"] * 10)
             await until(lambda: client.xlen(QUEUE) > 1 and proxy.swallowed and one.source.in_flight)
