@@ -445,7 +445,9 @@ async def test_a_sink_that_fails_does_not_hold_a_reload_up_and_its_credential_is
     token.chmod(0o600)
     async with slow_router(server, folder, token="${file:token}") as router:
         router.publish("a", *({"n": number} for number in range(5)))
-        await router.until(lambda: said(router, "the sink is at fault, not the message: its deliveries wait"))
+        await router.until(
+            lambda: said(router, "the fault is in the sink, not in the message: all deliveries of this sink wait")
+        )
         token.write_text("right\n")
         await reload(router)
         [line] = await told(router, TAKEN)

@@ -56,7 +56,7 @@ async def test_a_token_that_is_refused_for_a_while_costs_nothing(queue, redis_se
         assert sorted(texts(bot.requests[-300:]), key=int) == [str(number) for number in range(300)]
         assert router.closing()["delivered"] == 600
         said = router.process.err
-        assert said.count("its deliveries wait") == 1
+        assert said.count("all deliveries of this sink wait") == 1
         assert "Unauthorized" in said
         assert said.count("the sink delivers again") == 1
 

@@ -73,7 +73,11 @@ def apart_from_ampersand(escape: Change) -> Change:
 
 
 def muted(*changes: tuple[str, str], names: str = EVERYBODY) -> Change:
-    """Return a function that disables the mentions in a text: those in `changes`, and `@name` outside of URLs."""
+    """Return a function that disables mentions in a text, so that nobody is notified.
+
+    Each of `changes` is a pattern and its replacement. After them, `BREAK` is inserted after each `@` that is found by the
+    pattern `names` outside of URLs.
+    """
 
     @cache
     def patterns() -> tuple[list[tuple[re.Pattern[str], str]], re.Pattern[str], re.Pattern[str]]:

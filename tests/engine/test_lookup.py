@@ -166,9 +166,13 @@ async def test_a_store_that_does_not_answer_is_given_up(monkeypatch):
 @pytest.mark.parametrize(
     ("result", "kind", "said"),
     [
-        ([], PermanentError, "fetch_many returned 0 results for 1 key"),
-        ("x", PermanentError, "fetch_many returned str instead of one result for each key"),
-        (None, PermanentError, "fetch_many returned NoneType instead of one result for each key"),
+        ([], PermanentError, "fetch_many returned 0 results for 1 key: return one result for each key"),
+        ("x", PermanentError, "fetch_many returned a value of type str: return a list with one result for each key"),
+        (
+            None,
+            PermanentError,
+            "fetch_many returned a value of type NoneType: return a list with one result for each key",
+        ),
         ([5], PermanentError, "the record is a int, not a mapping"),
         ([ZeroDivisionError("oops")], TransientError, "oops"),
     ],

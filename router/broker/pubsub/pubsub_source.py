@@ -147,7 +147,7 @@ class PubSubSource:
         return [
             Sign(
                 f"source {self.name}",
-                "no byte is received and no connection is tried",
+                "no byte is received, and the router does not try to connect",
                 max(self._dialer.tried, self.last_byte or 0.0),
             )
         ]

@@ -170,7 +170,10 @@ class RedisQueue:
         self.settlement.split(event, parts)
 
     async def settled(self) -> None:
-        """Begin the shutdown: from now on, read only deliveries that are already ready in Redis. Then wait until none is in flight."""
+        """Begin the shutdown, and wait until no delivery is in flight.
+
+        For `Timing.linger` seconds at most, the queue still reads deliveries that are due, but it does not wait for new ones.
+        """
         ending, in_flight = self._context.ending, self.in_flight
         if not ending.begun:
             ending.begin()

@@ -114,7 +114,7 @@ def _parts(glob: str) -> tuple[Token, ...]:
 
 
 def _unlike(parts: Iterable[Token]) -> frozenset[int]:
-    """Return one byte of each class of bytes that these parts distinguish."""
+    """Return one representative byte of each group of bytes that all these parts treat alike."""
     found: set[int] = set()
     classes = []
     for part in set(parts):

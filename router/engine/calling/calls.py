@@ -17,6 +17,7 @@ from router.errors import PluginError, class_and_text
 from router.events import Event
 from router.options import SinkOptions
 from router.plugin_contracts import Result, SinkContext, SinkType
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.engine.calling.plugin_processes import PluginProcesses
@@ -99,9 +100,15 @@ class Caller:
         if results is None:
             return None
         # `list` comes first because the check for an abstract class takes longer.
-        if isinstance(results, str) or not isinstance(results, list | Sequence) or len(results) != len(batch):
+        if isinstance(results, str) or not isinstance(results, list | Sequence):
             raise PluginError(
-                f"deliver_batch returned {type(results).__name__} instead of one result for each of its events"
+                f"deliver_batch returned a value of type {type(results).__name__}: return None, or a list with one result "
+                "for each delivery of the batch"
+            )
+        if len(results) != len(batch):
+            raise PluginError(
+                f"deliver_batch returned {counted(len(results), 'result')} for {counted(len(batch), 'delivery', 'deliveries')}: "
+                "return one result for each delivery of the batch"
             )
         if not delivers_all(results) and not all(
             result is None or isinstance(result, str | Exception) for result in results

@@ -122,9 +122,11 @@ class Gate:
             if says is Verdict.WORKS:
                 self._health.ended("the sink delivers again", waiting=self._waiting())
             elif says is Verdict.AT_FAULT:
-                self._log_stop("the sink is at fault, not the message: its deliveries wait", told, cure=CURE)
+                self._log_stop(
+                    "the fault is in the sink, not in the message: all deliveries of this sink wait", told, cure=CURE
+                )
             else:
-                self._log_stop("the sink fails: its deliveries wait", told)
+                self._log_stop("the sink fails: all deliveries of this sink wait", told)
         self._wake(ticket)
 
     def _log_stop(self, message: str, told: str, **fields: str) -> None:

@@ -92,7 +92,7 @@ class Lookup:
         self._under_way: dict[str, StoreCall] = {}
         self._calls: set[StoreCall] = set()  # the calls whose task has not ended, including abandoned ones
         self._health = SinkHealth(log.bind(lookup=name), clock)
-        self._unreachable: TransientError | None = None  # the failure of each fetch until `_again_at`
+        self._unreachable: TransientError | None = None  # the error with which every fetch fails until `_again_at`
         self._again_at = 0.0
         self._failed_in_a_row = 0
         self._why = ""

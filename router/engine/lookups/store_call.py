@@ -91,9 +91,13 @@ class StoreCall:
 def matched(found: Any, keys: Sequence[str]) -> Sequence[Any]:
     """Return the results of a store for these keys. Raises `PluginError` if they are not one result for each key."""
     if isinstance(found, str) or not isinstance(found, Sequence):
-        raise PluginError(f"fetch_many returned {type(found).__name__} instead of one result for each key")
+        raise PluginError(
+            f"fetch_many returned a value of type {type(found).__name__}: return a list with one result for each key"
+        )
     if len(found) != len(keys):
-        raise PluginError(f"fetch_many returned {counted(len(found), 'result')} for {counted(len(keys), 'key')}")
+        raise PluginError(
+            f"fetch_many returned {counted(len(found), 'result')} for {counted(len(keys), 'key')}: return one result for each key"
+        )
     return found
 
 

@@ -283,7 +283,7 @@ def _definitions() -> Json:
         ),
         "not": (
             {"$ref": "#/definitions/condition"},
-            "does not meet this condition; a missing field meets no condition except `exists: false`",
+            "does not meet this condition; a missing field does not meet any condition, except `exists: false` and `not`",
         ),
     }
     properties = {

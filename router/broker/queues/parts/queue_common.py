@@ -44,7 +44,7 @@ class Timing(msgspec.Struct, frozen=True):
     claim: float = 5.0
     """The time between two checks for entries of dead peers."""
     linger: float = 1.0
-    """The time during a shutdown in which deliveries that are ready in Redis are still read."""
+    """The maximum time during a shutdown in which due deliveries are still read from Redis."""
     alone: float = 30.0
     """The maximum time that a suspect waits for all other deliveries to finish."""
     first_delay: float = 0.1
@@ -79,7 +79,10 @@ class QueueKeys(NamedTuple):
 
 
 class Ending:
-    """The shutdown of a queue. After `begin`, the queue reads only deliveries that are ready in Redis, for `linger` seconds."""
+    """The shutdown of a queue.
+
+    After `begin`, the queue still reads deliveries that are due, for `linger` seconds at most, but does not wait for new ones.
+    """
 
     def __init__(self, clock: Clock, linger: float) -> None:
         self.begun = False

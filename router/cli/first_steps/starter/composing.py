@@ -145,7 +145,7 @@ def _about_printing(answers: Answers) -> str:
 
 
 def when_to_send(answers: Answers) -> str:
-    """Return the condition for removing `deliver: print`, as a clause: which variables to set, or options to check."""
+    """Return a clause that says when to remove `deliver: print`, for example `when TELEGRAM_TOKEN is set`."""
     named = answers.credentials
     if answers.sink.name == "email":
         return f"when the addresses are yours, and {' and '.join(named)} is set if the server wants a password"
@@ -155,7 +155,7 @@ def when_to_send(answers: Answers) -> str:
             "and your app publishes the subscriptions of its users' browsers"
         )
     if not named:
-        return "when the options of the sink are right"
+        return "when the options of the sink have their final values"
     return f"when {' and '.join(named)} {'are' if len(named) > 1 else 'is'} set"
 
 

@@ -143,7 +143,10 @@ def _place(mark: Mark) -> str:
 
 
 def without_fields(draft: Draft) -> Iterator[tuple[Entry, str]]:
-    """Yield the `match` of each route that may take events of a text source, with the name of that source."""
+    """Yield each `match` whose route may get events of a source with `format: text`, and the name of that source.
+
+    Events of such a source have no fields, so no `match` with a path holds for them.
+    """
     reach = Reach(draft.sources, [], draft.routes)
     texts = [name for name, source in draft.sources.items() if source.format == "text"]
     places = {word(find(route, "id")): route for route in items(draft.root.get("routes"))}

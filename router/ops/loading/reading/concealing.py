@@ -21,8 +21,9 @@ from router.errors import Problem
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
-_PART = 12  # the least length of values that are hidden everywhere, even in part: messages cut and split values
-_SEARCHED = 65_536  # the maximum number of characters of a value that are searched for parts
+# Messages may show only a part of a value. So parts of this many characters or more are hidden too, if the value is longer.
+_PART = 12
+_SEARCHED = 65_536  # the maximum number of characters of a value whose parts are hidden
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
     r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api[-_]?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
@@ -173,7 +174,7 @@ def _without(text: str, values: Iterable[_Value]) -> str:
 
 @lru_cache(maxsize=32)
 def _expression(secret: str) -> re.Pattern[str]:
-    """Return a pattern that finds a value in every encoding, and the longer words of a long value."""
+    """Return a pattern that finds the value in every encoding; for a long value, it also finds the long words of the value."""
     words = _WORD.findall(secret[:_SEARCHED]) if len(secret) >= SHORT else ()
     return re.compile("|".join(expressions({*forms_of(secret), *forms_of(unquote(secret)), *words})))
 

@@ -308,7 +308,7 @@ class _Builder:
         return text
 
     def _dash(self, event: Any) -> None:
-        """Find a dash without its space (`-{id: a}`, `-id: a`), which YAML reads as a part of the key."""
+        """Raise `_SlipError` if a key begins with a dash without its space (`-{id: a}`, `-id: a`)."""
         mark = event.start_mark
         line = self._file.line(mark.line + 1)
         fixed = yaml_hints.space_after_dash(line)
@@ -316,7 +316,7 @@ class _Builder:
             raise _SlipError(mark, yaml_hints.NO_DASH_SPACE, fixed)
 
     def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
-        """Find a colon without its space (`{type:pubsub}`), which YAML reads as a key without a value; report and correct it."""
+        """Report and correct a colon without its space (`{type:pubsub}`). Return True if the key has such a colon."""
         found = _KEY_WITHOUT_SPACE.fullmatch(key.value)
         nothing = isinstance(value, yaml.ScalarEvent) and not value.value and not value.style
         if not found or not nothing or key.style or key.end_mark.line != key.start_mark.line:
