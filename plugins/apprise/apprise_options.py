@@ -28,7 +28,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, values: Any) -> Any:
-        """Check first that the library is installed."""
+        """Refuse the options if the library is not installed. This check runs before all others."""
         if importlib.util.find_spec("apprise") is None:
             raise ValueError(MISSING)
         return values

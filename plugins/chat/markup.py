@@ -34,7 +34,7 @@ ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # also at the end of a part, because the n
 
 
 def spare(text: str, tokens: str | None, change: Change) -> str:
-    """Return the text with `change` applied to all of it except the tokens, which are the pattern's only group."""
+    """Return the text, changed by `change` except where the pattern `tokens` matches. The pattern has exactly one group."""
     if tokens is None:
         return change(text)
     return "".join(part if place % 2 else change(part) for place, part in enumerate(re.split(tokens, text)))
@@ -63,7 +63,7 @@ def apart(escape: Change) -> Change:
 
 
 def apart_from_ampersand(escape: Change) -> Change:
-    """Return `escape` for a value in a text with entities, so that it is harmless after an `&` of the text too."""
+    """Return a function that escapes a value as `escape` does, and keeps it from completing an entity after an `&` before it."""
 
     def escaped(text: str) -> str:
         text = escape(text)

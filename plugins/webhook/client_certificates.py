@@ -28,7 +28,7 @@ class ClientCertificate(SinkOptions, defer_build=True):
     @field_validator("certificate", "key")
     @classmethod
     def _is_pem(cls, secret: Secret | None) -> Secret | None:
-        """Refuse the path of a file, which is the usual mistake. OpenSSL only says `pem lib` about it."""
+        """Refuse a value that is the path of a file instead of PEM text: OpenSSL would only report `pem lib`."""
         if secret is not None and not secret.is_placeholder and "-----BEGIN " not in secret.get_secret_value():
             raise ValueError("is not a PEM text (`-----BEGIN …`): write `${file:PATH}` or `${cred:NAME}`")
         return secret

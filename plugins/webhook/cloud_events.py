@@ -71,7 +71,7 @@ def attributes(event: Event, options: CloudEvents) -> dict[str, str]:
 
 
 def came_as_one(headers: Mapping[str, str]) -> bool:
-    """Return whether an event with these headers came as a CloudEvent."""
+    """Return whether an event with these headers was received as a CloudEvent."""
     return "ce-id" in headers and all(headers.get(name) for name in _REQUIRED)
 
 

@@ -54,7 +54,7 @@ def _names(response: HttpResponse, answer: Any) -> dict[str, Any]:
 
 
 def _told(status: int, answer: Any) -> str:
-    """Return the status, and the id that the service has given the event if the answer contains it."""
+    """Return the text for the log: the status, and the id of the event at the service if the answer contains it."""
     if not isinstance(answer, dict):
         return f"HTTP {status}"
     found = (answer.get(name) for name in _IDS)

@@ -72,7 +72,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, values: Any) -> Any:
-        """Check first that the libraries are installed, because a key can't be read without them."""
+        """Refuse the options if the libraries are not installed. This check runs first, because the others read the key."""
         try:
             import http_ece  # noqa: F401, PLC0415
             import py_vapid  # noqa: F401, PLC0415  # only a router that has such a sink waits for them

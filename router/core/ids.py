@@ -48,7 +48,7 @@ class Ids:
         self.count = 10**12
 
     def prefix(self, now: float) -> str:
-        """Return the prefix of the ids made at `now` (seconds since the epoch); append a growing count."""
+        """Return the prefix of the ids made at `now` (seconds since the epoch); the caller appends a growing count."""
         return f"{int(now * 1000):012x}-{self.boot}-"
 
     def next(self, now: float) -> str:

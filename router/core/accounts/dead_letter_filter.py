@@ -170,7 +170,7 @@ def event_of(letter: DeadLetter) -> Event:
 
 
 def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
-    """Return the schema's faults of the payload (pointer, keyword, message); None if the detail is a string."""
+    """Return the violations of the schema in the detail (pointer, keyword, message); None if the detail is a string."""
     if letter.reason != "schema":
         return None
     try:
@@ -181,12 +181,12 @@ def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
 
 
 def fault_line(fault: Mapping[str, str]) -> str:
-    """Return a schema's fault as a line of text: pointer, keyword and message."""
+    """Return a violation of a schema as a line of text: pointer, keyword and message."""
     return f"{fault.get('pointer') or '/'} {fault.get('keyword', '')}: {fault.get('message', '')}"
 
 
 def brief(letter: DeadLetter) -> str:
-    """Return the detail on one line; the faults of a schema without their keywords."""
+    """Return the detail of a letter on one line. Violations of a schema are shown without their keywords."""
     found = faults(letter)
     if found is None:
         return letter.detail

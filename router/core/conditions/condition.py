@@ -104,7 +104,7 @@ class Subject:
         self.failures: list[Failure] = []
 
     def meets(self, when: When, route: str) -> bool:
-        """Return whether the `when` of a route holds. A `when` that can't be evaluated adds a failure and is False."""
+        """Return whether the `when` of a route holds. A `when` that can't be evaluated does not hold, and adds a failure."""
         try:
             return when.holds(msgspec.structs.replace(self.event, route=route, sink=""), self._now)
         except TemplateError as error:

@@ -123,7 +123,7 @@ def _no_value_meets(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
 
 
 def _of_value(node: Node) -> Node:
-    """Return a clause about one path as a clause about the value at that path."""
+    """Return a copy of a clause about one path, in which the path is empty, so that it tests the value at that path itself."""
     if isinstance(node, Clause):
         return Clause((), node.tests)
     assert isinstance(node, Not)

@@ -14,7 +14,7 @@ HINT = "the two texts look the same, but consist of different code points (Unico
 
 
 def composed(value: Any) -> Any:
-    """Return a JSON value with every text in it, keys included, in form NFC."""
+    """Return a copy of a JSON value in which every string, including every key, is in the Unicode form NFC."""
     if isinstance(value, str):
         return normalize("NFC", value)
     if isinstance(value, dict):
@@ -25,5 +25,5 @@ def composed(value: Any) -> Any:
 
 
 def alike(one: str, other: str) -> bool:
-    """Return whether two different strings differ only in their form."""
+    """Return whether two different strings differ only in their Unicode form, so that they look alike."""
     return one != other and normalize("NFC", one) == normalize("NFC", other)

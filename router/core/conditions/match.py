@@ -40,7 +40,10 @@ class Match:
 
     @cached_property
     def holds(self) -> Callable[[Any], bool]:
-        """The function. The index of routes evaluates most clauses itself, so many matches never need this function."""
+        """The function that returns whether a payload meets all clauses. It is compiled on first access.
+
+        The index of routes evaluates most clauses itself, so many matches never need this function.
+        """
         return holding(self.clauses)
 
 

@@ -142,7 +142,7 @@ def _of_order(stopped_by: str | None) -> list[Check]:
 
 
 def _when(route: RouteConfig, when: When, asked: Asked, *, reached: bool) -> Check | None:
-    """Return the check of `when`; None if it fails and the router would not have evaluated it (not `reached`)."""
+    """Return the check of `when`; None if its evaluation fails, but the router would not have evaluated it (not `reached`)."""
     clause = f"when: {when.shown}"
     try:
         held = when.holds(msgspec.structs.replace(asked.event, route=route.id, sink=""), asked.now)

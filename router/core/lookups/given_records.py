@@ -101,7 +101,7 @@ class NamedRecords:
         return f"{_MARK}{len(self._fields) - 1}z{_MAILBOX if self._mailboxes else ''}"
 
     def named(self, value: Any) -> Any:
-        """Return a value with its marks replaced by the names of the fields."""
+        """Return a copy of a value, in which each mark (made by `_mark`) is replaced by the name of its field."""
         if isinstance(value, str):
             return _MARKS.sub(self._name, value)
         if isinstance(value, Mapping):

@@ -97,7 +97,7 @@ class Source(msgspec.Struct):
 
     @property
     def tree(self) -> nodes.Template:
-        """The template's own tree."""
+        """The syntax tree of the template itself, and not of a file that it includes."""
         return self.trees[None]
 
 
@@ -173,7 +173,7 @@ def _read_file(text: str, name: str) -> str:
 
 
 def _references(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str | None]]:
-    """Yield the line and name of the files that a template includes; None for a name that is computed when it runs."""
+    """Yield the line and name of the files that a template includes; None for a name that is computed when the template runs."""
     for node in below:
         if not isinstance(node, nodes.Extends | nodes.FromImport | nodes.Import | nodes.Include):
             continue
@@ -228,7 +228,7 @@ def _known(kind: str, name: str, table: Collection[str], node: nodes.Expr) -> It
 
 
 def _public(name: str) -> bool:
-    """Return whether a template may name a filter or test itself. The others are for the changes to a tree alone."""
+    """Return whether a template may use a filter or test of this name. The other ones are only inserted by the router."""
     return name != EACH and not name.startswith("_")
 
 

@@ -106,7 +106,7 @@ def _single(
 
 
 def _constant(node: nodes.Node) -> tuple[Any] | None:
-    """Return the value of a constant as a tuple of one; None for any other node."""
+    """Return a tuple with the value of a constant; None for any other node, because the value itself may be None."""
     if isinstance(node, nodes.Neg):
         inner = _constant(node.node)
         number = inner is not None and not isinstance(inner[0], bool) and isinstance(inner[0], int | float)
@@ -116,7 +116,7 @@ def _constant(node: nodes.Node) -> tuple[Any] | None:
 
 
 def _path(node: nodes.Node) -> tuple[object, ...] | None:
-    """Return the path that a node reads, without `event.` before the payload; None if the path is not a part of the event."""
+    """Return the path that a node reads; None if it is not a part of the event. `event.payload.x` is returned as `payload.x`."""
     chain = chain_of(node)
     if not chain or len(chain) < 2 or chain[0] not in {"payload", "event"}:
         return None

@@ -337,7 +337,7 @@ def _scope_of_templates() -> Scope:
 
 
 def _no_scope(_event: Event, _used: Collection[str], _records: Records) -> dict[str, Any]:
-    """Return the names for options without templates, which use none."""
+    """Return no names, because options without templates use none."""
     return {}
 
 

@@ -95,7 +95,10 @@ def _may_meet(one: str, other: str) -> bool:
 
 
 def _alike(globs: Iterable[str], others: Sequence[Globs]) -> Globs:
-    """Return the globs that have a compatible glob in every other set, by their literal beginnings and ends."""
+    """Return the globs and names out of `globs` that may have a channel in common with every other set.
+
+    Two globs are compared only by their literal beginnings and ends.
+    """
     found = []
     for each in globs:
         if _is_glob(each):
@@ -175,7 +178,7 @@ class _Walk:
         return list(found.values())
 
     def arrives(self) -> bool:
-        """Return whether such a channel exists; also True if the search takes too many steps."""
+        """Return whether a channel exists that is in all sets and not in `without`; True if the search takes too many steps."""
         stars = self._stars
         start = self._start | (self._start & stars) << 1
         waiting, seen = [start], {start}

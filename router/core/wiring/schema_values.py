@@ -164,7 +164,7 @@ def _meeting(test: Test) -> Callable[[Any], bool]:
 
 @lru_cache(maxsize=100)
 def _meeting_values(operator: str, wanted: Any, _types: tuple[type, ...]) -> Callable[[Any], bool]:
-    """Return `_meeting`. The types are arguments because the cache takes 1, 1.0 and true for the same value."""
+    """Return the result of `_meeting`. The types are an argument because 1, 1.0 and true are the same key for the cache."""
     return holding((Clause((), (Test(operator, wanted),)),))
 
 
@@ -215,7 +215,7 @@ def _cure(types: Sequence[str], test: Test) -> str:
 
 
 def _types_of_text(text: str) -> set[str]:
-    """Return the types other than string that a string may be meant as: `"5"` may be meant as an integer."""
+    """Return the other types that a user may have meant by a string: an integer by `"5"`."""
     if text in {"true", "false", "null"}:
         return {"null" if text == "null" else "boolean"}
     return {"integer", "number"} if re.fullmatch(r"-?(0|[1-9][0-9]*)", text) else set()

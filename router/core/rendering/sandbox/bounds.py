@@ -67,7 +67,7 @@ def too_long() -> NoReturn:
 
 
 def bounded(size: int) -> None:
-    """Raise `OverflowError` when a string of `size` characters is longer than a template may make."""
+    """Raise `OverflowError` if a string in a template may not have `size` characters."""
     if size > MAX_OUTPUT:
         too_long()
 

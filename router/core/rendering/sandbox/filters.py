@@ -150,7 +150,7 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
 
 
 def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter of Jinja that works on text, so that it gets our text of a value: null is empty and not `None`."""
+    """Wrap a filter of Jinja that works on text, so that it gets the router's text of a value: an empty string for null, not `None`."""
     place = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)

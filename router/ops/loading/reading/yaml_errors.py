@@ -137,7 +137,7 @@ def _tab(failure: _Failure) -> Slip | None:
 
 
 def _marked_value(failure: _Failure) -> Slip | None:
-    """Find a value that needs quotes, on the line or on the line of the opening bracket."""
+    """Return the slip of a value that needs quotes, on the line or on the line of the opening bracket; None without one."""
     line = failure.line
     opened = failure.begun[0] if failure.begun and "flow" in failure.told else line
     for number in dict.fromkeys((line, opened)):
@@ -155,7 +155,7 @@ def _marked_value(failure: _Failure) -> Slip | None:
 
 
 def _no_comma(failure: _Failure) -> Slip | None:
-    """Find a key that follows a value without a comma, in braces: `{type: pubsub channels: [x]}`, `{a: [x] b: y}`."""
+    """Return the slip of a key in braces without a comma before it, as in `{a: [x] b: y}`; None without one."""
     text, column = failure.text, failure.column
     if "flow mapping" not in failure.told or "expected ',' or '}'" not in failure.told:
         return None
@@ -184,7 +184,7 @@ def _no_comma(failure: _Failure) -> Slip | None:
 
 
 def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
-    """Find a missing comma before a key at the beginning of the next line."""
+    """Return the slip of a missing comma before a key at the beginning of the next line; None without one."""
     end = len(without_comment(text))
     if text[end - 1] in "{[,:":
         return None
@@ -192,7 +192,7 @@ def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
 
 
 def _block(failure: _Failure) -> Slip | None:
-    """Find text after `>` or `|`, as in `> 100 orders`: YAML expects the text on the lines below."""
+    """Return the slip of text after `>` or `|`, as in `> 100 orders`; None without one. YAML expects this text on the next lines."""
     told = failure.told
     if "block scalar" not in told or "comment or line break" not in told or failure.begun is None:
         return None
@@ -203,7 +203,7 @@ def _block(failure: _Failure) -> Slip | None:
 
 
 def _spaces(failure: _Failure) -> Slip | None:
-    """Find a missing space after `:` or `-`, on the line or the one before."""
+    """Return the slip of a missing space after `:` or `-`, on the line or the line before; None without one."""
     line = failure.line
     for number in dict.fromkeys((failure.begun[0] if failure.begun else line, line, line - 1)):
         if not 0 <= number <= line:
@@ -218,7 +218,7 @@ def _spaces(failure: _Failure) -> Slip | None:
 
 
 def _no_colon(failure: _Failure) -> Slip | None:
-    """Find a line that is not a `key: value`; the parser notices it on the next line."""
+    """Return the slip of a line that is not a `key: value`; None without one. The parser notices it on the next line."""
     lines, line, begun = failure.lines, failure.line, failure.begun
     if "could not find expected ':'" in failure.told and begun is not None:
         number = begun[0]
@@ -238,7 +238,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
 
 
 def _escape(failure: _Failure) -> Slip | None:
-    """Find a backslash in double quotes that is not an escape of YAML."""
+    """Return the slip of a backslash in double quotes that is not an escape of YAML; None without one."""
     told = failure.told
     if "quoted scalar" not in told or failure.begun is None or not ("escape" in told or "hexdecimal" in told):
         return None
@@ -254,7 +254,7 @@ def _escape(failure: _Failure) -> Slip | None:
 
 
 def _open_quote(failure: _Failure) -> Slip | None:
-    """Find a quote that is never closed; the parser may notice it only lines later, at the next quote."""
+    """Return the slip of a quote that is never closed; None without one. The parser may notice it only at the next quote."""
     lines, line = failure.lines, failure.line
     if "quoted scalar" in failure.told and failure.begun is not None:
         last, column = failure.begun
@@ -278,7 +278,7 @@ def _opens(text: str) -> bool:
 
 
 def _after_quote(failure: _Failure) -> Slip | None:
-    """Find text after a closing quote: `'it's'`, `"a" b`."""
+    """Return the slip of text after a closing quote, as in `'it's'` or `"a" b`; None without one."""
     text = without_comment(failure.text)
     start = value_start(text)
     found = QUOTED.match(text, start)
@@ -292,7 +292,7 @@ def _after_quote(failure: _Failure) -> Slip | None:
 
 
 def _quotes_in_brackets(failure: _Failure) -> Slip | None:
-    """Find text after a closing quote inside `{…}` or `[…]`: `{text: "{{ payload.name | default("you") }}"}`."""
+    """Return the slip of text after a closing quote in brackets, as in `{a: "{{ x | default("y") }}"}`; None without one."""
     text, column = failure.text, failure.column
     first = next((found for found in QUOTED.finditer(text) if found.end() == column), None)
     if "flow" not in failure.told or first is None or text[column : column + 1].isspace():
@@ -337,7 +337,7 @@ def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
 
 
 def _closed_twice(failure: _Failure) -> Slip | None:
-    """Find a closing bracket without an opening one on the line."""
+    """Return the slip of a closing bracket without an opening one on the line; None without one."""
     text = failure.text.rstrip()
     bare = QUOTED.sub("", without_comment(text))
     for opened, closing in (("[", "]"), ("{", "}")):

@@ -284,7 +284,7 @@ class _Builder:
         self._problems.add(message, entry.mark, path=self.path)
 
     def _key(self, event: Any, depth: int) -> str | None:
-        """Return the text of a key; report another type and return None."""
+        """Return the text of a key; None if the key is not a string (reported)."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth + 1)
             self._add("a key must be a string, not a list, a mapping or an alias", event.start_mark)
@@ -332,7 +332,7 @@ class _Builder:
         return True
 
     def _braces(self, event: Any) -> Scalar | None:
-        """Find `{{ payload.x }}` without quotes, which YAML reads as a mapping; report it, and read it as text."""
+        """Report `{{ payload.x }}` without quotes, and return it as text. Return None if the event begins a real mapping."""
         line = self._file.line(event.start_mark.line + 1)
         if not line.startswith("{{", event.start_mark.column):
             return None
@@ -342,13 +342,13 @@ class _Builder:
         return Scalar(self._mark(event.start_mark), text, text, faulty=True)
 
     def _meant(self, event: Any) -> tuple[str, str | None]:
-        """Return the intended value at an event, and its line with that value quoted, if it can be found."""
+        """Return the value that was meant at an event, and the line with this value in quotes; `""` and None if it is not found."""
         line = self._file.line(event.start_mark.line + 1)
         value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
         return (value.text, yaml_hints.corrected(line, value.start, value.end)) if value else ("", None)
 
     def _brackets(self, event: Any) -> None:
-        """Find text after brackets (`[{{ a }}] b`), which YAML reads as a list or a mapping."""
+        """Raise `_SlipError` if text follows brackets (`[{{ a }}] b`). YAML reads the brackets as a list or a mapping."""
         mark = event.start_mark
         fixed = yaml_hints.after_brackets(self._file.line(mark.line + 1), mark.column)
         if fixed is not None:
