@@ -73,13 +73,16 @@ class ChatOptions(SinkOptions, defer_build=True):
         return self
 
     def escape_value(self, value: str) -> str:
-        """Return an event's value for `text`: escaped if `native`; for `plain`, `finish` escapes the whole text."""
+        """Return a value of an event for `text`: escaped for `native`, unchanged for `plain`, because `finish` escapes the whole text."""
         if self.markup == "plain":
             return value
         return spare(self.length.start(value), self.mentions, self.rules.value)
 
     def finish(self, text: str) -> tuple[str, bool]:
-        """Return the text to send, and whether it was cut: escaped if `plain`, without mentions, not too long."""
+        """Return the text to send, and whether it was cut.
+
+        The text is escaped for `plain`, has no mentions unless they are allowed, and is not longer than the service allows.
+        """
         whole, rules, length = True, self.rules, self.length
         if self.markup == "plain":
             start = length.start(text)

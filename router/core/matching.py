@@ -141,7 +141,7 @@ class ChannelIndex(Generic[T]):
         return self._found(channel, globs=globs) if globs.asked else globs.found
 
     def _found(self, channel: bytes, named: AbstractSet[int] = frozenset(), globs: _Globs[T] | None = None) -> T:
-        """Test the globs that may match a channel. `named` are the entries that name it."""
+        """Return the result for a channel from the entries `named`, which name it, and from those of `globs` that match it."""
         if globs is None:
             globs = next(begins[channel[:length]] for length, begins in self._begins if channel[:length] in begins)
         more = {number for number, matches in globs.asked if matches(channel)}

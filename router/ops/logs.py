@@ -94,7 +94,7 @@ class Writer(threading.Thread):
         return lost
 
     def _next_lines(self) -> tuple[list[str], list[threading.Event], bool]:
-        """Return up to `_AT_ONCE` lines, the events of `flush` among them, and False if `stop` was called."""
+        """Return up to `_AT_ONCE` lines, the events that `flush` has put between them, and False if `stop` was called."""
         lines: list[str] = []
         events: list[threading.Event] = []
         item = self._lines.get()

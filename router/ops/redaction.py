@@ -87,7 +87,10 @@ def expressions(forms: Iterable[str]) -> list[str]:
 
 
 def forms_of(secret: str) -> set[str]:
-    """Return the forms of a secret: plain and escaped in strings, for a long one every encoding."""
+    """Return the forms in which a text may contain a secret: unchanged, or escaped as in a string of JSON or Python.
+
+    For a secret of at least `SHORT` characters, the forms in URLs and in base64 are returned too.
+    """
     forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
     if len(secret) >= SHORT:
         encoded = secret.encode("utf-8", "surrogateescape")

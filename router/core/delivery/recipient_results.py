@@ -77,7 +77,7 @@ class Recipients:
 
     @contextmanager
     def attempt(self, event: Event) -> Iterator[RecipientResults]:
-        """Yield the results of a delivery for one attempt. They are kept for the next one if the block is left by an exception."""
+        """Yield the results of a delivery for one attempt. An exception in the block keeps them for the next attempt."""
         results: RecipientResults = self._cut_off.pop(event.key, None) or RecipientResults()
         try:
             yield results

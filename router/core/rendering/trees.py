@@ -85,7 +85,7 @@ class _Copier:
 
 
 def _is_value(parent: nodes.Node, node: nodes.Node) -> bool:
-    """Return whether a node is a text of a template, or a constant that is compared. No code depends on its value."""
+    """Return whether a node is literal text of a template, or a compared constant: the value does not change the compiled code."""
     if isinstance(node, nodes.TemplateData):
         return isinstance(parent, nodes.Output)
     return isinstance(node, nodes.Const) and isinstance(parent, nodes.Compare | nodes.Operand)

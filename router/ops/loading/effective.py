@@ -234,7 +234,10 @@ class _Printer:
 
 
 def _hidden(text: str, *, secret: bool) -> str:
-    """Return a written text with its secret hidden: the whole text, or the password of a URL."""
+    """Return a written text without secrets.
+
+    If the text itself is a `secret`, only the user and the host of a URL are shown. Otherwise only the password of a URL is hidden.
+    """
     if not secret and not url_secrets(text):
         return text
     try:

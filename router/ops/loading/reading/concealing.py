@@ -157,7 +157,7 @@ def _framed(line: str, caret: int) -> str:
 
 
 def _concerns(value: _Value, path: str) -> bool:
-    """Return whether the value is hidden in a problem at this path: a long one everywhere, a short one near its place."""
+    """Return whether a value is hidden in a problem at this path. A short value is hidden only at, above or below its own path."""
     if value.at is None or len(value.text) >= SHORT:
         return True
     own = value.at.path
