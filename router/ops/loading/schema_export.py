@@ -283,7 +283,7 @@ def _definitions() -> Json:
         ),
         "not": (
             {"$ref": "#/definitions/condition"},
-            "does not meet this condition; a missing field does not meet any condition, except `exists: false` and `not`",
+            "does not meet this condition; also true for a missing field, unless the condition holds for it, as `exists: false` does",
         ),
     }
     properties = {
