@@ -19,7 +19,7 @@ OTHER_KINDS = {
     "router.core.conditions.reading",
     "router.core.conditions.why",
     "router.core.lookups.lookup_key",
-    "router.core.rendering.checking",
+    "router.core.rendering.syntax.checking",
     "router.core.rendering.expressions",
     "router.core.rendering.rendered_addresses",
     "router.core.rendering.sandbox.environments",

@@ -3,8 +3,8 @@
 import pytest
 
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import parse
-from router.core.rendering.reads import fields_read
+from router.core.rendering.syntax.checking import parse
+from router.core.rendering.syntax.reads import fields_read
 from router.options import TemplateFile
 
 SANDBOX = TemplateEnvironment().plain

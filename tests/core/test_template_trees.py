@@ -4,10 +4,10 @@ import pytest
 from jinja2 import TemplateAssertionError, meta, nodes
 
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import parse
 from router.core.rendering.expressions import Expression, parse_expression
+from router.core.rendering.syntax.checking import parse
+from router.core.rendering.syntax.trees import names_read, nodes_below, shape_of
 from router.core.rendering.templates import Compiled
-from router.core.rendering.trees import names_read, nodes_below, shape_of
 from router.options import TemplateFile
 from tests.support.rendering import event
 

@@ -51,7 +51,7 @@ class When:
     def paths(self) -> list[Path]:
         """Return the paths of the payload that the expression reads, so that `explain` can show their values."""
         from router.core.rendering.expressions import parse_expression
-        from router.core.rendering.reads import paths_read
+        from router.core.rendering.syntax.reads import paths_read
 
         read = paths_read(parse_expression(self._source, self._environment))
         return [path for path in map(_path, read) if path]

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from router.core.rendering.checking import Source, parse
 from router.core.rendering.environment import TemplateEnvironment
 from router.core.rendering.faults import BrokenExpressionError, BrokenTemplateError, Fault
 from router.core.rendering.sandbox.bounds import Run, current
 from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.core.rendering.sandbox.values import Missing, text
+from router.core.rendering.syntax.checking import Source, parse
 from router.core.rendering.templates import (
     GLOBALS,
     Compiled,

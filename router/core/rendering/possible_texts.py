@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from jinja2 import nodes
 
 from router.core.matching import exactly
-from router.core.rendering.checking import read
 from router.core.rendering.sandbox.environments import Sandbox
+from router.core.rendering.syntax.checking import read
 
 
 def glob_of(text: str, sandbox: Sandbox) -> str | None:

@@ -14,7 +14,6 @@ from jinja2.sandbox import safe_range
 
 from router.core.mailboxes import split
 from router.core.rendering.addresses import urls_in
-from router.core.rendering.checking import chains, read
 from router.core.rendering.faults import BrokenTemplateError, Fault, dotted
 from router.core.rendering.rendered_addresses import addresses_in, listed, mappings
 from router.core.rendering.sandbox.bounds import MAX_OUTPUT, too_long
@@ -22,7 +21,8 @@ from router.core.rendering.sandbox.environments import Sandbox
 from router.core.rendering.sandbox.functions import FUNCTIONS
 from router.core.rendering.sandbox.lookup_records import NO_RECORDS, Records
 from router.core.rendering.sandbox.values import EventFields, MissingError, plain
-from router.core.rendering.trees import shape_of
+from router.core.rendering.syntax.checking import chains, read
+from router.core.rendering.syntax.trees import shape_of
 from router.errors import EventError, TemplateError
 from router.escaping import cut
 from router.events import Event

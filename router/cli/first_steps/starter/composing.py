@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from router.cli.first_steps.starter import sink_recipes
 from router.cli.first_steps.test_entry import literal
 from router.core.rendering import TemplateEnvironment
-from router.core.rendering.checking import parse
-from router.core.rendering.reads import fields_read, paths_read
 from router.core.rendering.sandbox.environments import Sandbox
+from router.core.rendering.syntax.checking import parse
+from router.core.rendering.syntax.reads import fields_read, paths_read
 from router.ops.loading.effective import Block, dump_compact
 from router.ops.loading.reading.redis_origin import IMPLIED
 from router.options import is_template

@@ -17,7 +17,7 @@ from router.ops.loading.reading.nodes import quoted
 from router.ops.loading.reading.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from router.core.rendering.compared_values import Compared
+    from router.core.rendering.syntax.compared_values import Compared
 
 _ORIGINS = ("channel", "source")
 """The attributes of `event` whose values the configuration lists."""
@@ -29,7 +29,7 @@ _MOST = 5
 def look_at_compared_values(draft: Draft, templates: Iterable[TemplateUses]) -> None:
     """Warn about comparisons with a value that a schema rules out, or with a channel or source that a route can't have."""
     for template in templates:
-        from router.core.rendering.compared_values import comparisons
+        from router.core.rendering.syntax.compared_values import comparisons
 
         for compared in comparisons(template.source):
             # In a template `1 == true` holds, as in Python. Only expressions compare as strictly as a schema.

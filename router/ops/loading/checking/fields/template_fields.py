@@ -24,8 +24,8 @@ from router.ops.loading.reading.problems import did_you_mean
 from router.options import is_template
 
 if TYPE_CHECKING:
-    from router.core.rendering.checking import Source
-    from router.core.rendering.reads import Read
+    from router.core.rendering.syntax.checking import Source
+    from router.core.rendering.syntax.reads import Read
 
 _MOST = 10
 """The maximum number of names of fields in one message."""
@@ -109,7 +109,7 @@ class TemplateUses(NamedTuple):
 def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> None:
     """Warn about templates and expressions that read a field which no event can have; note fields that are probably misspelt."""
     for template in templates:
-        from router.core.rendering.reads import fields_read
+        from router.core.rendering.syntax.reads import fields_read
 
         for read in fields_read(template.source):
             _judge(read, template, draft)
@@ -165,8 +165,8 @@ def templates_of(draft: Draft, uses: Sequence[Use], environment: TemplateEnviron
 
 
 def _parsed(text: str, environment: TemplateEnvironment, *, expression: bool) -> Source:
-    from router.core.rendering.checking import parse
     from router.core.rendering.expressions import parse_expression
+    from router.core.rendering.syntax.checking import parse
 
     return parse_expression(text, environment) if expression else parse(text, environment.plain)
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, cast
 
 from jinja2 import nodes
 
-from router.core.rendering.checking import Source, chain_of
-from router.core.rendering.reads import assigns_to_event
+from router.core.rendering.syntax.checking import Source, chain_of
+from router.core.rendering.syntax.reads import assigns_to_event
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "contains"]
 

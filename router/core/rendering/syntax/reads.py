@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jinja2 import nodes
 
-from router.core.rendering.checking import Source, chain_of
+from router.core.rendering.syntax.checking import Source, chain_of
 
 Path = tuple[object, ...]
 """The path of a field, as keys and indices: `("order", "total")`."""

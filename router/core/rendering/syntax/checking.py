@@ -19,7 +19,7 @@ from router.core.rendering.sandbox.filters import EACH
 from router.core.rendering.sandbox.functions import FUNCTIONS, network_fault
 from router.core.rendering.sandbox.time_zones import zone
 from router.core.rendering.sandbox.values import EVENT_FIELDS
-from router.core.rendering.trees import names_read, nodes_below
+from router.core.rendering.syntax.trees import names_read, nodes_below
 from router.options import TemplateFile
 
 _N = TypeVar("_N", bound=nodes.Node)
