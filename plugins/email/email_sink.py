@@ -12,7 +12,7 @@ from router.api import Event, PartialError, PermanentError, Recent, Sink, SinkCo
 
 from .mail import Failure, Mail
 from .mail_options import EmailOptions
-from .threads import Threads
+from .mail_threads import Threads
 
 if TYPE_CHECKING:
     from .smtp_sender import SmtpSender
