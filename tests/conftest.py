@@ -18,7 +18,10 @@ import structlog
 from tests.support.redis import KINDS, RedisServer, binary
 
 # How long an example takes says how busy the machine is. What is too slow hangs, and the limit of each test ends that.
-hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Every run has other examples, so half of the usual number finds as much in two runs.
+hypothesis.settings.register_profile(
+    "suite", max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("suite")
 
 BROKER = Path(__file__).parent / "broker"

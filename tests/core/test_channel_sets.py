@@ -26,13 +26,13 @@ def matching_all(*globs):
     return [channel for channel in CHANNELS if all(match(channel) for match in matchers)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(GLOBS, GLOBS)
 def test_two_globs_meet_where_a_channel_matches_both(first, second):
     assert meet((first,), (second,)) == bool(matching_all([first], [second]))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SETS, SETS)
 def test_sets_that_are_apart_have_no_channel_in_common(first, second):
     if apart(first, second):
@@ -54,7 +54,7 @@ def test_literal_beginnings_and_ends_keep_globs_apart(first, second, expected):
     assert apart((first,), (second,)) is expected
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SETS, SETS, SETS)
 def test_no_channel_is_missed_where_there_is_said_to_be_none(first, second, without):
     excluded = matching.any_of(without)

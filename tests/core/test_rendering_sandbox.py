@@ -162,7 +162,6 @@ def test_no_template_fills_the_memory_or_goes_on_for_ever(kind: Any, template: s
     ("kind", "written"),
     [
         (subject, "{{ ns.l | json }}"),
-        (html, "{{ ns.l }}"),
         (chat, "{{ '%s' % ns.l }}"),
         (chat, "{{ {'a': ns.l} | json }}"),
     ],

@@ -107,7 +107,7 @@ def paths(payload, before=()):
         yield from paths(value, (*before, key))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(SCHEMAS, PAYLOADS)
 def test_no_field_of_a_payload_that_fits_is_said_to_be_ruled_out(document, payload):
     schema = compile_schema(document, uri="schema://x/y", retrieve=lambda uri: None)
