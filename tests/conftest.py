@@ -123,6 +123,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("kind", KINDS if every else [KINDS[drawn]])
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draw cases of the tests marked `drawn(share)`, which cost much CPU, by the random seed of the run, which pytest prints.
+
+    Without a seed (`-p no:randomly`), all cases run.
+    """
+    seed = config.getoption("randomly_seed", None)
+    left_out = [item for item in items if seed is not None and _left_out(item, seed)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _left_out(item: pytest.Item, seed: int) -> bool:
+    marker = item.get_closest_marker("drawn")
+    return marker is not None and zlib.crc32(f"{seed} {item.nodeid}".encode()) % marker.args[0] != 0
+
+
 @pytest.fixture
 def redis_server(kind: str, start_server: Callable[..., RedisServer]) -> RedisServer:
     """A server of each kind, fresh for this test."""

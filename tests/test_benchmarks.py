@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -256,17 +255,8 @@ TINY = {
 }
 
 
-def pytest_generate_tests(metafunc):
-    """Draw a third of the benchmarks by the random seed of the run, which pytest prints: each of them starts several daemons.
-
-    Without a seed (`-p no:randomly`), all run.
-    """
-    if metafunc.function is test_a_benchmark_runs:
-        seed = metafunc.config.getoption("randomly_seed", None)
-        drawn = sorted(TINY) if seed is None else random.Random(seed).sample(sorted(TINY), len(TINY) // 3)
-        metafunc.parametrize("name", drawn)
-
-
+@pytest.mark.drawn(3)
+@pytest.mark.parametrize("name", TINY)
 def test_a_benchmark_runs(tmp_path, name):
     done = bench(tmp_path, name, *TINY[name], "--json")
     assert done.returncode == 0, done.stderr

@@ -133,6 +133,7 @@ def made(name: str, size: int) -> Event:
     return PAYLOADS[name](size)
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_no_expression_is_slow_for_large_values(expression: str) -> None:
     asked = Expression(expression, TemplateEnvironment())

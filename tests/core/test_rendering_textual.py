@@ -120,16 +120,19 @@ def slow(run: Callable[[str], object], size: int = SMALL) -> dict[str, float]:
     return found
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("kind", [subject, html, chat])
 def test_a_value_costs_the_same_whatever_it_is(kind: Callable[..., str]) -> None:
     assert not slow(lambda text: kind("{{ payload.x }}", {"x": text}), LARGE)
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("filter_", FILTERS)
 def test_no_filter_is_slow_for_what_an_event_brings(filter_: str) -> None:
     assert not slow(lambda text: subject(f"{{{{ payload.x | {filter_} }}}}", {"x": text}))
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("expression", [*METHOD_CALLS, *OPERATIONS])
 def test_no_method_or_operator_is_slow_for_what_an_event_brings(expression: str) -> None:
     assert not slow(lambda text: subject(f"{{{{ {expression} }}}}", {"x": text}))

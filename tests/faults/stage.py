@@ -33,7 +33,7 @@ DEAD = "{event-router}:dead"
 PLUGIN = Path(__file__).with_name("recording_sink.py")
 PATIENCE = 300.0
 """Seconds that anything may take; machines are busy, and how long things took is a figure, not a deadline."""
-MOST_SLOW_ANSWERS = 10
+MOST_SLOW_ANSWERS = 24
 """How often a router may leave a client without an answer for as long as that waits."""
 
 Step = Callable[[str], None]

@@ -25,6 +25,7 @@ EACH = [
 ]
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize(("service", "markup", "template"), EACH)
 def test_a_mebibyte_of_any_pattern_costs_at_most_ten_times_a_plain_one(service, markup, template):
     way = {"token": "x", "to": "1"} if service == "telegram" else {"url": "https://hooks.example.org/x"}
