@@ -80,15 +80,13 @@ def muted(*changes: tuple[str, str], names: str = EVERYBODY) -> Change:
     """
 
     @cache
-    def patterns() -> tuple[list[tuple[re.Pattern[str], str]], re.Pattern[str], re.Pattern[str]]:
-        return [(re.compile(pattern), harmless) for pattern, harmless in changes], re.compile(LINK), re.compile(names)
+    def patterns() -> tuple[list[tuple[re.Pattern[str], str]], re.Pattern[str]]:
+        return [(re.compile(pattern), harmless) for pattern, harmless in changes], re.compile(names)
 
     def mute(text: str) -> str:
-        compiled, link, name = patterns()
+        compiled, name = patterns()
         for pattern, harmless in compiled:
             text = pattern.sub(harmless, text)
-        parts = link.split(text)
-        parts[::2] = [name.sub(f"@{BREAK}", part) for part in parts[::2]]
-        return "".join(parts)
+        return spare(text, LINK, lambda part: name.sub(f"@{BREAK}", part))
 
     return mute

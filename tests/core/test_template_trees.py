@@ -161,3 +161,15 @@ def test_equal_texts_from_files_are_parsed_each_time():
     environment = TemplateEnvironment()
 
     assert parse(text, environment.plain) is not parse(text, environment.plain)
+
+
+@pytest.mark.parametrize("first", ["plain", "html", "urls"])
+def test_each_environment_escapes_a_text_that_several_share(first):
+    """The tree is parsed by the environment that asks first, and compiled by each of them."""
+    environment, text = TemplateEnvironment(), "{{ payload.x }}{{ '<k>' }}"
+    Compiled(text, getattr(environment, first))
+    found = {name: Compiled(text, getattr(environment, name)).render({"payload": {"x": "&"}}) for name in ESCAPED}
+    assert found == ESCAPED
+
+
+ESCAPED = {"plain": "&<k>", "html": "&amp;&lt;k&gt;", "urls": "%26%3Ck%3E"}

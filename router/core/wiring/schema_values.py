@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from router.core.conditions import paths
 from router.core.conditions.clauses import NUMBERS, Clause, Test, shown
+from router.core.conditions.index import operands
 from router.core.conditions.match import holding
 from router.core.conditions.paths import EACH, Path
 from router.core.wiring.schema_fields import resolved
@@ -158,8 +159,7 @@ def _of_value(document: Any, schema: Mapping[str, Any], path: Path, test: Test) 
 
 def _meeting(test: Test) -> Callable[[Any], bool]:
     """Return the function that returns whether a value meets a test."""
-    values = test.wanted if isinstance(test.wanted, tuple) else (test.wanted,)
-    return _meeting_values(test.operator, test.wanted, tuple(map(type, values)))
+    return _meeting_values(test.operator, test.wanted, tuple(map(type, operands(test))))
 
 
 @lru_cache(maxsize=100)
