@@ -29,7 +29,7 @@ MARKDOWN_UNITS = (
 
 def units(text: str) -> int:
     """Return the length in UTF-16 units, as Telegram counts; other services never count more."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 @cache
