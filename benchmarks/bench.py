@@ -1,8 +1,8 @@
-"""The benchmarks: `make bench` runs the first one, and `make bench ARGS='NAME …'` runs another.
+"""The benchmarks. `make bench` runs the benchmark `peers`, and `make bench ARGS='NAME …'` runs the benchmark NAME.
 
 Machines differ and may be busy. Therefore the programs are measured in turn, and their ratios within one run are
-compared. CPU is the user and system time of a process and its children. With `--other` the command of another checkout
-is measured too, and its figures are printed beside those of this checkout.
+compared. CPU is the user and system time of a process and its children. With `--other`, the command of another
+checkout is measured too. The table then has the figures of both checkouts.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _print(table: Table) -> None:
 
 
 def _named(words: Sequence[str]) -> bool:
-    """Return whether the arguments name a benchmark, or ask for the help about all benchmarks."""
+    """Return True if the arguments name a benchmark, or ask for the help about all benchmarks."""
     return bool(words) and words[0] in {FIRST, QUICK, REPORT, *IN_TURN, "-h", "--help"}
 
 
@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
             "--pairs",
             type=_positive,
             default=benchmark.rounds,
-            help="the number of rounds; each round measures everything once",
+            help="the number of rounds; each round measures every case once",
         )
         one.add_argument(
             "--other",
@@ -180,7 +180,8 @@ def _command(text: str) -> Path:
 
 
 if __name__ == "__main__":
-    # The blocks that start servers and routers also stop them, so SIGTERM must leave these blocks, as Ctrl-C does.
+    # SIGTERM must leave the `with` blocks that start servers and routers, as Ctrl-C does, because these blocks also
+    # stop the servers and routers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))

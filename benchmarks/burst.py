@@ -1,8 +1,9 @@
-"""The number of events lost in a burst: pub/sub → schema → route → log file, published faster than any program can process them.
+"""The number of events lost in a burst: pub/sub → schema → route → log file.
 
-The server has its default limits: it disconnects a subscriber that is 32 MiB behind. Several processes publish at once,
-as fast as the server accepts events, without waiting for answers. The router is compared with a simple hand-written
-loop of redis-py and asyncio, which validates each event before it reads the next one.
+The events come faster than any program can process them. The server has its default limits: it disconnects a
+subscriber that is 32 MiB behind. Several processes publish at once, as fast as the server accepts events, without
+waiting for replies. The router is compared with a simple hand-written loop of redis-py and asyncio. The loop validates
+each event before it reads the next event.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def measure_router(events: int, publishers: int, command: Path) -> Turns:
             return {
                 LOST: Reading(lost, {"published/s": rate}),
                 CUT: Reading(at.cut_off, {"gaps": source["gaps"]}),
-                AHEAD: Reading(source.get("read_ahead_peak_bytes", 0) / MIB),  # other checkouts may lack it
+                AHEAD: Reading(source.get("read_ahead_peak_bytes", 0) / MIB),  # older checkouts lack this field
                 PEAK: Reading(peak_mib(pid)),
                 AFTERWARDS: Reading(_resident_mib(pid)),
             }

@@ -1,9 +1,10 @@
 """The cost of many channels and many routes: pub/sub → schema → route → log file.
 
-One source reads all channels by one glob. An event is published once on each channel, so that the router has nothing
-cached for the channel, and then once more. The other routes have globs or names of other channels. The matching route
-is the last one, or each channel has its own route. The last case is a burst to a subscriber that the server disconnects
-if it is too far behind; the lost events are counted.
+One source reads all channels by one glob. First, one event is published on each channel, while the router has nothing
+cached for the channel. Then a second event is published on each channel. In some cases, only the last route matches,
+and all other routes have globs or names of other channels. In one case, each of 1,000 routes matches its share of the
+channels. The last case is a burst, and counts the lost events: the server disconnects the router if it is too far
+behind.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SHARES = 1_000
 
 @dataclass(frozen=True)
 class Kind:
-    """The routes of one case, by the globs or names of their channels; the goal is a ratio to one channel."""
+    """The globs or names of the routes of one case. `goal` is the maximum ratio to the case with one channel."""
 
     title: str
     channels: Sequence[str]
@@ -102,7 +103,7 @@ def names(channels: int) -> list[str]:
 
 
 def sections(routes: Sequence[str]) -> dict[str, Any]:
-    """Return the sections of the configuration that differ from the usual one: a source with one glob, and the routes."""
+    """Return the special sections of the configuration: a source with one glob, and the routes."""
     return {
         "sources": {"bench": {"type": "pubsub", "channels": [f"{CHANNEL}.*"]}},
         "routes": [
@@ -128,9 +129,9 @@ def measure_many(title: str, routes: Sequence[str], channels: int, command: Path
 def _measure(
     command: Path, own: Mapping[str, Any], warm_up: Sequence[str], parts: Sequence[Sequence[bytes]]
 ) -> Generator[None, None, list[Reading]]:
-    """Send the parts to a warm router, each after the previous one is done; return a reading for each part.
+    """Send parts of the commands to a router that is warmed up, and return a reading for each part.
 
-    Each part is one turn.
+    Each part is one turn. A part is sent when the events of the previous part have been written.
     """
     readings = []
     with server() as at, tempfile.TemporaryDirectory() as temporary:

@@ -1,9 +1,9 @@
-"""The CPU time of the router before and after a change: two commands in turn, on pub/sub, a stream, and a Redis queue.
+"""The CPU time of two versions of the router, with events from pub/sub, from a stream, and through a Redis queue.
 
     make bench ARGS='compare --other ../before/.venv/bin/event-router'
 
-The two routers of a pair run at the same time and get a twentieth of the events in turn (A B A B …), so that other work
-of the machine affects both alike. The result is the ratio of each pair.
+The two routers run at the same time. They get the events in turn, a twentieth in each turn (A B A B …), so that other
+work of the machine affects both routers equally. The result is the ratio of the two CPU times.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 JOBS = ("pubsub", "stream", "durable")
 TURNS = 20
 DEARER = 1.03
-"""The goal: the maximum CPU time of a job, as a ratio to that of the other command."""
+"""The goal: the maximum ratio of the CPU time of a job to the CPU time with the other command."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

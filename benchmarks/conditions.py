@@ -1,8 +1,8 @@
 """The cost of conditions on the payload: pub/sub → routes with `match` or `when` → log file.
 
-Each event meets the condition of one route. A thousand routes, each for another tenant, are compared with ten such
-routes. A thousand routes with bounds of a number are compared with the same routes, written so that each needs its own
-validator.
+Each event meets the condition of one route. A thousand routes, each for a different tenant, are compared with ten such
+routes. A thousand routes with a range of numbers each are compared with the same routes in a form that needs a
+separate validator for each route.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PARTS = 4
 
 MANY = 1_000
 SLOW = 20
-"""The factor by which a very slow case gets fewer events: such a case takes hundreds of times as long per event."""
+"""The divisor of the number of events for very slow cases, which take hundreds of times as long per event."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """The routes of one case: their number, and the keys of each. The goal is a ratio to the base."""
+    """The routes of one case: their number, and the keys of each route. `goal` is the maximum ratio to the base."""
 
     title: str
     routes: int
@@ -65,7 +65,7 @@ def _range(number: int) -> dict[str, Any]:
 
 
 def _range_by_itself(number: int) -> dict[str, Any]:
-    """Return the same condition, written so that the router can't answer it together with others."""
+    """Return the condition of `_range` in a form that the router can't evaluate together with other conditions."""
     return {"match": {"amount": {"not": {"not": {"gte": number, "lt": number + 1}}}}}
 
 
@@ -91,7 +91,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def messages(events: int, routes: int) -> list[bytes]:
-    """Return commands that publish this number of events, for one route after the other."""
+    """Return commands that publish this number of events. The events fit the routes one after another."""
     form = b'{"tenant": "tenant-%d", "amount": %d.5, "message": "an order of 90 bytes, for a tenant"}'
     return [wire(b"PUBLISH", CHANNEL.encode(), form % (each % routes, each % routes)) for each in range(events)]
 

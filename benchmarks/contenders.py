@@ -2,9 +2,9 @@
 
 `floor` only reads the published messages in a bare loop of sockets and hiredis: this is the minimum cost of any Python
 program. `redis-py` is a simple program: `get_message`, `json`, `jsonschema`, and a line in a file. `asyncio` is the
-same program with `listen()`. `list` is the minimum work of a list consumer that loses nothing: move an item, write it,
-remove it. `fan-out` is a simple program that writes each event to several files; their number is a further
-argument.
+same program with `listen()`. `list` does the minimum work of a list consumer that loses nothing: it moves an item,
+writes the item, and removes the item. `fan-out` is a simple program that writes each event to several files. The
+number of files is a further argument.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def redis_py(port: int, schema: Path, out: Path) -> None:
 
 async def hand_written(port: int, schema: Any, out: Path) -> None:
     """Validate the published messages and write each as a line, in an asyncio loop."""
-    from redis.asyncio import Redis  # takes as long to import as everything else here
+    from redis.asyncio import Redis  # takes as long to import as all other modules together
 
     validator = jsonschema.Draft202012Validator(schema)
     subscriber = Redis(port=port).pubsub(ignore_subscribe_messages=True)

@@ -1,8 +1,8 @@
 """The cost of a failed attempt: pub/sub → route → a sink that fails the first attempt of every delivery, and its retry.
 
-The sink is a plugin that writes one byte for a delivery that succeeds, so that nearly all CPU time is the router's. The
-base is the same sink without failures. The difference is the cost of a failure: the failed attempt, the wait, and the
-second attempt. The circuit breaker never opens.
+The sink is a plugin that writes only one byte when a delivery succeeds, so that the router uses nearly all CPU time.
+The base is the same sink without failures. The difference is the cost of a failure: the failed attempt, the wait, and
+the second attempt. The circuit breaker never opens.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The cost of fan-out: pub/sub → schema → one route → ten log files, 90-byte payloads.
 
-The base is a simple program that does the same without configuration, queues and books: it reads the published
-messages, decodes and validates each payload once, and encodes and writes a line for each of the ten files. A missing
-line, or a file that differs from the first one, ends the benchmark.
+The base is a simple program for this job, without configuration, queues and books. It reads the published messages,
+and decodes and validates each payload once. Then it encodes and writes a line for each of the ten files. A missing
+line, or a file that differs from the first file, ends the benchmark.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SIMPLE, ROUTER = "simple program", "event-router"
 TURNS = 10
 WARM_UP = 1_000
 MOST = 1.0
-"""The goal: the maximum CPU time of the router, as a multiple of that of the simple program."""
+"""The goal: the maximum ratio of the router's CPU time to the CPU time of the simple program."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,7 @@ def _router(command: Path, at: Server, files: list[Path]) -> Iterator[int]:
 
 
 def measure(name: str, events: int, sinks: int, begin: Begin, command: Path) -> Turns:
-    """Measure the CPU time of an event with all its lines, a tenth of the events in each turn."""
+    """Measure the CPU time of an event with all its lines. Each turn has a tenth of the events."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         files = [Path(temporary) / f"out{number}" for number in range(sinks)]
         with begin(command, at, files) as pid:

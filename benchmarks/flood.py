@@ -1,7 +1,7 @@
-"""Publishes numbered notifications as fast as the server accepts them: `python flood.py PORT FIRST COUNT`.
+"""The program that publishes numbered notifications in a flood: `python flood.py PORT FIRST COUNT`.
 
-The program prepares all commands, prints an empty line, and waits for a line on its standard input before it publishes.
-It ends when the server has executed all commands.
+The program prepares all commands, prints an empty line, and waits for a line on its standard input. Then it publishes
+as fast as the server accepts the commands. It ends when the server has executed all commands.
 """
 
 from __future__ import annotations

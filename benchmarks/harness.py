@@ -1,7 +1,7 @@
 """The code that all benchmarks share: a server, the router as a process, floods of commands, CPU times, and output lines.
 
-The router is the real command. A benchmark can measure the command of another checkout, so nothing here imports the
-router's own modules.
+The router is the real command. A benchmark can measure the command of another checkout, so this module imports no
+module of the router.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CHANNEL = "bench"
 """The channel, stream or list of benchmarks that need only one."""
 
 PATIENCE = 5.0
-"""Seconds without a new line after which missing events count as lost, if the router is idle."""
+"""If the router is idle and writes no line for this number of seconds, missing events count as lost."""
 
 IDLE = 0.04
 """The share of a core below which a router is idle."""
@@ -53,7 +53,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 NEVER_FULL = {"max_events": 1_000_000, "max_bytes": "4GiB"}
-"""The bounds of a queue that is large enough for a flood, so that it drops nothing."""
+"""The bounds of a queue that is large enough for a flood, so that the queue drops no delivery."""
 
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 _OF_A_SCRIPT = re.compile(rb"\+[\d.]+ \[\d+ lua\] ")
@@ -72,7 +72,7 @@ class Server:
     def cut_off(self) -> int:
         """The number of times that the server disconnected a client that was too far behind.
 
-        It is read from the server's log, because INFO of Redis 7.0 has no such count.
+        The number is read from the server's log, because INFO of Redis 7.0 has no such count.
         """
         return self.log.read_text(errors="replace").count("for overcoming of output buffer limits")
 
@@ -84,7 +84,7 @@ class Server:
 
 @contextlib.contextmanager
 def server(*, cuts_off: bool = False) -> Iterator[Server]:
-    """Start a server. With `cuts_off` it disconnects subscribers that are too far behind, as servers do by default."""
+    """Start a server. With `cuts_off`, it disconnects subscribers that are too far behind, as by default."""
     binary = shutil.which("redis-server") or _embedded_binary()
     options = ["--save", ""] if cuts_off else ["--save", "", "--client-output-buffer-limit", "pubsub 0 0 0"]
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
@@ -148,9 +148,10 @@ def write(config: Mapping[str, Any], folder: Path) -> None:
 
 @contextlib.contextmanager
 def router(command: Path, config: Mapping[str, Any], folder: Path) -> Iterator[int]:
-    """Start a router and yield its process id once it says that it is ready.
+    """Start a router, and yield its process id when the router has reported that it is ready.
 
-    Its environment is almost empty: `PYTHONPATH` would give the command of another checkout the modules of this one.
+    The environment of the router is almost empty: with `PYTHONPATH`, the command of another checkout would import the
+    modules of this checkout.
     """
     write(config, folder)
     address = f"event-router-benchmark-{os.getpid()}-{time.monotonic_ns()}"
@@ -168,7 +169,7 @@ def router(command: Path, config: Mapping[str, Any], folder: Path) -> Iterator[i
             if process.poll() is not None:
                 said = (folder / "router.log").read_text().splitlines()[-1:]
                 raise SystemExit(f"{command} ended with {process.returncode}: {' '.join(said)}")
-            manager.close()  # nobody reads further notifications, and a full socket may hold the router up
+            manager.close()  # nobody reads further notifications, and a full socket would delay the router
             yield process.pid
 
 
@@ -214,7 +215,7 @@ def wire(*parts: bytes) -> bytes:
 
 
 def publishes(channels: Sequence[str], events: int) -> list[bytes]:
-    """Return commands that publish this number of events, on one channel after the other."""
+    """Return commands that publish this number of events. The events use the channels one after another."""
     names = [channel.encode() for channel in channels]
     return [wire(b"PUBLISH", names[number % len(names)], payload(number)) for number in range(events)]
 
@@ -251,7 +252,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Return whether something listens on a port of this machine."""
+    """Return True if a process listens on a port of this machine."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
@@ -262,8 +263,8 @@ def cpu_seconds(pid: int) -> float:
     total, pids = 0.0, [pid]
     for each in pids:
         with contextlib.suppress(OSError):
-            # The clock id of another process, as made by clock_getcpuclockid(3). It counts nanoseconds; /proc only has
-            # hundredths of a second.
+            # The id of the CPU clock of another process, as clock_getcpuclockid(3) computes it. This clock counts
+            # nanoseconds; /proc has only hundredths of a second.
             total += time.clock_gettime((~each << 3) | 2)
             pids += [int(child) for child in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
     return total
@@ -294,11 +295,10 @@ class Lines:
         return self._lines
 
     def wait(self, total: int, every: float = 0.05) -> tuple[int, float]:
-        """Wait for a number of lines. Return how many came, and the time of the last one.
+        """Wait for a number of lines. Return the number of lines that came, and the time of the last line.
 
-        The wait ends early if no line came for `PATIENCE` seconds and the process was idle meanwhile. A process that is
-        not idle may still write lines: it may be handling events without output, or be slow because the machine is
-        busy.
+        The wait ends early if no line came for `PATIENCE` seconds and the process was idle during this time. If the
+        process is not idle, the wait continues, because the machine may be busy, or some events may cause no line.
         """
         lines, last = self.count(), time.monotonic()
         looked, used = last, cpu_seconds(self.pid)
@@ -316,15 +316,15 @@ class Lines:
         return lines, last
 
     def need(self, total: int, every: float = 0.05) -> None:
-        """Wait for this number of lines. Raises `SystemExit` if they do not come."""
+        """Wait for this number of lines. Raises `SystemExit` if a line does not come."""
         lines, _ = self.wait(total, every)
         if lines < total:
-            raise SystemExit(f"{total - lines} of {total} events did not come out")
+            raise SystemExit(f"{total - lines} of {total} events are missing in the output")
 
 
 @dataclass
 class Commands:
-    """The commands that a server has executed: those that clients sent, and those that ran inside scripts."""
+    """The numbers of commands that a server has executed: commands that clients sent, and commands inside scripts."""
 
     sent: Counter[str] = field(default_factory=Counter)
     inside: Counter[str] = field(default_factory=Counter)
@@ -334,9 +334,9 @@ class Commands:
 def counted(at: Server) -> Iterator[Commands]:
     """Count the commands that are executed while the block lasts.
 
-    INFO commandstats counts all commands, but does not say which of them a script called; MONITOR marks those with
-    `lua`. The benchmark's own commands are left out. INFO and MONITOR both use CPU time of the server, so do not
-    measure the server's CPU meanwhile.
+    INFO commandstats counts all commands, but does not show which commands a script called. MONITOR marks the commands
+    of scripts with `lua`. The commands of this function are not counted. INFO and MONITOR use CPU time of the server,
+    so do not measure the CPU time of the server in this block.
     """
     found = Commands()
     with socket.create_connection(("127.0.0.1", at.port)) as connection, connection.makefile("rb") as shown:
@@ -351,12 +351,12 @@ def counted(at: Server) -> Iterator[Commands]:
         at.client.echo(end)
         reader.join(30)
     found.sent = after - before - found.inside
-    found.sent["info"] -= 1  # the first of our two INFO commands; INFO counts itself only when it ends
-    found.sent += Counter()  # leaves out commands whose count is zero
+    found.sent["info"] -= 1  # the first INFO command of this function; INFO counts itself only when it ends
+    found.sent += Counter()  # removes commands with the count zero
 
 
 def _scripted(shown: Any, end: str, inside: Counter[str]) -> None:
-    """Count the commands that scripts call, by the lines of MONITOR, up to the line that contains `end`."""
+    """Read lines of MONITOR up to the line that contains `end`, and count the commands that scripts call."""
     for line in shown:
         if end.encode() in line:
             return

@@ -1,7 +1,8 @@
 """The programs around the webhook benchmark: `python http_parts.py endpoint PORT SECONDS OUT`, `… bare REDIS_PORT URL WORKERS`.
 
-`endpoint` answers each request after a delay in seconds, and then writes a line for the request. `bare` is a minimal
-program that posts the published messages: a bare subscriber, a queue, and workers with one aiohttp session.
+`endpoint` responds to each request after a delay in seconds, and then writes a line for the request. `bare` is a
+minimal program that posts the published messages. It consists of a bare subscriber, a queue, and workers with one
+aiohttp session.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The cost of an idle router: the commands that it sends to its server, and its CPU time.
 
-Two routers are measured: one with 20 sinks whose queues are in Redis, and one with a source of each type. Each router
-has delivered one event, so that all streams and keys exist, and all queues are empty.
+Two routers are measured: a router with 20 sinks that have queues in Redis, and a router with a source of each type.
+Before the measurement, each router delivers one event. So all streams and keys exist, and all queues are empty.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The cost of an item of a list for the router and for the Redis server: list source → route → log file.
 
-In a flood, all items are there at once. In a trickle, each item is pushed when the previous one has been delivered. The
-base is a bare loop that moves an item, writes it and removes it: the minimum for a consumer that loses nothing and
-takes one item at a time. In a trickle, the server's cost of an item includes its push.
+In a flood, all items are there at once. In a trickle, each item is pushed when the previous one has been delivered.
+The base is a bare loop that moves an item, writes the item and removes the item. This is the minimum work of a
+consumer that processes one item at a time and loses nothing. In a trickle, the server's cost of an item includes its
+push.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ TURNS = 10
 
 @dataclass(frozen=True)
 class Play:
-    """The way in which items arrive: the preparation, the measured function, and the commands that the benchmark itself sends."""
+    """A flood or a trickle: its preparation, the measured function, and the commands of the benchmark itself."""
 
     prepare: Callable[[Server, int, int], None]
     run: Callable[[Server, Lines, int], float]
@@ -136,7 +137,7 @@ def _measure(play: Play, items: int, at: Server, lines: Lines) -> Generator[None
 
 
 def fill(at: Server, items: int, times: int) -> None:
-    """Put the items of a number of floods into lists that nobody reads, with the oldest item at the right end."""
+    """Prepare `times` floods: push the items of each flood into a separate list, with the oldest item at the right end."""
     for number in range(times):
         batches = (range(start, min(start + AT_ONCE, items)) for start in range(0, items, AT_ONCE))
         send(at, [wire(b"LPUSH", b"bench-aside-%d" % number, *map(payload, batch)) for batch in batches])
@@ -144,7 +145,7 @@ def fill(at: Server, items: int, times: int) -> None:
 
 
 def flood(at: Server, lines: Lines, items: int) -> float:
-    """Rename a filled list to the consumer's, and wait for all lines. Return the seconds per item."""
+    """Give a filled list the name of the consumer's list, and wait for all lines. Return the seconds per item."""
     aside = cast("bytes", at.client.lpop(ASIDE))
     began, came = time.monotonic(), lines.count()
     at.client.rename(aside, CHANNEL)

@@ -1,8 +1,9 @@
-"""The cost of a lookup for a delivery: pub/sub → route → log file, whose lines have fields of the event and of a record.
+"""The cost of a lookup for a delivery: pub/sub → route → log file, with a field of a record in each line.
 
-The records are hashes in Redis, one for each user. Each event is for the next user, so that its record is never in the
-cache, which has room for a tenth of the records. The base is the same deliveries without a lookup, once with the queue
-in memory and once in Redis. Every output line is compared with its record. A wrong line ends the benchmark.
+The records are hashes in Redis, one for each user. In some cases, all events are for one user, so that the record is
+always in the cache. In the other cases, each event is for the next user, and the cache has room for a tenth of the
+records, so that the record is never in the cache. The base is the same deliveries without a lookup, once with the
+queue in memory and once in Redis. Every output line is compared with its record. A wrong line ends the benchmark.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ STEP = 0.005
 
 @dataclass(frozen=True)
 class Kind:
-    """The deliveries of one case: the type of queue, whether the user is looked up, and the number of users that have events."""
+    """The deliveries of one case: the type of queue, and whether the user is looked up."""
 
     title: str
     queue: str
@@ -53,7 +54,7 @@ class Kind:
 
     @property
     def base(self) -> str | None:
-        """The case that this one is compared with."""
+        """The name of the case without a lookup. None for a case that has no lookup itself."""
         return f"queue in {self.queue}, no lookup" if self.looks_up else None
 
 

@@ -1,8 +1,8 @@
 """The cost of a mail: pub/sub → schema → route → Redis queue → one mail for each event, over SMTP without TLS.
 
-The mail server accepts everything and offers PIPELINING, unless `--no-pipelining` is given. The base is a simple program
-without a queue: it subscribes, builds each mail with `email.mime`, and sends it with smtplib on one connection.
-Every mail must arrive once, with its recipient, its subject and its texts.
+The mail server accepts everything and offers PIPELINING, unless `--no-pipelining` is given. The base is a simple
+program without a queue. It subscribes, builds each mail with `email.mime`, and sends the mail with smtplib on one
+connection. Every mail must arrive once, with its recipient, its subject and its texts.
 """
 
 from __future__ import annotations
@@ -69,8 +69,10 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 Begin = Callable[[Path, Server, int, str, Path], "contextlib.AbstractContextManager[int]"]
-"""A function that starts a sender, given the command, the server, the mail server's port, the kind and a folder. It
-yields the process id."""
+"""A function that starts a sender and yields its process id.
+
+The arguments are the command, the Redis server, the port of the mail server, the kind of mails and a folder.
+"""
 
 
 @contextlib.contextmanager

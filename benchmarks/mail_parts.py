@@ -1,8 +1,8 @@
 """The programs around the mail benchmark: `python mail_parts.py server PORT OUT EXTENSIONS`, `… bare REDIS_PORT PORT KIND`.
 
-`server` accepts every mail, and writes a line with the recipients and the content of each. `bare` is a simple
-program: it subscribes with redis-py, builds each mail with `email.mime`, whose policy uses the least CPU time in the
-standard library, and sends it with smtplib on one connection.
+`server` accepts every mail, and writes a line with the recipients and the content of the mail. `bare` is a simple
+program. It subscribes with redis-py, builds each mail with `email.mime`, and sends the mail with smtplib on one
+connection. The policy of `email.mime` uses less CPU time than all other policies of the standard library.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A mixed load over minutes: four sources, ten sinks (one hangs, one answers 429), and a reload every ten seconds.
+"""A mixed load over minutes: four sources, ten sinks (one hangs, one gets status 429), and a reload every ten seconds.
 
-5,000 events per second come by pub/sub, a stream and a list. The latency is measured for the events of one channel that
-go to a log file. The base is the same load without faults: every sink answers and nothing is reloaded. The growth of
-memory is measured from the fifth minute, or after a quarter of a shorter run. The figures on the page come from a run
-with `--minutes 20`.
+5,000 events per second come by pub/sub, a stream and a list. The latency is measured for the events of one channel
+that go to a log file. The base is the same load without faults: every delivery succeeds, and nothing is reloaded. The
+growth of memory is measured from the fifth minute on. In a short run, it is measured from the end of the first quarter
+on. The figures on the page come from a run with `--minutes 20`.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def measure(title: str, troubled: bool, command: Path, *, seconds: float, rate: 
 
 
 def _reload(at: Server, folder: Path, port: int, pid: int, number: int) -> None:
-    """Write a configuration that differs from the previous one, and make the router load it."""
+    """Write a new configuration that differs from the old one, and make the router load the new one."""
     own = sections(folder, port, troubled=True, note=f"reload {number}")
     write(configuration(at, folder, **own), folder)
     os.kill(pid, signal.SIGHUP)
@@ -176,7 +176,7 @@ def _latencies(at: Server, file: Path, rate: int, seconds: float, watch: Watch) 
 
 
 class Watch:
-    """A watch that samples a process's memory once per second during the block, and makes the reloads."""
+    """A thread that measures the memory of a process once per second during the block, and causes the reloads."""
 
     def __init__(self, pid: int, reload: Any = None) -> None:
         self.reloads = 0
@@ -203,7 +203,7 @@ class Watch:
                 self._reload(self.reloads)
 
     def growth(self, seconds: float) -> float:
-        """Return the MiB by which the memory grew from the time at which it should have settled until the end."""
+        """Return the growth of the memory in MiB, without the first minutes, in which memory always grows."""
         begin = min(SETTLED, seconds / 4)
         kept = [mib for at, mib in self._samples if begin <= at < seconds]
         few = max(int(len(kept) * SHARE), 1)

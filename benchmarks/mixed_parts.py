@@ -1,7 +1,7 @@
 """The programs around the mixed load: `python mixed_parts.py endpoint PORT`, `… load REDIS_PORT RATE SECONDS`.
 
-`endpoint` answers `/ok` with 204 and `/busy` with 429, and never answers `/hang`. `load` sends events to all four
-sources at a steady rate. Two fifths of the events contain the time of sending.
+`endpoint` responds to `/ok` with 204 and to `/busy` with 429, and never responds to `/hang`. `load` sends events to
+all four sources at a steady rate. Two fifths of the events contain the time of sending.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ async def endpoint(port: int) -> None:
 def command(number: int) -> bytes:
     """Return the Redis command of one event.
 
-    Of ten events, four are timed, four are published on other channels, one is added to a stream, and one is pushed to
-    a list.
+    Of ten events, four contain the time of sending, four are published on other channels, one is added to a stream,
+    and one is pushed to a list.
     """
     told = {"event": "tick", "message": f"{time.time():.6f}", "user_id": number + 1, "severity": "low"}
     body, place = json.dumps(told).encode(), number % 10
@@ -56,7 +56,7 @@ def command(number: int) -> bytes:
 
 
 def timed(total: int) -> int:
-    """Return how many of the first events contain the time of sending; these are published on the channel `bench`."""
+    """Return how many of the first `total` events are published on the channel `bench`, with the time of sending."""
     return sum(number % 10 < 4 for number in range(total % 10)) + total // 10 * 4
 
 

@@ -1,7 +1,8 @@
-"""The cost of one event in the router (pub/sub → schema → route → log file), compared with a floor and a peer.
+"""The cost of one event in the router (pub/sub → schema → route → log file), compared with two simple programs.
 
-The floor is a bare loop that only reads the same messages. The peer is a simple program with redis-py. After that, the
-router's latency from publish to output line is measured at a steady rate.
+The first program (`floor`) is a bare loop that only reads the same messages. The second program (`redis-py`) is a
+simple program with redis-py for the same job. Afterwards, the router's latency from publish to output line is measured
+at a steady rate.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from benchmarks.harness import (
 
 RESULTS = HERE / "results"
 ROUTER, FLOOR, PEER = "event-router", "floor", "redis-py"
-PEER_SHARE = 20  # the slow peer gets one event in 20, so that its run ends in time
+PEER_SHARE = 20  # the program with redis-py is slow, so it gets only one twentieth of the events
 
 
 @dataclass(frozen=True)
 class Run:
-    """One contender's run: CPU microseconds per event, events per second, peak memory in MiB, events missing."""
+    """One run of a program: CPU time per event in µs, events per second, peak memory in MiB, and missing events."""
 
     contender: str
     cpu_us: float

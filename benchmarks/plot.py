@@ -25,7 +25,7 @@ _STYLE = """
 
 
 class Bar(NamedTuple):
-    """One bar: its label, its length as a multiple of the goal, and the text behind it."""
+    """One bar of the plot: its label, its length as a multiple of the goal, and the text to the right of the bar."""
 
     label: str
     share: float
@@ -33,7 +33,7 @@ class Bar(NamedTuple):
 
 
 def svg(bars: Sequence[Bar]) -> str:
-    """Return the picture. A bar that ends left of the dashed line is within its goal."""
+    """Return the plot as SVG. A bar that ends left of the line is within its goal."""
     width, height = LABELS + BARS + VALUES, TOP + ROW * len(bars) + 10
     at_goal = LABELS + BARS / MOST
     met = sum(bar.share <= 1 for bar in bars)
@@ -63,6 +63,6 @@ def _row(bar: Bar, top: int) -> Iterator[str]:
 
 
 def _short(label: str) -> str:
-    """Return a label that fits its column, at six and a half units for a character."""
+    """Return the label, cut to the width of its column. A character is about 6.5 units wide."""
     most = int((LABELS - 8) / 6.5)
     return label if len(label) <= most else f"{label[: most - 1]}…"

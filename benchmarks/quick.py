@@ -1,11 +1,12 @@
-"""A quick check whether an event costs more CPU time than before: a few short jobs, compared with stored ratios.
+"""A quick check of the CPU time of an event: a few short jobs, compared with stored ratios.
 
-Each job is measured together with its base in the same run, and the ratio of the two is compared with the stored one.
+Each job is measured together with its base in the same run. The ratio of job to base is compared with the stored
+ratio.
 
 The base of an event is a bare loop that only reads the same messages. The base of a start is the import of the
-libraries. Ratios are stored and compared, because they hardly depend on the machine. A job counts as more expensive if
-its ratio is above the stored one by more than the tolerance in every round, and as cheaper if it is below in every
-round. `--store` replaces the stored ratios.
+libraries. Ratios are compared, and not times, because ratios hardly depend on the machine. If the ratio of a job
+exceeds the stored ratio by more than the tolerance in every round, the job counts as more expensive. If the ratio is
+lower by more than the tolerance in every round, the job counts as cheaper. `--store` replaces the stored ratios.
 """
 
 from __future__ import annotations
@@ -29,14 +30,19 @@ from benchmarks.results import THIS, Case, Figure, Reading, Turns, in_turn
 
 BASELINE = HERE / "baseline.json"
 TOLERANCE = 0.15
-"""The fraction by which a ratio may exceed the stored one. Two runs of one checkout differ by a tenth on a busy
-machine."""
+"""The fraction by which a ratio may exceed the stored ratio.
+
+On a busy machine, two runs of the same checkout differ by a tenth.
+"""
 OK, DEARER, CHEAPER, NEW = "ok", "more expensive", "cheaper", "not stored"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result for one job: its ratio to its base, the stored ratio (None if there is none), and the conclusion."""
+    """The result for one job: its ratio to its base, the stored ratio, and the conclusion.
+
+    `stored` is None if no ratio is stored for the job.
+    """
 
     job: str
     ratio: Interval

@@ -1,8 +1,8 @@
-"""The cost of `dlq replay`: dead letters of a log sink go back through the router, which writes them to the log file.
+"""The cost of `dlq replay`: the router delivers dead letters of a log sink again, and writes them to the log file.
 
-The letters are written into Redis as the router writes them. The time is measured from the start of the command until
-the last line is written. By default the command sends 2,000 letters per second, so 100,000 letters take at least 50 s.
-`--rate` sets another rate.
+The benchmark writes the dead letters into Redis in the format of the router. The time is measured from the start of
+the command until the last line is written. By default the command sends 2,000 letters per second, so 100,000 letters
+take at least 50 s. `--rate` sets another rate.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     make bench ARGS='report start webhook "mixed --minutes 20"'
 
-runs these benchmarks one after the other. Each benchmark can have its own options, in quotes. The figures of the other
-benchmarks stay in `benchmarks/results.json`. Then the table and the plot of the page are drawn. Without a benchmark,
-only the table and the plot are drawn again.
+This example runs three benchmarks one after another. Each benchmark can have its own options, in quotes. The figures
+of all other benchmarks stay in `benchmarks/results.json`. Then the table and the plot of the page are drawn. If the
+command names no benchmark, only the table and the plot are drawn again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def merged(stored: Document, name: str, words: str, results: Results) -> Document:
-    """Return the stored figures with those of a benchmark, which replace its earlier ones."""
+    """Return the stored figures after replacing the figures of one benchmark with its new results."""
     figures = [dict(_figure(results, each.name)) for each in results.figures]
     told = {"command": words, "measured": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "figures": figures}
     return {**stored, name: told}
 
 
 def _figure(results: Results, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the stored values of a figure: medians, rounded, because more digits have no meaning."""
+    """Yield the values of a figure to store. Medians are rounded, because more than three digits have no meaning."""
     figure = next(each for each in results.figures if each.name == name)
     values = results.values(name)
     yield "figure", name
@@ -75,7 +75,7 @@ def _rounded(value: float) -> float:
 
 
 def load(file: Path = STORED) -> Document:
-    """Return the stored figures by benchmark; none if there is no file."""
+    """Return the stored figures by benchmark. If there is no file, the result is empty."""
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
@@ -124,7 +124,7 @@ def _goal(figure: Mapping[str, Any]) -> str:
 
 
 def share_of_goal(figure: Mapping[str, Any]) -> float | None:
-    """Return a figure as a multiple of its goal; None without a goal. Only the figure zero meets a goal of zero."""
+    """Return a figure as a multiple of its goal, or None without a goal. Only the figure 0 meets a goal of 0."""
     goal = figure.get("goal")
     if goal is None or (goal["of"] == "base" and "ratio" not in figure):
         return None
@@ -148,7 +148,7 @@ def bars(stored: Mapping[str, Any]) -> list[Bar]:
 
 
 def page(text: str, stored: Mapping[str, Any]) -> str:
-    """Return the text of the page with the table of these figures. Raises `ValueError` if the page has no place for it."""
+    """Return the text of the page with the table of these figures. Raises `ValueError` if the page has no markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,7 @@
-"""Figures that are measured in turn and compared with a base, another command and a goal; as a table and as JSON."""
+"""Figures that are measured in turn, and compared with a base, with another command and with a goal.
+
+The results are printed as a table or as JSON.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ THIS, OTHER = "this", "other"
 
 @dataclass(frozen=True)
 class Reading:
-    """One measurement of one figure. `beside` is shown in separate columns, `detail` only in JSON."""
+    """One measurement of one figure. `beside` is shown in separate columns, and `detail` only in JSON."""
 
     value: float
     beside: Mapping[str, float] = field(default_factory=dict)
@@ -30,7 +33,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure. `goal` is the maximum of the figure, or of its ratio to the base or to the other command."""
+    """A measured figure. `goal` is the maximum of the figure or of a ratio; `goal_of` says which.
+
+    The ratio is to the base, or to the figure of the other command.
+    """
 
     name: str
     unit: str
@@ -41,7 +47,7 @@ class Figure:
 
 Readings = Mapping[str, Reading]
 Turns = Generator[None, None, Readings]
-"""A measurement that is made in turns. Each `next` makes one turn, and the generator returns the readings at its end."""
+"""A measurement in turns. Each call of `next` makes one turn, and the generator returns the readings at its end."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark whose cases are measured in turn: its description, its table's title, and the name of its base."""
+    """A benchmark with cases that are measured in turn.
+
+    `about` is the description, `title` is the title of the table, and `base` is the name of the base in the table.
+    """
 
     about: str
     title: str
@@ -84,19 +93,19 @@ class Results:
         return [reading.value for reading in self._readings[command, figure]]
 
     def to_base(self, figure: Figure) -> Interval | None:
-        """Return the ratio of a figure to its base; None if it has no base."""
+        """Return the ratio of a figure to its base, or None if the figure has no base."""
         if figure.base is None:
             return None
         return _interval(ratios(self.values(figure.name), self.values(figure.base)))
 
     def to_other(self, figure: Figure) -> Interval | None:
-        """Return the ratio of a figure to that of the other command; None if only one command is measured."""
+        """Return the ratio of a figure to the figure of the other command, or None if only one command is measured."""
         if OTHER not in self.commands:
             return None
         return _interval(ratios(self.values(figure.name), self.values(figure.name, OTHER)))
 
     def met(self, figure: Figure) -> bool | None:
-        """Return whether the median is within the goal; None without a goal, or without a figure to compare with it."""
+        """Return True if the median is within the goal. Return None if there is no goal, or no ratio for the goal."""
         if figure.goal is None:
             return None
         if figure.goal_of == "value":
@@ -167,16 +176,17 @@ class Results:
         rounds = len(self.values(self.figures[0].name))
         if rounds == 1:
             return "measured once"
-        share = median_interval([0.0] * rounds).coverage
-        return f"medians of {rounds} rounds; in brackets the interval that holds the median with {share:.1%}"
+        share = f"{median_interval([0.0] * rounds).coverage:.1%}"
+        return f"medians of {rounds} rounds; the interval in brackets contains the true median with a probability of {share}"
 
 
 def in_turn(
     cases: Sequence[Case], commands: Mapping[str, Path], rounds: int, progress: Progress, base: str = "base"
 ) -> Results:
-    """Measure every case once in each round, and the commands in turn, so that disturbances of the machine affect all of them alike.
+    """Measure every case once in each round. In each case, the commands are measured in turn.
 
-    Ctrl-C ends the measurement early. The results then contain only the complete rounds.
+    So disturbances of the machine affect all cases and commands equally. Ctrl-C ends the measurement early. The
+    results then contain only the complete rounds.
     """
     results = Results([figure for case in cases for figure in case.figures], list(commands), base)
     task = progress.add_task("", total=rounds * len(cases))
@@ -197,9 +207,13 @@ def in_turn(
 
 
 def _turns(case: Case, commands: Mapping[str, Path]) -> Iterator[tuple[str, Readings]]:
-    """Run the commands turn by turn until all are done (A B A B), the other command first; yield the readings of each."""
+    """Measure a case with all commands, turn by turn (A B A B …), and yield the readings of each command.
+
+    The other command has the first turn.
+    """
     with ExitStack() as stack:
-        # If the machine is busy for a second, work in that second costs more; short turns spread this over all commands.
+        # If the machine is busy for a second, all work in this second costs more. Short turns spread this cost over all
+        # commands.
         left = {name: stack.enter_context(closing(case.measure(commands[name]))) for name in sorted(commands)}
         while left:
             for name, turns in list(left.items()):

@@ -1,6 +1,6 @@
-"""The cost of a start: the CPU time until the router is ready, its memory at that time, and the CPU time of `check`.
+"""The cost of a start: the CPU time and the memory of a router until it is ready, and the CPU time of `check`.
 
-The base is an interpreter that only imports the libraries of a router and then waits. It shows the minimum for any
+The base is an interpreter that only imports the libraries of a router and then waits. The base is the minimum for any
 router with these libraries. Memory is the proportional set size.
 """
 
@@ -21,7 +21,7 @@ LIBRARIES = "redis, hiredis, msgspec, yaml, pluggy, pydantic, click, structlog"
 BARE_CPU, BARE_MEMORY = "bare imports: CPU", "bare imports: memory"
 READY_CPU, READY_MEMORY, CHECK_CPU = "`run` until ready: CPU", "`run` until ready: memory", "`check`: CPU"
 SETTLED = 0.5
-"""Seconds from readiness until the memory is measured."""
+"""The seconds between the moment when the router is ready and the measurement of the memory."""
 
 
 def arguments(_parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def ready(command: Path) -> Turns:
 
 
 def check(command: Path) -> Turns:
-    """Measure the check of the configuration of such a daemon."""
+    """Measure the command `check` with the configuration of this daemon."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(configuration(at, folder), folder)

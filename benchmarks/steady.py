@@ -1,4 +1,7 @@
-"""Publishes messages at a steady rate, each with the time at which it was sent: `python steady.py PORT RATE TOTAL`."""
+"""The program that publishes messages at a steady rate: `python steady.py PORT RATE TOTAL`.
+
+Each message contains the time at which the message was sent.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ CHANNEL = b"bench"
 
 
 def main(port: int, rate: int, total: int) -> None:
-    """Publish `total` messages, `rate` per second, without waiting for answers."""
+    """Publish `total` messages, `rate` per second, without waiting for replies."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(b"CLIENT REPLY OFF\r\n")

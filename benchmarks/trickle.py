@@ -1,8 +1,8 @@
-"""The cost of an event if events come one at a time, so that the router wakes up for each: pub/sub → schema → route → log.
+"""The cost of an event if events come one at a time, so that each event wakes the router: pub/sub → … → log file.
 
 Three jobs: 1,000 and 10,000 events a second with the queue in memory, and 1,000 a second through a Redis queue. The
-base is a simple program that does the same. Both run at the same time, each with its own server, and get
-their events in turn (A B A B …). A line that is missing, out of order or wrong ends the benchmark.
+base is a simple program for the same job. The router and the simple program run at the same time, each with its own
+server, and get their events in turn (A B A B …). A line that is missing, out of order or wrong ends the benchmark.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ COUNTED = 200
 """The number of events during which the commands to Redis are counted."""
 
 ALONE = 1_000
-"""The largest rate per second at which an event is published only after the line of the previous event has come."""
+"""Up to this rate per second, an event is published only after the line of the previous event has come."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _base(job: Job) -> str:
 
 
 class Contender:
-    """A program that writes a line for each event, with its server. `used` is its CPU seconds in its turns."""
+    """A program that writes a line for each event, with its server. `used` is the CPU time of its turns in seconds."""
 
     def __init__(self, at: Server, out: Path, pid: int) -> None:
         self.at = at
@@ -125,7 +125,7 @@ class Contender:
         self.lines.need(self._came, every=0.0001)
 
     def commands(self, messages: Sequence[bytes], rate: int) -> dict[str, float]:
-        """Publish the last events, and return the number of commands that Redis gets for each, without PUBLISH."""
+        """Publish the last events, and return the number of commands that Redis gets per event, without PUBLISH."""
         with counted(self.at) as commands:
             self.turn(messages[-COUNTED:], rate)
         commands.sent["publish"] = 0
@@ -142,7 +142,7 @@ class Contender:
 
 
 def measure(job: Job, events: int, command: Path) -> Turns:
-    """Measure both programs in turns of a tenth of the events."""
+    """Measure the router and the simple program in turns. Each turn has a tenth of the events."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         both = [stack.enter_context(begin(job, command, folder)) for begin in (_simple_program, _router)]
@@ -183,10 +183,10 @@ def _router(job: Job, command: Path, folder: Path) -> Iterator[Contender]:
 
 
 def publish(at: Server, commands: Sequence[bytes], rate: int, sent: Callable[[], None] = lambda: None) -> None:
-    """Send commands one at a time, at most `rate` per second; call `sent` after each.
+    """Send commands one at a time, at most `rate` per second. Call `sent` after each command.
 
-    A late command delays the following ones. Otherwise these would come together, and the measured program would wake
-    up only once for all of them.
+    A late command delays all following commands. Without this delay, several commands would be sent together, and the
+    measured program would wake up only once for all of them.
     """
     with socket.create_connection(("127.0.0.1", at.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -208,7 +208,7 @@ def publish(at: Server, commands: Sequence[bytes], rate: int, sent: Callable[[],
 def _waits(pid: int) -> int:
     """Return the number of times that the process has waited so far.
 
-    A program that waits once for each event has 1 wait/event.
+    If a program waits once for each event, the result is 1 wait per event.
     """
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))

@@ -1,8 +1,8 @@
 """The simple programs of the trickle benchmark: `python trickle_parts.py log|durable REDIS_PORT SCHEMA OUT`.
 
-They do the jobs of the router without configuration, retries, metrics or shutdown. `log` validates each published
-message and writes a line for it. `durable` does the same with a Redis stream in between, which stores the events that
-are not written yet.
+These programs do the jobs of the router without configuration, retries, metrics or shutdown. `log` validates each
+published message and writes a line for the message. `durable` also validates and writes each message, but first stores
+the message in a Redis stream, until the line is written.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ unpack = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Connection:
-    """A connection to Redis. Answers come in the order of the commands."""
+    """A connection to Redis. Replies come in the order of the commands."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -72,7 +72,7 @@ class Connection:
         self._writer.write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))  # type: ignore[arg-type]
 
     async def answers(self) -> list[Any]:
-        """Wait for the next answers; return all answers that came together."""
+        """Wait for the next replies, and return all replies that came together."""
         found: list[Any] = []
         while not found:
             self._parser.feed(await self._reader.read(65536))
@@ -108,7 +108,7 @@ async def log(port: int, is_valid: Callable[[Any], bool], out: BinaryIO) -> None
 
 
 async def durable(port: int, is_valid: Callable[[Any], bool], out: BinaryIO) -> None:
-    """Append each event to a stream; read the stream as a consumer, write each entry, and then remove it."""
+    """Append each event to a stream. Read the stream as a consumer, write a line for each entry, remove the entry."""
     writing = await Connection.to(port)
     writing.send(("XGROUP", "CREATE", QUEUE, GROUP, "0", "MKSTREAM"), ("SCRIPT", "LOAD", APPEND))
     await writing.answers()

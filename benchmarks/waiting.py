@@ -1,8 +1,8 @@
-"""The cost of a long queue: deliveries wait in the Redis queue of a sink that is down, and another sink gets new events.
+"""The cost of a long queue: deliveries wait in the Redis queue of a sink that is down, while another sink gets events.
 
-The sink that is down is a plugin that fails as long as a file exists. First the queue is filled. Then events for a log
-sink are published at a steady rate, and their latency is compared with the latency beside an empty queue. Finally the
-file is removed, and the queue drains. `--waiting 1000000` takes several minutes.
+The sink that is down is a plugin that fails as long as a file exists. First, the queue of this sink is filled. Then
+events for a log sink are published at a steady rate. Their latency is compared with the latency beside an empty queue.
+Finally, the file is removed, and the queue drains. `--waiting 1000000` takes several minutes.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def register_sinks(register):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--waiting", type=int, default=50_000, help="how many deliveries wait")
-    parser.add_argument("--rate", type=int, default=1_000, help="fresh events per second")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long fresh events are published")
+    parser.add_argument("--rate", type=int, default=1_000, help="new events for the log sink, per second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for how many seconds new events are published")
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
@@ -120,7 +120,7 @@ def sections(folder: Path, waiting: int) -> dict[str, Any]:
 
 
 def measure(title: str, waiting: int, command: Path, *, rate: int, seconds: float) -> Turns:
-    """Measure the latency while a number of deliveries wait, and then how fast these drain."""
+    """Measure the latency while `waiting` deliveries wait, and then the rate at which these deliveries are made."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "plugins").mkdir(mode=0o755)
@@ -151,7 +151,7 @@ def fill(at: Server, waiting: int) -> None:
 
 
 def _queued(at: Server, wanted: int) -> bool:
-    """Return whether this number of deliveries is in the queue. Deliveries that wait for a retry are in a sorted set."""
+    """Return True if this number of deliveries is in the queue. Deliveries that wait for a retry count too."""
     found = 0
     for key in at.client.scan_iter("*queue*gate*"):
         kind = at.client.type(key)

@@ -2,9 +2,9 @@
 
 Requests are made by the sink `webhook`, unsigned and signed, by the sink `chat`, and by a plugin of a few lines.
 
-The endpoint answers after 30 ms, so 32 workers make at most 32 requests in that time. This is the ideal. The time is
-measured from the first publish to the last answer. The base is a bare program that posts the published messages with
-aiohttp.
+The endpoint responds after 30 ms, so 32 workers make at most 32 requests in 30 ms. A program that reaches this rate
+has the ideal time. The time is measured from the first publish to the last response. The base is a bare program that
+posts the published messages with aiohttp.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ WARM_UP = 200
 MOST_TIME = 1.2
 """The goal for the time, as a multiple of the ideal."""
 MOST_CPU = 1.25
-"""The goal for the CPU of a signed post, as a multiple of that of an unsigned one."""
+"""The goal for the CPU time of a signed post, as a multiple of the CPU time of an unsigned post."""
 MOST_CHAT, MOST_PLUGIN = 1.35, 1.15
-"""The goals for the CPU of a post by the chat sink and by a plugin, as multiples of that of the bare program."""
+"""The goals for the CPU time of a post by the chat sink and by a plugin, as multiples of that of the bare program."""
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PARTS = str(HERE / "http_parts.py")
 WEBHOOK = {"type": "webhook", "body": "raw"}
@@ -76,7 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--events", type=int, default=1_000, help="events of one measurement")
     parser.add_argument(
-        "--answer-after", type=float, default=0.03, metavar="SECONDS", help="the time after which the endpoint answers"
+        "--answer-after", type=float, default=0.03, metavar="SECONDS", help="the time after which the endpoint responds"
     )
 
 
@@ -114,8 +114,10 @@ def _cpu(name: str) -> str:
 
 
 Begin = Callable[[Path, Server, str, Path], "contextlib.AbstractContextManager[int]"]
-"""A function that starts a poster, given the command, the server, the URL and a working folder. It yields the process
-id."""
+"""A function that starts a poster and yields its process id.
+
+The arguments are the command, the Redis server, the URL and a working folder.
+"""
 
 
 @contextlib.contextmanager

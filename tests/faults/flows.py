@@ -1,4 +1,4 @@
-"""What is published: numbered events, at a rate, by producers that each know what Redis has taken."""
+"""The producers of numbered events. Each producer knows which of its events Redis has accepted."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from tests.faults.recorder import LIST, MILLION, PUBSUB, STREAM, payload
 from tests.support.redis import RedisServer
 
 CHUNK = 500
-"""Events in one command, or pipeline, at most."""
+"""The maximum number of events in one command or pipeline."""
 
 ENTRY_TIME = 1_700_000_000_000
-"""The first part of the ids of entries: they are the producer's, so that one sent twice is added once."""
+"""The first part of the ids of entries, in milliseconds.
 
-# KEYS: the list, its counter. ARGV: the first number, then items. Pushes those that were not pushed before.
+The producer sets the ids, so that Redis adds an event only once, even if the event is sent twice.
+"""
+
+# KEYS: the list, and its counter. ARGV: the number of the first item, and the items. Pushes the items that were not
+# pushed before.
 PUSH = """
 local first, next = tonumber(ARGV[1]), tonumber(redis.call('GET', KEYS[2]) or ARGV[1])
 for i = 2 + next - first, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[i]) end
@@ -28,23 +32,23 @@ if first + #ARGV - 1 > next then redis.call('SET', KEYS[2], first + #ARGV - 1) e
 
 
 def numbers(kind: int, events: int, first: int = 0) -> range:
-    """The numbers of so many events of a kind, from the `first` one on."""
+    """Return the numbers of `events` events of a kind, beginning with the number `first`."""
     return range(kind * MILLION + first, kind * MILLION + first + events)
 
 
 class Flow:
-    """Events of one kind on their way into Redis, in a thread; tried again while Redis is not there.
+    """A thread that sends events of one kind to Redis. While Redis is unavailable, the thread tries again.
 
-    `rate` is in events per second, None for as fast as it goes.
+    `rate` is in events per second. With None, the thread sends as fast as it can.
     """
 
     def __init__(self, kind: int, server: RedisServer, key: str, events: range, rate: float | None = None) -> None:
         self.kind = kind
         self.events = events
         self.sent = 0
-        """How many Redis has taken."""
+        """The number of events that Redis has accepted."""
         self.heard: list[int] = []
-        """Those published while somebody was subscribed (pub/sub)."""
+        """The numbers of the pub/sub events that had a subscriber when they were published."""
         self._server = server
         self._key = key
         self._rate = rate
@@ -55,30 +59,30 @@ class Flow:
         self._thread = threading.Thread(target=self._run, name=f"flow into {key}", daemon=True)
 
     def start(self) -> Flow:
-        """Begin."""
+        """Start the thread, and return this object."""
         self._thread.start()
         return self
 
     def wait(self, seconds: float = 300) -> Flow:
-        """Wait until everything is sent."""
+        """Wait until all events are sent, at most this number of seconds, and return this object."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"{self.sent} of {len(self.events)} could be sent to {self._key}"
         return self
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending. `events` then contains only the events that were sent."""
         self._stopped.set()
         self._thread.join(60)
         self.events = self.events[: self.sent]
 
     def channel(self, number: int) -> str:
-        """On which channel an event of pub/sub is published: `key` may name several, separated by spaces."""
+        """Return the channel of a pub/sub event. `key` may name several channels, separated by spaces."""
         channels = self._key.split(" ")
         return channels[number % len(channels)]
 
     @property
     def running(self) -> bool:
-        """Whether something is left to be sent."""
+        """True while there are events to send."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -102,7 +106,8 @@ class Flow:
                 self.sent += len(part)
 
     def _add(self, client: redis.Redis, part: range) -> None:
-        # All or none: were the first refused and the rest taken, a second try of the first would look like a repetition.
+        # A transaction adds all events or none. If Redis refused the first event and accepted the others, the id of the
+        # first event would be too small at the next try, and this producer would regard the event as already added.
         pipeline = client.pipeline(transaction=True)
         for number in part:
             pipeline.xadd(self._key, {"payload": payload(number)}, id=f"{ENTRY_TIME}-{number + 1}")

@@ -1,4 +1,4 @@
-"""What came of a scenario, and whether that is good enough: counts, books, figures, and what the log said."""
+"""The result of a scenario, and the checks of its counts, books, figures and log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LOUD = frozenset({"warning", "error", "critical"})
-"""Levels of lines that somebody is meant to read."""
+"""The levels of log lines that are meant for an operator."""
 
 LINES_PER_FAULT = 4
-"""How often a router may say the same of the same source or sink for one fault: that it begins, changes, and ends."""
+"""The maximum number of equal log lines about one source or sink for each fault."""
 
 
 @dataclass
 class Found:
-    """What came of one scenario. Counts are by sink; `figures` are what else was measured, in the words of the table."""
+    """The result of one scenario. Counts are by sink. `figures` maps the names of other measurements to values."""
 
     name: str
     published: int = 0
@@ -29,30 +29,30 @@ class Found:
     balanced: bool = False
     faults: int = 0
     lines: int = 0
-    """Lines at warning or above, of all routers."""
+    """The number of log lines at the level warning or above, of all routers."""
     figures: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def most_repeated(self) -> int:
-        """Of the sink with most repetitions."""
+        """The number of repeated events of the sink with the most repetitions."""
         return max(self.repeated.values(), default=0)
 
     @property
     def most_lost(self) -> int:
-        """Of the sink that lost most."""
+        """The number of lost events of the sink with the most losses."""
         return max(self.lost.values(), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for `--json`."""
+        """Return the result as plain values, for `--json`."""
         return asdict(self)
 
 
 def judge_counts(
     found: Found, got: Mapping[str, Counter[int]], expected: Mapping[str, Collection[int]], may_repeat: float
 ) -> None:
-    """Compare what each sink delivered with what it should have; `may_repeat` is the most that may come again."""
+    """Compare the events of each sink with the expected events. At most `may_repeat` repetitions are allowed."""
     for sink, wanted in expected.items():
         counts = got.get(sink, Counter())
         missing = set(wanted) - counts.keys()
@@ -63,7 +63,7 @@ def judge_counts(
         if missing:
             found.problems.append(f"{sink} lost {len(missing)} of {len(wanted)}: {_some(missing)}")
     if found.most_repeated > may_repeat:
-        found.problems.append(f"repeated {found.repeated}, at most {may_repeat:g} may be")
+        found.problems.append(f"repeated {found.repeated}, at most {may_repeat:g} are allowed")
 
 
 def _some(numbers: Collection[int]) -> str:
@@ -72,16 +72,19 @@ def _some(numbers: Collection[int]) -> str:
 
 
 def judge_log(found: Found, said: str, *, killed: bool) -> Counter[str]:
-    """Read one router's log; returns how often it said what of which source or sink, at warning or above."""
+    """Check the log of one router. Return the number of equal lines about a source or sink, at warning or above.
+
+    `killed` says that the router was killed, so that its last line may be incomplete.
+    """
     times: Counter[str] = Counter()
     lines = said.splitlines()
     if killed and lines and not said.endswith("\n"):
-        lines.pop()  # torn
+        lines.pop()  # incomplete
     for text in lines:
         try:
             line = json.loads(text)
         except ValueError:
-            found.problems.append(f"the log has a line that is none: {text[:200]}")
+            found.problems.append(f"the log has a line that is not JSON: {text[:200]}")
             continue
         if "exception" in line or "Traceback" in text:
             found.problems.append(f"the log has a traceback: {text[:2000]}")
@@ -92,15 +95,15 @@ def judge_log(found: Found, said: str, *, killed: bool) -> Counter[str]:
 
 
 def judge_lines(found: Found, times: Counter[str], faults: int) -> None:
-    """Nothing is said a thousand times: a line a few times for each fault at most."""
+    """Check that no log line is repeated more often than `LINES_PER_FAULT` times for each fault."""
     found.faults, found.lines = faults, times.total()
     for line, number in times.items():
         if number > LINES_PER_FAULT * max(faults, 1):
-            found.problems.append(f"said {number} times for {faults} faults: {line}")
+            found.problems.append(f"logged {number} times for {faults} faults: {line}")
 
 
 def judge_books(found: Found, told: Mapping[str, Any]) -> None:
-    """What `status --json` says when everything is over: the books balance, and nothing is left."""
+    """Check the output of `status --json` at the end: the books balance, and no delivery is left."""
     found.balanced = bool(told["balanced"])
     if not told["balanced"]:
         found.problems.append(f"the books do not balance: {told['warnings']}")
@@ -109,4 +112,4 @@ def judge_books(found: Found, told: Mapping[str, Any]) -> None:
     for name, book in told["books"]["sinks"].items():
         found.dropped += book["dropped"]
         if book["pending"]:
-            found.problems.append(f"the books say that {book['pending']} wait for {name}")
+            found.problems.append(f"the books have {book['pending']} pending deliveries for {name}")

@@ -1,4 +1,4 @@
-"""What stands outside of the daemon: a recorder of deliveries, and proxies, all on one event loop in a thread."""
+"""The helpers outside of the daemon: a recorder of deliveries, and proxies. They run on one event loop in a thread."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tests.support.proxy import Proxy
 
 MILLION = 1_000_000
 STREAM, LIST, PUBSUB = range(3)
-"""Kinds of events. The numbers of a kind begin at so many millions, so that a number says of which kind it is."""
+"""The kinds of events. The numbers of the events of a kind begin at kind * `MILLION`, so a number shows the kind."""
 
 OK, LATER, REFUSED, NEVER = "ok", "later", "refused", "never"
-"""What the recorder may answer a sink; `NEVER`: nothing, the sink hangs."""
+"""The responses of the recorder to a sink. With `NEVER`, the recorder sends no response, so that the sink hangs."""
 
 
 def asks_for(seconds: float) -> str:
-    """The answer of a service that asks for time."""
+    """Return the response of a service that asks the router to wait this number of seconds."""
     return f"asked {seconds}"
 
 
 def payload(number: int) -> bytes:
-    """The event of this number, byte for byte."""
+    """Return the payload of the event with this number."""
     return b'{"n": %d, "text": "event %d, gr\xc3\xbc\xc3\x9fe"}' % (number, number)
 
 
 class Outside:
-    """An event loop in a thread of its own."""
+    """An event loop in a separate thread."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -53,11 +53,11 @@ class Outside:
         self._thread.join(10)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine there and return its result."""
+        """Run a coroutine on the event loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function there, and return when it has run."""
+        """Call a function on the event loop, and return when the call has ended."""
 
         async def called() -> None:
             function(*arguments)
@@ -65,7 +65,7 @@ class Outside:
         self.run(called())
 
     def proxy(self, port: int) -> Proxy:
-        """A proxy before a server's port; whoever asked for it closes it with `drop`."""
+        """Return a new proxy for the port of a server. The caller closes the proxy with `drop`."""
         return self.run(Proxy(port).__aenter__())
 
     def drop(self, proxy: Proxy) -> None:
@@ -74,33 +74,33 @@ class Outside:
 
 
 class Recorder:
-    """A server that counts what each sink delivered.
+    """A server that counts the deliveries of each sink.
 
-    `answer(sink, number)` decides what a sink is told; `delay` is how many seconds that takes, by sink.
+    `answer(sink, number)` returns the response to a delivery. `delay` maps sinks to the seconds before each response.
     """
 
     def __init__(self) -> None:
         self.answer: Callable[[str, int], str] = lambda _sink, _number: OK
         self.delay: dict[str, float] = {}
         self.got: dict[tuple[str, int], Counter[int]] = {}
-        """How often each number came, by sink and kind."""
+        """The number of deliveries of each event, by sink and kind."""
         self.spoiled = 0
-        """Deliveries whose bytes were not those that were published."""
+        """The number of deliveries with other bytes than the published event."""
         self.port = 0
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.get_running_loop().create_server(lambda: _Talk(self), "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 
     def take(self, line: bytes) -> tuple[str, float]:
-        """Note a delivery; returns the answer, and after how many seconds it is given."""
+        """Record a delivery. Return the response, and the seconds before the response is sent."""
         name, number, checksum = line.split()
         sink, of = name.decode(), int(number)
         answer = self.answer(sink, of)
@@ -110,20 +110,20 @@ class Recorder:
         return answer, self.delay.get(sink, 0.0)
 
     def count(self, sink: str, kind: int = STREAM) -> int:
-        """How many different events of a kind a sink delivered."""
+        """Return the number of different events of a kind that a sink delivered."""
         return len(self.got.get((sink, kind), ()))
 
     def numbers(self, sink: str, kind: int = STREAM) -> Counter[int]:
-        """How often each number of a kind came."""
+        """Return the number of deliveries of each event of a kind."""
         return self.got.get((sink, kind), Counter())
 
     def total(self, sink: str) -> int:
-        """How many deliveries a sink made, repeated ones too."""
+        """Return the number of deliveries of a sink, including repeated deliveries."""
         return sum(counts.total() for (name, _), counts in list(self.got.items()) if name == sink)
 
 
 class _Talk(asyncio.Protocol):
-    """One connection of a sink: a line for each delivery, a line for each answer."""
+    """One connection of a sink. Each delivery and each response is one line."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

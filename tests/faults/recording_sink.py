@@ -1,4 +1,4 @@
-"""The sink of the fault scenarios, a drop-in plugin: tells a recorder outside of the daemon what it delivers."""
+"""The sink of the fault scenarios: a drop-in plugin that reports each delivery to a recorder outside of the daemon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from router.api import Addresses, Sink, SinkError, SinkOptions, TransientError, 
 
 
 class RecordOptions(SinkOptions):
-    """Where the recorder listens, and under which name this sink reports; `to` is whom it pretends to reach."""
+    """The options of the sink: the port of the recorder, the name of the sink in its reports, and recipients (`to`)."""
 
     port: int
     to: Addresses = Addresses()
@@ -19,7 +19,10 @@ class RecordOptions(SinkOptions):
 
 
 class Record(Sink):
-    """Reports each delivery and does what the recorder answers. A payload whose `n` is `poison` ends the process."""
+    """A sink that reports each delivery, and succeeds or fails as the recorder responds.
+
+    If `deadly` is true, an event with `n: poison` ends the process.
+    """
 
     def __init__(self, options):
         self.options = options

@@ -1,4 +1,4 @@
-"""The list of scenarios, and how one is played."""
+"""The list of scenarios, and the function that plays a scenario."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ Play = Callable[[Stage], None]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault. `title` says what is done, `promise` what must come of it. `small` is False where it takes too long for
-    the test suite however small it is. `lacks` says what this machine has not that it needs."""
+    """A scenario: a fault that is caused, and the promise of the router for this fault.
+
+    `title` describes the fault. `promise` describes the required result. `small` is False if even a small run takes
+    too long for the test suite. `lacks` returns a text if this machine lacks something that the scenario needs, else
+    None.
+    """
 
     name: str
     title: str
@@ -34,7 +38,7 @@ SCENARIOS: dict[str, Scenario] = {}
 def scenario(
     title: str, promise: str, *, small: bool = True, lacks: Callable[[], str | None] = lambda: None
 ) -> Callable[[Play], Play]:
-    """Enter the function into the list, under its name."""
+    """Return a decorator that adds the function to `SCENARIOS`, under its name."""
 
     def enter(play: Play) -> Play:
         SCENARIOS[play.__name__] = Scenario(play.__name__, title, promise, play, small, lacks)
@@ -44,7 +48,10 @@ def scenario(
 
 
 def run(one: Scenario, *, full: bool, folder: Path | None = None, step: Step | None = None, kind: str = "") -> Found:
-    """Play a scenario in a folder; returns what came of it, a fault of the harness too. `kind` is the server's."""
+    """Play a scenario and return its result. An exception of the test code becomes a problem in the result.
+
+    `full` selects the full size. `step` is called with a text at each step. `kind` is `redis` or `valkey`.
+    """
     began = time.monotonic()
     kind = kind or kinds_of_server()[0]
     with tempfile.TemporaryDirectory(prefix="faults-") as own, Outside() as outside:
@@ -53,7 +60,7 @@ def run(one: Scenario, *, full: bool, folder: Path | None = None, step: Step | N
             one.play(stage)
         except Stuck as stuck:
             stage.found.problems.append(str(stuck))
-        except Exception as error:  # noqa: BLE001  # the other scenarios are still to be played
+        except Exception as error:  # noqa: BLE001  # the remaining scenarios must be played too
             stage.found.problems.append(f"{type(error).__name__}: {error}\n{stage.story()}")
         finally:
             stage.close()
@@ -62,4 +69,4 @@ def run(one: Scenario, *, full: bool, folder: Path | None = None, step: Step | N
 
 
 def _quiet(_step: str) -> None:
-    """Nobody is told."""
+    """Ignore the text of a step."""

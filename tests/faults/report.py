@@ -1,9 +1,10 @@
-"""Plays the fault scenarios and writes what came of them.
+"""The command that plays the fault scenarios and reports the results.
 
     python -m tests.faults.report [--only NAME …] [--scale small|full] [--server redis|valkey] [--write] [--json] [--list]
 
-Prints a table, or with `--json` a line for each scenario. `--write` keeps the results in `measured.json` beside this file
-and renders them into `docs/reliability.md`. The exit code is 1 when a promise was not kept. In full it takes half an hour.
+The command prints a table, or with `--json` a line for each scenario. `--write` stores the results in `measured.json`
+beside this file, and renders them into `docs/reliability.md`. The exit code is 1 if a promise was not kept. A full run
+of all scenarios takes half an hour.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
+    """Run the command, and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.write and options.scale == "small":
-        parser.error("--write is for full runs: a small one says nothing of times")
+        parser.error("--write is allowed only for full runs, because small runs do not measure times")
     chosen = [SCENARIOS[name] for name in options.only] or list(SCENARIOS.values())
     if options.scale == "small":
         chosen = [one for one in chosen if one.small or options.only]
@@ -75,19 +76,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.report", description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", nargs="+", default=[], choices=sorted(SCENARIOS), metavar="NAME", help="these alone")
+    parser.add_argument(
+        "--only", nargs="+", default=[], choices=sorted(SCENARIOS), metavar="NAME", help="play only these scenarios"
+    )
     parser.add_argument("--scale", choices=("small", "full"), default="full", help="default: full")
     servers = kinds_of_server()
     parser.add_argument("--server", choices=servers, default=servers[0], help=f"default: {servers[0]}")
     parser.add_argument("--write", action="store_true", help="render the results into docs/reliability.md")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each scenario, no table")
-    parser.add_argument("--list", action="store_true", help="say which scenarios there are")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each scenario, and no table")
+    parser.add_argument("--list", action="store_true", help="list the scenarios")
     return parser
 
 
 @contextmanager
 def _telling(console: Console, title: str) -> Iterator[Step]:
-    """Show what happens, where a terminal is looked at; else say only what is begun."""
+    """Show the current step on a terminal. Elsewhere, print only the title of the scenario."""
     if not console.is_terminal:
         console.print(f"       {title}", highlight=False)
         yield lambda _step: None
@@ -113,7 +116,7 @@ def _table(results: Sequence[Found]) -> Table:
 
 
 def keep(found: Found, server: str, scale: str) -> None:
-    """Put a result among those that are shown, with when and where it was measured."""
+    """Store a result in `measured.json`, with the date, the version of the router, the server and the machine."""
     results = measured()
     results[found.name] = {
         **found.as_dict(),
@@ -130,20 +133,20 @@ def keep(found: Found, server: str, scale: str) -> None:
 
 
 def measured() -> dict[str, dict[str, Any]]:
-    """The results that are shown, by scenario."""
+    """Return the stored results, by scenario."""
     found: dict[str, dict[str, Any]] = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     return found
 
 
 def rendered(page: str) -> str:
-    """The page with the tables of what was measured between its markers."""
+    """Return the page with new tables of the stored results between its markers."""
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{document(SCENARIOS, measured())}\n{END}{tail}"
 
 
 def _version(server: str) -> str:
-    """The server's name and version: `Redis 7.0.15`."""
+    """Return the name and the version of the server, such as `Redis 7.0.15`."""
     said = subprocess.run([str(binary(server)), "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"v=([\d.]+)", said)
     return f"{server.capitalize()} {found[1] if found else 'of unknown version'}"

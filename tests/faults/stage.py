@@ -1,4 +1,4 @@
-"""Where a scenario plays: a server, routers, producers and a recorder, and the reckoning at the end."""
+"""The environment of a scenario: a server, routers, producers, a recorder, and the checks at the end."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ KEYS = {STREAM: "billing", LIST: "jobs", PUBSUB: "notification"}
 DEAD = "{event-router}:dead"
 PLUGIN = Path(__file__).with_name("recording_sink.py")
 PATIENCE = 300.0
-"""Seconds that anything may take; machines are busy, and how long things took is a figure, not a deadline."""
+"""The maximum number of seconds that each step may take. It is long, because the machine may be busy."""
 MOST_SLOW_ANSWERS = 24
-"""How often a router may leave a client without an answer for as long as that waits."""
+"""The maximum number of requests for the status of a router that may end without a response in time."""
 
 Step = Callable[[str], None]
 
 
-class Stuck(Exception):  # noqa: N818  # it tells what did not happen
-    """Something did not happen; the text tells what there is to see."""
+class Stuck(Exception):  # noqa: N818  # the name describes the scenario
+    """A scenario waited too long for a condition. The text describes the state of all components."""
 
 
 def sink(queue: str | Mapping[str, Any] = "redis", **keys: Any) -> dict[str, Any]:
-    """A recording sink that is tried again quickly."""
+    """Return the configuration of a recording sink with short delays between attempts."""
     quick = {"retry": {"initial": "50ms", "max_delay": "1s"}, "timeout": "30s", "breaker": {"reset": "500ms"}}
     return {"type": "record", **quick, "queue": queue, **keys}
 
 
 def stream(**keys: Any) -> dict[str, Any]:
-    """The source of kind `STREAM`."""
+    """Return the configuration of a source of the kind `STREAM`."""
     return {"type": "stream", "streams": [KEYS[STREAM]], "start": "oldest", "claim": {"idle": "15s"}, **keys}
 
 
 def items(**keys: Any) -> dict[str, Any]:
-    """The source of kind `LIST`."""
+    """Return the configuration of a source of the kind `LIST`."""
     return {"type": "list", "keys": [KEYS[LIST]], **keys}
 
 
 def channels(*names: str, **keys: Any) -> dict[str, Any]:
-    """The source of kind `PUBSUB`."""
+    """Return the configuration of a source of the kind `PUBSUB`."""
     return {"type": "pubsub", "channels": list(names or (KEYS[PUBSUB],)), **keys}
 
 
 class Stage:
-    """One run of one scenario. `full` says whether it is of full size; `step` is told what happens next."""
+    """One run of one scenario. `full` selects the full size. `step` is called with a text at each step."""
 
     def __init__(self, name: str, folder: Path, *, full: bool, step: Step, outside: Outside, kind: str) -> None:
         self.full = full
@@ -77,7 +77,7 @@ class Stage:
         self.flows: list[Flow] = []
         self.routers: list[Process] = []
         self.env: dict[str, dict[str, str]] = {"server": {}, "router": {}}
-        """Variables of the processes that are started, beside the usual ones."""
+        """Additional environment variables of the processes `server` and `router`."""
         self.killed: set[Process] = set()
         self._outside = outside
         self._kind = kind
@@ -86,35 +86,35 @@ class Stage:
         outside.run(self.recorder.start())
 
     def of(self, small: Any, full: Any) -> Any:
-        """The one or the other, by the size of the run."""
+        """Return `full` in a full run, and `small` in a small run."""
         return full if self.full else small
 
-    # What there is.
+    # Servers, proxies and the configuration.
 
     def serve(self, persistence: str = "everysec", **options: str) -> RedisServer:
-        """Start the server; `persistence` is how often its append-only file is synced, `no` for none."""
+        """Start the server. `persistence` is its `appendfsync`; with `no`, the server has no append-only file."""
         given = {"appendonly": "no"} if persistence == "no" else {"appendonly": "yes", "appendfsync": persistence}
         wanted = {**given, **options}
         self.server = RedisServer(self._kind, self.folder / "redis", options=wanted, env=self.env["server"]).start()
         return self.server
 
     def store(self) -> RedisServer:
-        """Start another server, for the records of lookups; it keeps them when it is stopped."""
+        """Start another server, for the records of lookups. The records survive a restart of this server."""
         options = {"appendonly": "yes"}
         self._stores.append(RedisServer(self._kind, self.folder / "store", options=options).start())
         return self._stores[-1]
 
     def proxy(self) -> Proxy:
-        """A proxy before the server."""
+        """Return a new proxy for the port of the server."""
         self._proxies.append(self._outside.proxy(self.server.port))
         return self._proxies[-1]
 
     def on_proxy(self, act: Callable[..., object], *arguments: object) -> None:
-        """Do something to a proxy, on its own event loop."""
+        """Call a function of a proxy on the event loop of the proxy."""
         self._outside.call(act, *arguments)
 
     def configure(self, sources: Mapping[str, Any], sinks: Mapping[str, Any] | None = None, **keys: Any) -> None:
-        """Write the configuration: every event to every sink, unless `keys` say otherwise."""
+        """Write the configuration. Every event goes to every sink, unless `keys` replaces the section `routes`."""
         sinks = {name: sink() for name in SINKS} if sinks is None else sinks
         told = {
             name: {**one, "port": self.recorder.port, "name": name} if one["type"] == "record" else dict(one)
@@ -131,13 +131,13 @@ class Stage:
 
     @property
     def config(self) -> Path:
-        """The file of the configuration."""
+        """The path of the configuration file."""
         return self.folder / "router" / "config.yaml"
 
     # Routers.
 
     def start(self, instance: str = "one", *, wait: bool = True) -> Process:
-        """Start a router; ready unless told not to wait."""
+        """Start a router. If `wait` is true, return when the router is ready."""
         arguments = ("run", "-c", self.config, "--instance", instance)
         router = Process(*arguments, cwd=self.config.parent, env=self.env["router"], notify=True).__enter__()
         self.routers.append(router)
@@ -154,13 +154,13 @@ class Stage:
             raise Stuck(f"the router ended before it was ready\n{router.err}")
 
     def kill(self, router: Process) -> None:
-        """End a router with kill -9."""
+        """Kill a router with SIGKILL (kill -9)."""
         router.signal(9)
         router.wait()
         self.killed.add(router)
 
     def stop(self, router: Process, code: int = 0) -> float:
-        """SIGTERM; returns the seconds until the end."""
+        """Send SIGTERM to a router, check its exit code, and return the seconds until its end."""
         began = time.monotonic()
         found = router.stop(PATIENCE)
         seconds = time.monotonic() - began
@@ -168,11 +168,14 @@ class Stage:
         return seconds
 
     def client(self, instance: str = "one") -> Client:
-        """Who asks a running router."""
+        """Return a client for the admin socket of a running router."""
         return Client(default_address(self.config.parent / "state" / "event-router", instance))
 
     def status(self, instance: str = "one") -> dict[str, Any]:
-        """What a running router says of itself; on a busy machine it may need longer than one client waits."""
+        """Return the status of a running router.
+
+        On a busy machine, the response may take longer than a client waits. So the request is repeated.
+        """
         told: dict[str, Any]
         for _ in range(MOST_SLOW_ANSWERS):
             try:
@@ -186,7 +189,7 @@ class Stage:
         return told
 
     def readyz(self, instance: str = "one") -> tuple[int, dict[str, Any]]:
-        """The answer of `/readyz`: code and body."""
+        """Return the status code and the body of `/readyz`."""
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = connect(self.client(instance).address, 10)
         try:
@@ -197,27 +200,27 @@ class Stage:
             connection.close()
 
     def command(self, *words: str) -> Finished:
-        """Run a command of the router's beside it."""
+        """Run a command of event-router with the configuration of this stage."""
         return run(*words, cwd=self.config.parent, timeout=PATIENCE)
 
     # Events.
 
     def flow(self, kind: int, events: int, *, rate: float | None = None, first: int = 0, key: str = "") -> Flow:
-        """Publish events in the background, from number `first` of their kind on."""
+        """Publish `events` events of a kind in the background, beginning with the number `first`."""
         self.flows.append(Flow(kind, self.server, key or KEYS[kind], numbers(kind, events, first), rate).start())
         return self.flows[-1]
 
     def arrived(self, kind: int, sinks: Sequence[str] = SINKS) -> bool:
-        """Whether every sink has every event that was to be sent of a kind."""
+        """Return True if every sink has received all events of a kind."""
         wanted = sum(len(flow.events) for flow in self.flows if flow.kind == kind)
         return all(self.recorder.count(name, kind) >= wanted for name in sinks)
 
     def heard(self) -> set[int]:
-        """The numbers published while somebody was subscribed."""
+        """Return the numbers of the pub/sub events that had a subscriber when they were published."""
         return {number for flow in self.flows for number in flow.heard}
 
     def everything(self, sinks: Sequence[str] = SINKS) -> None:
-        """Wait until all flows are sent and every event of streams and lists is at every sink."""
+        """Wait until all events are sent, and every sink has received every event of streams and lists."""
         for flow in self.flows:
             flow.wait()
         kinds = {flow.kind for flow in self.flows} - {PUBSUB}
@@ -226,7 +229,7 @@ class Stage:
     # Waiting and judging.
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> float:
-        """Wait for a condition of the outside world; returns how long that took."""
+        """Wait until a condition holds, and return the seconds that this took. Raises `Stuck` after `seconds`."""
         began = time.monotonic()
         for pause in looks(seconds):
             if condition():
@@ -235,12 +238,15 @@ class Stage:
         raise Stuck(f"waited {seconds:g} s for {what}\n{self.story()}")
 
     def check(self, good: object, problem: str) -> None:
-        """Note a problem, and go on."""
+        """Add `problem` to the problems of the scenario if `good` is false."""
         if not good:
             self.found.problems.append(problem)
 
     def figure(self, name: str, value: float, most: float | None = None, unit: str = "s") -> None:
-        """A measured figure for the table. What is a matter of speed is judged in full runs alone."""
+        """Add a measured figure to the table.
+
+        If the value exceeds `most`, this is a problem. For times and CPU use, it is a problem only in full runs.
+        """
         shown = f"{value:,.1f}" if value < 10 and value != int(value) else f"{value:,.0f}"
         bound = "" if most is None else f" (at most {f'{most:g} {unit}'.strip()})"
         self.found.figures[name] = f"{shown} {unit}".strip() + bound
@@ -259,11 +265,12 @@ class Stage:
         dead: int = 0,
         trimmed: int = 0,
     ) -> Found:
-        """Everything is over: compare counts and books, end the routers, read their logs.
+        """Compare counts and books at the end, stop the routers, and check their logs.
 
-        `pubsub` says that what was heard of pub/sub must have arrived; `exact_books` that the sinks' books must say what
-        arrived, no more and no less; `read_again` that one router may have read some events twice; `trimmed` how many entries
-        of the stream were trimmed off it before they were read.
+        If `pubsub` is true, every pub/sub event with a subscriber must have arrived. If `exact_books` is true, the
+        books of the sinks must have exactly the number of arrived events. If `read_again` is true, the router may have
+        read some events twice. `trimmed` is the number of entries of the stream that were trimmed before they were
+        read.
         """
         found = self.found
         self.step("comparing")
@@ -285,13 +292,15 @@ class Stage:
         for router in routers:
             self.stop(router)
         found.dead = int(self.server.do("XLEN", DEAD))
-        self.check(found.dead == dead, f"{found.dead} dead letters, {dead} should be")
-        self.check(not self.recorder.spoiled, f"{self.recorder.spoiled} deliveries had other bytes than were published")
+        self.check(found.dead == dead, f"{found.dead} dead letters instead of {dead}")
+        self.check(
+            not self.recorder.spoiled, f"{self.recorder.spoiled} deliveries had other bytes than the published events"
+        )
         self.read_logs(faults)
         return found
 
     def read_logs(self, faults: int) -> None:
-        """Judge what all routers said."""
+        """Check the logs of all routers."""
         times: Counter[str] = Counter()
         for router in self.routers:
             times += judge_log(self.found, router.err, killed=router in self.killed)
@@ -307,7 +316,7 @@ class Stage:
         return expected
 
     def _exact(self, told: Mapping[str, Any], sinks: Sequence[str]) -> None:
-        """The books of the sinks know each event once, however often it was tried."""
+        """Check that the books of the sinks count each event once, however many attempts it had."""
         for name in sinks:
             book = told["books"]["sinks"][name]
             once = sum(self.recorder.count(name, kind) for kind in (STREAM, LIST, PUBSUB))
@@ -315,7 +324,7 @@ class Stage:
             self.check(book["delivered"] == once, f"the books of {name} delivered {book['delivered']}, {once} arrived")
 
     def _exact_sources(self, told: Mapping[str, Any], *, read_again: bool, trimmed: int) -> None:
-        """The books of one router that lived all the time know how many events were published."""
+        """Check that the sources of a router that was never restarted received as many events as were published."""
         for name, book in told["books"]["sources"].items():
             kind = {"stream": STREAM, "list": LIST, "pubsub": PUBSUB}[told["sources"][name]["type"]]
             flows = [flow for flow in self.flows if flow.kind == kind]
@@ -325,7 +334,7 @@ class Stage:
             text = f"the books of {name} received {book['received']} of {published}"
             if read_again:
                 self.check(book["received"] >= published, text)
-            elif kind == PUBSUB:  # what a connection brought no more when it broke was heard by that connection alone
+            elif kind == PUBSUB:  # events in a connection that broke had a subscriber, but never reached the router
                 self.check(book["received"] <= published, text)
             else:
                 self.check(book["received"] == published, text)
@@ -348,14 +357,14 @@ class Stage:
         return over and not self.pending()
 
     def told(self, instance: str) -> dict[str, Any] | None:
-        """What a router says, None when it says nothing."""
+        """Return the status of a router, or None if the router does not respond."""
         try:
             return self.status(instance)
         except RouterError:
             return None
 
     def pending(self) -> int:
-        """Entries of the stream, and items of the list, that are not acknowledged."""
+        """Return the number of entries of the stream and items of the list that are not acknowledged."""
         with self.server.client() as client:
             try:
                 entries = client.xpending(KEYS[STREAM], "event-router")["pending"]
@@ -364,7 +373,7 @@ class Stage:
             return int(entries) + left(client, KEYS[LIST])
 
     def story(self) -> str:
-        """What there is to see when a scenario does not end."""
+        """Return a description of all components, for a scenario that does not end."""
         lines = [f"sent {[(flow.kind, flow.sent, len(flow.events)) for flow in self.flows]}"]
         counts = {f"{sink}/{kind}": len(got) for (sink, kind), got in self.recorder.got.items()}
         lines.append(f"delivered, by sink and kind: {counts}")
@@ -372,7 +381,7 @@ class Stage:
             for name in sorted({name for name, _ in self.recorder.got}):
                 missing = sorted(wanted - self.recorder.numbers(name, kind).keys())
                 if missing:
-                    lines.append(f"{name} has not got {len(missing)} of kind {kind}, the first: {missing[:10]}")
+                    lines.append(f"{name} lacks {len(missing)} events of kind {kind}, the first are {missing[:10]}")
         lines += self._server_story()
         for router in self.routers:
             state = "runs" if router.running else "ended"
@@ -391,7 +400,7 @@ class Stage:
                 letters: Any = client.xrange(DEAD, count=5)
                 yield from (f"letter {letter}" for letter in letters)
         except redis.RedisError as error:
-            yield f"the server says nothing: {error}"
+            yield f"the server does not respond: {error}"
 
     def _pending_story(self, client: redis.Redis, key: bytes) -> Iterator[str]:
         rows: Any = client.xpending_range(key, "event-router", "-", "+", 20)
@@ -400,7 +409,7 @@ class Stage:
     # The end.
 
     def close(self) -> None:
-        """End everything that was started."""
+        """Stop all flows, routers, proxies and servers of this stage."""
         for flow in self.flows:
             flow.stop()
         for router in self.routers:
@@ -414,7 +423,7 @@ class Stage:
 
 
 def resident(router: Process, what: str = "VmRSS") -> float:
-    """Memory of a process in MiB: `VmRSS` now, `VmHWM` at most so far. Source: proc(5)."""
+    """Return the memory of a process in MiB: now (`VmRSS`), or the maximum so far (`VmHWM`). Source: proc(5)."""
     for line in Path(f"/proc/{router.pid}/status").read_text().splitlines():
         if line.startswith(what):
             return int(line.split()[1]) / 1024
@@ -422,14 +431,14 @@ def resident(router: Process, what: str = "VmRSS") -> float:
 
 
 def cpu(router: Process) -> float:
-    """Seconds of CPU that a process has used. Source: proc(5)."""
+    """Return the seconds of CPU time that a process has used. Source: proc(5)."""
     fields = Path(f"/proc/{router.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
 def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
-    """Meanwhile do something again and again, in a thread."""
+    """Call a function repeatedly in a thread, with pauses of `seconds`, while the block runs."""
     over = threading.Event()
 
     def again() -> None:
@@ -446,5 +455,5 @@ def every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
 
 
 def kinds_of_server() -> list[str]:
-    """The servers that this machine has, Redis first."""
+    """Return the kinds of servers that this machine has, with Redis first."""
     return [kind for kind in ("redis", "valkey") if binary(kind)]

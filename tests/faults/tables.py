@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md: the measured figures, and those of other routers."""
+"""The tables of docs/reliability.md: the measured figures, and the comparison with other routers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = Mapping[str, Any]
 
 
 def document(scenarios: Mapping[str, Scenario], results: Mapping[str, Result]) -> str:
-    """Everything between the markers."""
+    """Return the text between the markers of the page."""
     shown = {name: results[name] for name in scenarios if name in results}
     if not shown:
         return "\nNothing has been measured yet."
@@ -81,8 +81,8 @@ def _also(result: Result) -> str:
 
 
 PEERS_HEAD = (
-    "The same faults were tested with Bento (its main branch of August 2026) and Vector 0.58, on one machine, on 2026-11-23. "
-    "Vector does not read streams."
+    "Some of these faults were also tested with Bento (its main branch of August 2026) and Vector 0.58, on one "
+    "machine, on 2026-11-23. Vector does not read streams."
 )
 
 
@@ -160,7 +160,11 @@ PEERS: tuple[tuple[str, str, str, str, Callable[[Result], str]], ...] = (
     ("pub/sub, burst of 100,000", "lost 27 to 31 in each of 12 runs", "lost 0", "burst", _counts),
     ("order of one channel", "not kept: some events arrived out of order", "kept", "burst", _order),
 )
-"""Rows of the comparison: the fault, the results of Bento and Vector, our scenario, and the function that words its result."""
+"""The rows of the comparison.
+
+Each row has the fault, the results of Bento and Vector, the name of our scenario, and the function that describes the
+result of our scenario.
+"""
 
 
 def _peers(shown: Mapping[str, Result]) -> str:

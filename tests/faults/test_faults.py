@@ -1,4 +1,4 @@
-"""Every fault scenario, scaled down. In full: `make faults`."""
+"""A small run of each fault scenario. `make faults` plays the scenarios in full."""
 
 import pytest
 

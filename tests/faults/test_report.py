@@ -68,7 +68,7 @@ def test_small_results_are_not_shown(capsys):
     assert "full runs" in capsys.readouterr().err
 
 
-# What the checker sees.
+# The checks of counts and logs.
 
 
 def test_lost_repeated_and_unknown_events_are_told_apart():
@@ -89,7 +89,7 @@ def test_a_log_may_not_say_the_same_for_ever():
     said = line(source="a") * 5 + line(source="b") + line(level="info") * 50
     judge_lines(found, judge_log(found, said, killed=False), faults=1)
     assert found.lines == 6
-    assert found.problems == ["said 5 times for 1 faults: lost a"]
+    assert found.problems == ["logged 5 times for 1 faults: lost a"]
 
 
 def test_a_traceback_or_a_stray_line_in_the_log_is_a_problem():

@@ -1,4 +1,4 @@
-"""Connections break: dead without a word, ended by the server, reset again and again."""
+"""Scenarios in which connections to Redis pass no data, are closed by the server, or are reset repeatedly."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def half_open(stage: Stage) -> None:
     stage.step("the rest")
     stage.everything()
     told = stage.status()["sources"]["web-app"]
-    stage.check(told["gaps"] == 1, f"{told['gaps']} gaps reported, one was")
+    stage.check(told["gaps"] == 1, f"{told['gaps']} gaps were reported, but there was one")
     measured = told["gap_seconds"] > (deaf - 1.5 if stage.full else 0)
-    stage.check(measured, f"a gap of {told['gap_seconds']} s reported, it was {deaf:.1f} s")
+    stage.check(measured, f"a gap of {told['gap_seconds']} s was reported, but it lasted {deaf:.1f} s")
     stage.figure("time for which no data passed", deaf)
     stage.figure("length of the reported gap", told["gap_seconds"])
-    # What was published in the moment before may have been on its way.
+    # The last events before the fault may have been lost on the way to the router.
     early = {number for number in before if number < max(before, default=0) - 50}
     missed = early - stage.recorder.numbers("first", PUBSUB).keys()
     stage.check(not missed, f"{len(missed)} events published before the gap did not arrive")
@@ -67,7 +67,7 @@ def client_killed(stage: Stage) -> None:
     slowest = 0.0
     for kill in range(kills):
         stage.step(f"CLIENT KILL {kill + 1} of {kills}")
-        # Producers are connections too: they try again, and know what Redis has taken.
+        # The connections of producers are killed too. Producers try again, and know which events Redis has accepted.
         stage.server.do("CLIENT", "KILL", "TYPE", "pubsub")
         stage.server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         seconds = stage.until(
@@ -82,7 +82,7 @@ def client_killed(stage: Stage) -> None:
     stage.step("the rest")
     stage.everything()
     gaps = stage.status()["sources"]["web-app"]["gaps"]
-    stage.check(gaps == kills, f"{gaps} gaps counted, {kills} there were")
+    stage.check(gaps == kills, f"{gaps} gaps were counted, but there were {kills}")
     stage.finish(router, faults=kills)
 
 
@@ -114,7 +114,8 @@ def reset(stage: Stage) -> None:
     took = time.monotonic() - began
     per_second = [(way.accepted - start) / took for way, start in zip(ways, before, strict=True)]
     stage.figure("CPU use of the router during the fault", (cpu(router) - used) / took * 100, 30, unit="%")
-    # One of the subscription, two of the stream, two of the list; two of each queue, one of each source into them, four more.
+    # Sources have 5 connections: one for the subscription, two for the stream, two for the list. Queues have 13
+    # connections: two for each queue, one for each source that enqueues, and four more.
     stage.figure("new connections for sources per second", per_second[0], 5 * 5, unit="")
     stage.figure("new connections for queues per second", per_second[1], 5 * 13, unit="")
     stage.step("the rest")

@@ -1,4 +1,4 @@
-"""What befalls Redis itself: killed, emptied, flushed, paused, its groups destroyed, its memory full."""
+"""Scenarios in which Redis is killed, emptied, flushed or paused, or in which its consumer groups are destroyed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ ALL = {"billing": stream(), "jobs": items(), "web-app": channels()}
 
 
 def up(stage: Stage, *sources: str) -> bool:
-    """Whether these sources are heard."""
+    """Return True if the router reports that these sources are subscribed or reading."""
     told = stage.told("one")
     return told is not None and all(told["sources"][name]["up"] for name in sources)
 
 
 def down(stage: Stage) -> bool:
-    """Whether `/readyz` says that the router is not ready."""
+    """Return True if `/readyz` answers 503: the router is not ready."""
     return stage.readyz()[0] == 503
 
 
 def mixed(stage: Stage, events: int, rate: float) -> None:
-    """Load of every kind at once."""
+    """Publish to the stream, the list and pub/sub at the same time. `events` and `rate` are those of the stream."""
     stage.flow(STREAM, events, rate=rate)
     stage.flow(LIST, events // 4, rate=rate / 4)
     stage.flow(PUBSUB, events // 4, rate=rate / 4)
@@ -92,7 +92,7 @@ def emptied(stage: Stage) -> None:
     )
     lines = [line for line in router.err.splitlines() if "was deleted; the router creates the group again" in line]
     resets = sum('"source":"billing"' in line for line in lines)
-    stage.check(resets == 1, f"the loss of the stream was said {resets} times")
+    stage.check(resets == 1, f"the loss of the stream was logged {resets} times")
     gone = sum(len(flow.events) for flow in before) - sum(
         stage.recorder.count("first", kind) - len(wanted[kind]) for kind in wanted
     )
@@ -146,8 +146,8 @@ def destroyed(stage: Stage) -> None:
 
 
 @scenario(
-    "XGROUP DESTROY ten times under load, with queues in memory. So an entry is acknowledged only when all its deliveries "
-    "are settled",
+    "XGROUP DESTROY ten times under load, with queues in memory, so that an entry is acknowledged only when all its "
+    "deliveries are settled",
     "the group is created again; lost 0, repeated 0",
 )
 def destroyed_in_memory(stage: Stage) -> None:
@@ -167,8 +167,8 @@ def destroyed_in_memory(stage: Stage) -> None:
 
 @scenario(
     "XGROUP DESTROY ten times under load, about every two seconds. Two routers share the stream",
-    "the group is created again; lost 0; only entries of the seconds before each XGROUP DESTROY are repeated, because no "
-    "router knows which entries the other router had in flight",
+    "the group is created again; lost 0. Only entries of the seconds before each XGROUP DESTROY are repeated, because a "
+    "router does not know which entries the other router had in flight",
 )
 def destroyed_for_two(stage: Stage) -> None:
     events, times, rate = stage.of((2_000, 2, 500), (20_000, 10, 1_000))
@@ -183,7 +183,7 @@ def destroyed_for_two(stage: Stage) -> None:
         stage.server.do("XGROUP", "DESTROY", "billing", "event-router")
     stage.step("the rest")
     stage.everything()
-    # As many as come in two seconds, and what both have in flight.
+    # The events of two seconds, and the entries that both routers have in flight.
     stage.finish(*routers, faults=times, may_repeat=times * (2 * rate + 2_000), exact_books=False)
 
 
@@ -202,14 +202,14 @@ def paused(stage: Stage) -> None:
     stage.server.pause()
     began = time.monotonic()
     try:
-        stage.figure("time until `/readyz` answered 503", stage.until(lambda: down(stage), "/readyz to say 503"), 10)
+        stage.figure("time until `/readyz` answered 503", stage.until(lambda: down(stage), "/readyz to answer 503"), 10)
         stage.check(stage.readyz()[1]["reasons"], "/readyz gives no reason")
         time.sleep(max(0.0, began + stage.of(0.0, 30.0) - time.monotonic()))
     finally:
         stage.server.resume()
     stage.figure(
         "time from the continuation of Redis until `/readyz` answered 200",
-        stage.until(lambda: not down(stage), "/readyz to say 200"),
+        stage.until(lambda: not down(stage), "/readyz to answer 200"),
         10,
     )
     stage.step("the rest")
@@ -231,5 +231,5 @@ def asleep(stage: Stage) -> None:
     stage.server.do("CLIENT", "PAUSE", stage.of(3_000, 8_000), "ALL")
     stage.everything()
     gaps = stage.status()["sources"]["web-app"]["gaps"]
-    stage.check(gaps == 0 or not stage.full, f"{gaps} gaps in a subscription that was well")
+    stage.check(gaps == 0 or not stage.full, f"{gaps} gaps in a subscription that was never lost")
     stage.finish(router, faults=1, pubsub=True)

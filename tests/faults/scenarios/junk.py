@@ -1,4 +1,4 @@
-"""What somebody else puts into the router's own keys: records and letters that no router wrote."""
+"""The scenario in which the router's keys contain invalid records and dead letters that no router wrote."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEEP = b"\x91" * 5000 + b"\xc0"
 
 
 def records(number: int) -> Iterator[bytes]:
-    """So many records that no router can read."""
+    """Yield this number of records that no router can read."""
     (good,) = pack([make_event(payload(0))])
     fields = msgspec.msgpack.decode(good)
     names = ("version", "id", "received_at", "raw", "route", "overridden", "source", "channel", "pattern", "format")
@@ -42,7 +42,7 @@ def records(number: int) -> Iterator[bytes]:
 
 
 def letters(number: int) -> Iterator[dict[str, object]]:
-    """So many letters that no router wrote."""
+    """Yield this number of dead letters that no router wrote."""
     good = letter(0)
     changes: list[dict[str, object]] = [
         {"attempts": "9" * 5000},
@@ -57,14 +57,14 @@ def letters(number: int) -> Iterator[dict[str, object]]:
 
 
 def letter(number: int) -> dict[str, object]:
-    """The letter of an event that goes the whole way when it is replayed."""
+    """Return a valid dead letter. Its event is delivered to all sinks when it is replayed."""
     about: dict[str, object] = {"version": 1, "reason": "unmatched", "detail": "", "source": "billing"}
     times: dict[str, object] = {"received_at": AT, "failed_at": AT, "attempts": 0}
     return {"id": f"l{number}", "event_id": f"e{number}", **about, **times, "channel": "x", "payload": payload(number)}
 
 
 @scenario(
-    "Invalid records are added to the queues, to a stream, to a list and to the dead letters. They have other versions, "
+    "Invalid records are added to the queues, to a stream, to a list and to the dead letters. These records have other versions, "
     "unknown formats, times and numbers out of bounds, deep nesting or random bytes. The stream, the list and the dead letters "
     "also have 1,000 valid records each",
     "all valid records are delivered, the books balance, and the router is ready and reports the number of "
@@ -100,18 +100,20 @@ def junk(stage: Stage) -> None:
     for kind, good in wanted.items():
         stage.until(
             lambda kind=kind, good=good: all(good <= stage.recorder.numbers(name, kind).keys() for name in SINKS),
-            "every good one at every sink",
+            "every valid record at every sink",
         )
-    stage.until(lambda: all(_left(stage, name) == 3 * 2 * bad for name in SINKS), "nothing but junk to be left")
+    stage.until(lambda: all(_left(stage, name) == 3 * 2 * bad for name in SINKS), "only invalid records to be left")
     _compare(stage, wanted)
     stage.stop(router)
-    stage.check(not stage.recorder.spoiled, f"{stage.recorder.spoiled} deliveries had other bytes than were published")
+    stage.check(
+        not stage.recorder.spoiled, f"{stage.recorder.spoiled} deliveries had other bytes than the published events"
+    )
     stage.found.dead = int(stage.server.do("XLEN", DEAD))
     stage.read_logs(faults=2 * bad)
 
 
 def spoil(stage: Stage, number: int, entry: str) -> None:
-    """Put junk into every key of the router's; `entry` makes the ids of the stream's: each event there has one of its own."""
+    """Add invalid records to every key of the router. `entry` is the format of the ids of the stream's entries."""
     ids = map(entry.format, count(1_000))
     with stage.server.client() as client:
         pipe = client.pipeline(transaction=False)
@@ -140,7 +142,7 @@ def _left(stage: Stage, name: str) -> int:
 
 
 def _compare(stage: Stage, wanted: dict[int, set[int]]) -> None:
-    """The books, what is ready, and what came to whom."""
+    """Compare the deliveries with the expected events, and check the books, the warnings and the dead letters."""
     found = stage.found
     found.published = sum(map(len, wanted.values()))
     for kind, good in wanted.items():
@@ -151,9 +153,10 @@ def _compare(stage: Stage, wanted: dict[int, set[int]]) -> None:
     stage.check(told["ready"], f"not ready: {told['reasons']}")
     for name in SINKS:
         left, pending = told["sinks"][name]["unreadable"], told["books"]["sinks"][name]["pending"]
-        stage.check(left == pending, f"{name} says that {left} can't be read, {pending} are left")
+        stage.check(left == pending, f"{name} reports {left} unreadable records, but {pending} are left")
         stage.check(
-            f"sink {name}: {left} " in json.dumps(told["warnings"]), f"no warning names them: {told['warnings']}"
+            f"sink {name}: {left} " in json.dumps(told["warnings"]),
+            f"no warning names the unreadable records: {told['warnings']}",
         )
         stage.check(told["sinks"][name]["replaced"] == 0, f"workers of {name} had to be replaced")
     stage.figure("unreadable records left in each queue", left, unit="")

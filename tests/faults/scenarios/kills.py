@@ -1,4 +1,4 @@
-"""The router is killed with -9, again and again."""
+"""Scenarios in which the router is killed with -9 several times."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from tests.faults.stage import DEAD, SINKS, Stage, items, sink, stream
 from tests.support.process import Process
 
 IN_HAND = 64
-"""What three sinks of eight workers may have in flight at a kill, or settled without Redis knowing it yet."""
+"""The maximum number of deliveries of three sinks with eight workers each that may be repeated after a kill.
+
+These deliveries were in flight, or were settled but not yet reported to Redis.
+"""
 
 
 def after(stage: Stage, kind: int, share: float) -> None:
-    """Wait until the first sink has this share of all events of a kind, however fast the machine is."""
+    """Wait until the first sink has received this share of all events of a kind."""
     wanted = int(share * sum(len(flow.events) for flow in stage.flows if flow.kind == kind))
     stage.until(lambda: stage.recorder.count("first", kind) >= wanted, f"{share:.0%} of the events")
 
 
 def again(stage: Stage, router: Process) -> tuple[Process, float]:
-    """Kill and start; returns the new one and the seconds from its start to its first delivery."""
+    """Kill the router and start a new one. Return the new router and the seconds until its first delivery."""
     stage.kill(router)
     before = stage.recorder.total("first")
     began = time.monotonic()
@@ -145,9 +148,10 @@ def killed_at_a_rate(stage: Stage) -> None:
 
 
 def _poisoned(stage: Stage, queue: str, kind: int) -> None:
-    """One event ends the process whenever it is delivered; the router is killed at odd moments besides.
+    """Play a scenario in which one event ends the process at each delivery. The router is also killed at other moments.
 
-    A queue in Redis belongs to one sink: each that ends the process finds the poison for itself, one in a small run.
+    With queues in Redis, the poison is found separately for each sink that ends the process. In a small run, only one
+    sink ends the process.
     """
     events, deaths = stage.of((200, 0), (1_000, 20))
     deadly = SINKS if stage.full or queue == "memory" else SINKS[1:2]
@@ -184,21 +188,21 @@ def _poisoned(stage: Stage, queue: str, kind: int) -> None:
     stage.figure("crashes and kills of the process", died, unit="")
     stage.finish(router, faults=died, may_repeat=150 * died, exact_books=False, dead=dead)
     for _, letter in stage.server.do("XRANGE", DEAD, "-", "+"):
-        stage.check(letter[b"reason"] == b"poison", f"a letter is {letter[b'reason']!r}")
-        stage.check(letter[b"payload"] == poison.encode(), f"an innocent event is poison: {letter[b'payload']!r}")
+        stage.check(letter[b"reason"] == b"poison", f"a dead letter has the reason {letter[b'reason']!r}, not poison")
+        stage.check(letter[b"payload"] == poison.encode(), f"the wrong event became poison: {letter[b'payload']!r}")
 
 
 def _moves_on(stage: Stage, kind: int, dead: int, router: Process, enough: int | None) -> bool:
-    """Whether the router has ended, has found the poison, or has delivered enough to be killed."""
+    """Return True if the router has ended, has found the poison, or has delivered enough events to be killed."""
     if not router.running or (enough is not None and stage.recorder.total("first") > enough):
         return True
     return stage.arrived(kind) and stage.server.do("XLEN", DEAD) >= dead
 
 
 @scenario(
-    "One event of a stream crashes the process whenever it is delivered, and the process is also killed with -9 "
-    "at other moments. Queues in memory",
-    "that event becomes a dead letter (poison); all other events are delivered; repeated at most 150 per crash or kill",
+    "One event of a stream crashes the process at each delivery. The process is also killed with -9 at other moments. "
+    "Queues in memory",
+    "this event becomes a dead letter (poison); all other events are delivered; repeated at most 150 per crash or kill",
     small=False,
 )
 def poisoned(stage: Stage) -> None:
@@ -206,9 +210,9 @@ def poisoned(stage: Stage) -> None:
 
 
 @scenario(
-    "One event of a stream crashes the process whenever it is delivered, and the process is also killed with -9 "
-    "at other moments. Queues in Redis",
-    "that event becomes a dead letter (poison) for each sink; all other events are delivered; repeated at most 150 per "
+    "One event of a stream crashes the process at each delivery. The process is also killed with -9 at other moments. "
+    "Queues in Redis",
+    "this event becomes a dead letter (poison) for each sink; all other events are delivered; repeated at most 150 per "
     "crash or kill",
 )
 def poisoned_in_a_queue(stage: Stage) -> None:
@@ -216,9 +220,9 @@ def poisoned_in_a_queue(stage: Stage) -> None:
 
 
 @scenario(
-    "One item of a list crashes the process whenever it is delivered, and the process is also killed with -9 at "
-    "other moments. Queues in memory",
-    "that item becomes a dead letter (poison); all other items are delivered; repeated at most 150 per crash or kill",
+    "One item of a list crashes the process at each delivery. The process is also killed with -9 at other moments. "
+    "Queues in memory",
+    "this item becomes a dead letter (poison); all other items are delivered; repeated at most 150 per crash or kill",
     small=False,
 )
 def poisoned_on_a_list(stage: Stage) -> None:

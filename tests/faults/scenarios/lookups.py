@@ -1,4 +1,4 @@
-"""The store of a lookup fails: the deliveries that need it wait, and nothing else does."""
+"""The scenario in which the store of a lookup fails: only the deliveries that need the lookup wait."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from tests.faults.stage import Stage, sink, stream
 
 
 @scenario(
-    "One of three sinks uses a lookup, whose Redis is stopped for 60 s under load. The sink has `attempts: 2`",
-    "lost 0; one log line when the lookup fails and one when it works again; the other two sinks are not delayed",
+    "One of three sinks has `attempts: 2` and uses a lookup. The Redis server of the lookup is stopped for 60 s under load",
+    "lost 0; one log line when the lookup fails, and one line when the lookup works again; the other two sinks are not "
+    "delayed",
 )
 def lookup_away(stage: Stage) -> None:
     events, rate, seconds = stage.of((3_000, 1_000, 2.0), (15_000, 200, 60.0))
@@ -21,7 +22,7 @@ def lookup_away(stage: Stage) -> None:
         client.hset("user", mapping={"name": "Jane"})
     needs = sink(retry={"initial": "50ms", "max_delay": "1s", "attempts": 2}, only_if="user.name == 'Jane'")
     sinks = {"first": sink(), "second": needs, "third": sink()}
-    # Nothing is cached: every batch of deliveries needs the store.
+    # The records are not cached, so every batch of deliveries needs the store.
     lookups = {"user": {"type": "redis-hash", "url": store.url, "key": "user", "ttl": "0s"}}
     stage.configure({"billing": stream()}, sinks, lookups=lookups)
     router = stage.start()
@@ -30,20 +31,20 @@ def lookup_away(stage: Stage) -> None:
     store.stop()
     stopped = time.monotonic()
     before = stage.recorder.count("second")
-    stage.until(lambda: not _up(stage), "`status` to say that the lookup fails")
+    stage.until(lambda: not _up(stage), "`status` to report that the lookup fails")
     behind = 0
     while time.monotonic() < stopped + seconds:
         behind = max(behind, *(flow.sent - stage.recorder.count(name) for name in ("first", "third")))
         time.sleep(0.05)
-    stage.check(stage.readyz()[0] == 200, "an unavailable lookup is not a reason not to be ready")
-    stage.check(stage.recorder.count("second") - before < rate, "the sink that needs the lookup went on without it")
+    stage.check(stage.readyz()[0] == 200, "/readyz must answer 200 while a lookup is unavailable")
+    stage.check(stage.recorder.count("second") - before < rate, "the sink that needs the lookup delivered without it")
     store.start()
     stage.everything()
-    stage.until(lambda: _up(stage), "`status` to say that the lookup works")
+    stage.until(lambda: _up(stage), "`status` to report that the lookup works")
     stage.finish(router, faults=1)
     stage.figure("longest delay of the other two sinks", behind / rate, 10)
     said = [line for line in router.err.splitlines() if '"lookup":"user"' in line]
-    stage.check(len(said) == 2, f"{len(said)} log lines of the lookup, 2 should be: {said[:5]}")
+    stage.check(len(said) == 2, f"{len(said)} log lines about the lookup instead of 2: {said[:5]}")
 
 
 def _up(stage: Stage) -> bool:

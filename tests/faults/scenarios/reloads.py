@@ -1,4 +1,4 @@
-"""The configuration is reloaded under load, again and again, every other time an invalid one."""
+"""The scenario in which the configuration is reloaded many times under load; every second configuration is invalid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reloaded(stage: Stage) -> None:
     for number in range(reloads):
         stage.step(f"reload {number + 1} of {reloads}")
         valid = number % 2 == 0
-        if valid:  # what changes: a sink that is not in use elsewhere, and a key of one that is
+        if valid:  # this reload changes the timeout of the sink `third`
             sinks = {name: sink() for name in SINKS}
             sinks["third"]["timeout"] = f"{5 + number % 7}s"
             stage.configure(sources, sinks)
@@ -45,11 +45,11 @@ def reloaded(stage: Stage) -> None:
     stage.check(gaps == 0, f"{gaps} gaps in a source that did not change")
     stage.finish(router, faults=reloads, pubsub=True)
     heard = len(stage.flows[2].heard)
-    stage.check(heard == len(stage.flows[2].events), f"{heard} of pub/sub were published to a subscription")
+    stage.check(heard == len(stage.flows[2].events), f"only {heard} events of pub/sub had a subscriber")
 
 
 def _reload(stage: Stage, router: Process, number: int, *, valid: bool) -> None:
-    """Ask for one, and look at what the service manager is told."""
+    """Send SIGHUP, and check the messages that the router sends to the service manager."""
     assert router.notify
     notify = router.notify
     seen = len(notify.messages)

@@ -1,4 +1,4 @@
-"""Sinks fail: one is down, one refuses the token, a log is rotated under the router's feet."""
+"""Scenarios in which sinks fail: a sink is down, a service refuses the token, the file of a log is renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.stage import Stage, stream
 
 @scenario(
     "One of three sinks is down for 60 s. During that time the router is killed with -9",
-    "lost 0; each of the other two sinks gets under 0.1 % of the events twice",
+    "lost 0; each of the other two sinks gets fewer than 0.1 % of the events twice",
 )
 def sink_down(stage: Stage) -> None:
     events, seconds = stage.of((2_000, 0.0), (60_000, 60.0))
@@ -52,11 +52,11 @@ def token_refused(stage: Stage) -> None:
     stage.flow(STREAM, events, rate=stage.of(1_000, 400))
     stage.until(lambda: stage.recorder.count("first") > 0, "the sinks that work")
     stage.until(lambda: _named(stage), "/readyz to name the sink")
-    stage.check(stage.readyz()[0] == 200, "a sink at fault is not a reason not to be ready")
+    stage.check(stage.readyz()[0] == 200, "/readyz must answer 200 while a sink fails")
     time.sleep(max(0.0, began + seconds - time.monotonic()))
     stage.recorder.answer = lambda _name, _number: OK
     stage.everything()
-    stage.until(lambda: not _named(stage), "/readyz to name it no more")
+    stage.until(lambda: not _named(stage), "/readyz to stop naming the sink")
     stage.finish(router, faults=1)
 
 

@@ -1,4 +1,4 @@
-"""The router is told to end: under load, while a sink hangs, and by a second signal."""
+"""Scenarios in which the router gets SIGTERM: under load, while a sink hangs, and a second time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def stopped_in_memory(stage: Stage) -> None:
 
 
 def _hung(stage: Stage, queue: str, drain: int, events: int) -> Process:
-    """A router of whose sinks the second hangs, and the two others have delivered everything they can."""
+    """Start a router whose second sink hangs. Return the router when the other two sinks have delivered every event."""
     stage.serve()
     sinks = {name: sink(queue, timeout="10m") for name in SINKS}
     stage.configure({"billing": stream(claim={"idle": "20m"})}, sinks, shutdown={"drain": f"{drain}s"})
@@ -79,7 +79,7 @@ def _hanging(stage: Stage, queue: str, events: int, may_repeat: int) -> None:
     router.signal()
     router.wait_for('"draining"')
     began = time.monotonic()
-    stage.check(router.wait(300) == 0, "SIGTERM did not end in order")
+    stage.check(router.wait(300) == 0, "the exit code after SIGTERM is not 0")
     off = time.monotonic() - began - drain
     stage.figure("difference from the drain limit", abs(off), 1)
     stage.recorder.answer = lambda _name, _number: OK
@@ -89,25 +89,24 @@ def _hanging(stage: Stage, queue: str, events: int, may_repeat: int) -> None:
 
 
 @scenario(
-    "SIGTERM while one of three sinks hangs without end. Then the sink works again, and the router is started",
-    "the router ends at the drain limit ± 1 s; unfinished deliveries are made after the start; nothing is repeated",
+    "SIGTERM while one of three sinks hangs. Then the sink works again, and the router is started",
+    "the router ends within 1 s of the drain limit; unfinished deliveries are made after the start; nothing is repeated",
 )
 def hanging(stage: Stage) -> None:
     _hanging(stage, "redis", stage.of(300, 5_000), 0)
 
 
 @scenario(
-    "SIGTERM while one of three sinks hangs without end, with queues in memory. Then the sink works again, and the "
-    "router is started",
-    "the router ends at the drain limit ± 1 s; unfinished deliveries are made after the start; only events that "
-    "the hanging sink had not received are repeated to the other sinks, at most the 1,000 entries in flight",
+    "SIGTERM while one of three sinks hangs, with queues in memory. Then the sink works again, and the router is started",
+    "the router ends within 1 s of the drain limit; unfinished deliveries are made after the start. The other two sinks "
+    "may get the events again that the hanging sink had not received, at most the 1,000 entries in flight",
     small=False,
 )
 def hanging_in_memory(stage: Stage) -> None:
     _hanging(stage, "memory", 500, 500)
 
 
-@scenario("A second SIGTERM while a sink hangs", "the router ends within 2 s, and nothing is lost after a start")
+@scenario("A second SIGTERM while a sink hangs", "the router ends within 2 s; after the next start, nothing is lost")
 def stopped_twice(stage: Stage) -> None:
     router = _hung(stage, "redis", 60, stage.of(300, 5_000))
     router.signal()

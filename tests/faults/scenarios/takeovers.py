@@ -1,4 +1,4 @@
-"""One of two routers is killed and never comes back: the other finishes its work."""
+"""Scenarios in which one of two routers is killed and not restarted, so that the other router finishes the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.stage import SINKS, Stage, items, sink, stream
 
 def _taken_over(stage: Stage, kind: int, queue: str, source: dict[str, Any], *, events: int, within: float) -> None:
     stage.serve()
-    # Slow enough that the one that dies has work in flight: half of the events are with each.
+    # The sinks are slow, so that the router that is killed has deliveries in flight.
     for name in SINKS:
         stage.recorder.delay[name] = 0.02
     stage.configure({source["type"]: source}, {name: sink(queue) for name in SINKS})

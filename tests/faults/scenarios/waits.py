@@ -1,4 +1,4 @@
-"""Deliveries that wait: because the service asks the router to wait, while clocks are set, and when the router is told to end."""
+"""Scenarios with waiting deliveries: for a `Retry-After`, while clocks are set, and when the router gets SIGTERM."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from tests.faults.stage import SINKS, Stage, sink, stream
 from tests.support.faketime import Clock, lacking
 
 AT_ONCE = 4
-"""Attempts of a sink at a time."""
+"""The number of simultaneous attempts of a sink (`concurrency`)."""
 
 UNDER_WAY = 0.35
-"""Seconds after an answer in which a request may arrive that had begun before."""
+"""The seconds after a response in which a request may arrive that began before the response."""
 
 
 class Limits:
-    """A service that now and then asks for time, and counts what comes before that is over.
+    """A service that sometimes asks the router to wait, and counts the requests that arrive during the wait.
 
-    Sinks and, of the sink `third`, each of five users have a limit of their own. `delay` is how long an answer takes.
+    The sinks `first` and `second`, and each of five users of the sink `third`, are asked to wait separately. `seconds`
+    is the length of a wait. Every `every`-th request starts a wait. `delay` is the time in seconds that a response
+    takes.
     """
 
     def __init__(self, seconds: float, every: int, delay: float) -> None:
         self.windows = 0
         self.early = 0
-        """Requests that began within a window, more than `UNDER_WAY` after the answer."""
+        """The number of requests that began during a wait: more than `UNDER_WAY` seconds after its beginning."""
         self.again = 0
-        """Those of them that were for the very delivery that was asked to wait; a kill is not an excuse for them."""
+        """The number of requests for a delivery that the service itself had asked to wait, before its wait was over."""
         self._seconds = seconds
         self._every = every
         self._delay = delay
@@ -38,7 +40,7 @@ class Limits:
         self._events: dict[tuple[str, int], float] = {}
 
     def answer(self, name: str, number: int) -> str:
-        """What the sink is told."""
+        """Return the response to the request of a sink for an event."""
         now = time.monotonic()
         whose = f"user {number % 5}" if name == "third" else name
         asked = self._asked.get(whose, 0.0)
@@ -53,9 +55,10 @@ class Limits:
         return asks_for(self._seconds)
 
     def killed(self) -> None:
-        """The router is gone, and what it knew of limits.
+        """Forget the waits that a new router can't know after a kill.
 
-        What it had just been told may not stand in Redis yet. What `second` keeps in order waits in flight.
+        The killed router may not have stored the last responses in Redis. Deliveries of the sink `second` are made in
+        order, so they wait in flight, and their wait is not stored in Redis.
         """
         begun = time.monotonic() - UNDER_WAY
         self._asked.clear()
@@ -69,8 +72,8 @@ class Limits:
 @scenario(
     "A service asks each of three sinks (`concurrency: 4`) twenty times to wait 2 s (`Retry-After`). For one of these sinks, "
     "only the deliveries to one user must wait each time. During that time the router is killed with -9",
-    "from an answer that asks the router to wait until the wait is over, no request begins. Requests that arrive in the "
-    "first 0.35 s may have begun before the answer. Nothing is lost, and no attempt is counted",
+    "while a service has asked the router to wait, no request begins. (Requests that arrive in the first 0.35 s of a wait may "
+    "have begun before the wait.) Nothing is lost, and no attempt is counted",
 )
 def asked_for_time(stage: Stage) -> None:
     events, seconds, every, delay = stage.of((300, 1.0, 60, 0.01), (2_000, 2.0, 100, 0.03))
@@ -96,12 +99,12 @@ def asked_for_time(stage: Stage) -> None:
     stage.figure("answers that asked the router to wait", limits.windows, unit="")
     stage.figure("requests that began during a wait", limits.early, 0, unit="")
     stage.figure("deliveries that were retried before their wait was over", limits.again, 0, unit="")
-    stage.check(limits.windows > 5, "hardly anybody was asked for time: the scenario proves nothing")
+    stage.check(limits.windows > 5, "the service asked only five times or less to wait, so the scenario proves nothing")
 
 
 @scenario(
-    "While 100 retries wait, a clock is set forward by 1 h, back by 1 h and forward by 1 day, and each time set right again. "
-    "This is done with the clock of the router, then with the clock of Redis, then with both",
+    "While 100 retries wait, a clock is set forward by 1 h, back by 1 h and forward by 1 day. After each change, the clock is "
+    "corrected again. The scenario changes the clock of the router, then the clock of Redis, then both clocks",
     "no dead letter; after each change all 100 deliveries are retried on time; then every event arrives",
     lacks=lacking,
 )
@@ -142,8 +145,8 @@ def clocks_set(stage: Stage) -> None:
 
 
 @scenario(
-    "SIGTERM while the breaker of one sink is open for five minutes, the service of a second sink has asked the "
-    "router to wait, and a third sink waits for its rate limit. After a start, all sinks work",
+    "SIGTERM while three sinks wait: the first for its rate limit, the second for its breaker (open for five minutes), the "
+    "third because its service has asked the router to wait. After the next start, all sinks work",
     "the router ends within 3 s, and nothing is lost or repeated",
 )
 def stopped_while_waiting(stage: Stage) -> None:
@@ -170,5 +173,5 @@ def stopped_while_waiting(stage: Stage) -> None:
 
 
 def _waiting(stage: Stage) -> set[str]:
-    """The sinks that do not deliver, as `/readyz` names them."""
+    """Return the sinks that do not deliver, according to the warnings of `/readyz`."""
     return {name for name in SINKS if any(one.startswith(f"sink {name}:") for one in stage.readyz()[1]["warnings"])}
