@@ -33,9 +33,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure. `goal` is the maximum of the figure or of a ratio; `goal_of` says which.
+    """A measured figure. `goal` is a maximum: of the figure (`value`), or of a ratio. `goal_of` selects one of these.
 
-    The ratio is to the base, or to the figure of the other command.
+    The ratio is that to the base (`base`), or to the figure of the other command (`other`).
     """
 
     name: str
