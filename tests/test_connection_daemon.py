@@ -57,4 +57,4 @@ async def test_an_answer_that_nobody_asked_for_costs_a_connection_and_nothing_el
         assert "Traceback" not in router.process.err
     assert {line["payload"]["n"] for line in router.lines()} == set(range(60))
     assert router.count() == 60
-    assert "subscription lost" in router.process.err
+    assert "the subscription is lost" in router.process.err

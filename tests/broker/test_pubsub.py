@@ -520,7 +520,7 @@ async def test_gaps_are_logged_on_their_edges_only(redis_server, source, clock):
         redis_server.start()
         await until(lambda: web.up)
     assert len(logs) <= 4
-    assert "subscription lost" in logs[0]["event"]
+    assert "the subscription is lost" in logs[0]["event"]
     assert "subscription is restored" in logs[-1]["event"]
     assert logs[-1]["gap_seconds"] >= 1000
 

@@ -123,7 +123,7 @@ async def test_a_server_that_runs_a_script_is_transient(start_server, pool_of):
 @pytest.mark.parametrize(
     ("user", "command", "said"),
     [
-        ("weak:pw", ("SET", "a", "b"), "its user does not have the permission"),
+        ("weak:pw", ("SET", "a", "b"), "the Redis user lacks the permission"),
         ("weak:wrong", ("PING",), "refused the login"),
     ],
 )

@@ -622,7 +622,7 @@ async def test_no_server_within_the_time(desk, clock):
 
 async def test_a_key_that_is_no_stream_is_refused_at_the_start(redis_server, desk, clock):
     redis_server.do("SET", "billing", "x")
-    with pytest.raises(ConfigError, match="the key holds something that is not a stream"):
+    with pytest.raises(ConfigError, match="the key holds a value that is not a stream"):
         async with running(redis_server.url, ["billing"], desk, clock):
             pass
 

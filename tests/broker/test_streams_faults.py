@@ -259,7 +259,7 @@ async def test_a_restart_of_an_empty_server(redis_server, desk, clock, log):
         assert (source.up, source.resets) == (True, 2)
     said = len(lines(log, "does not read"))
     assert said <= 1  # none where the server is back before the next try
-    assert len(lines(log, "reading again")) == said
+    assert len(lines(log, "the source reads again")) == said
 
 
 async def test_a_key_that_became_something_else_is_a_state_and_not_the_end(redis_server, desk, clock, log):
@@ -369,7 +369,7 @@ async def test_a_receiver_that_fails_is_logged_and_the_source_goes_on(redis_serv
     broken = Broken()
     add(redis_server, "billing", b"bad")
     async with running(redis_server.url, ["billing"], broken, clock, crash=True) as source:
-        await until(lambda: lines(log, "reading again"))
+        await until(lambda: lines(log, "the source reads again"))
         add(redis_server, "billing", b"good")
         await until(lambda: broken.payloads == [b"good"])
         await until(lambda: len(pending(redis_server, "billing")) == 1)

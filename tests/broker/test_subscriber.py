@@ -76,7 +76,7 @@ async def test_a_subscription_that_the_server_ends_is_a_loss(peer, source):
     with structlog.testing.capture_logs() as logs:
         peer.send(b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n")
         await until(lambda: web.gaps == 1 and web.up)
-    assert "subscription lost" in logs[0]["event"]
+    assert "the subscription is lost" in logs[0]["event"]
 
 
 async def test_a_subscribe_without_an_answer_is_tried_again(peer, source):

@@ -33,7 +33,8 @@ _TEXTS = frozenset(
 _NEWEST = 1
 """The newest value of the field `version` that this router can read. Newer routers may write a higher value."""
 
-# Removes dead letters. KEYS: the stream of dead letters. ARGV: entry ids. Answer: for each id 1 if it was removed, else 0.
+# Removes dead letters. KEYS: the stream of dead letters. ARGV: entry ids. Answer: for each id 1 if its letter was
+# removed, else 0.
 _REMOVE = Script("""
 local gone = {}
 for i, entry in ipairs(ARGV) do gone[i] = redis.call('XDEL', KEYS[1], entry) end
@@ -42,8 +43,9 @@ return gone
 
 # Moves dead letters to the replay stream. KEYS: the stream of dead letters; the replay stream. ARGV: entry ids.
 # Answer: for each id 1 if the letter was moved, 0 if it no longer exists.
-# A letter is removed from the first stream in the step that adds it to the second, so the script is idempotent. The first
-# XDEL removes nothing: if the user has no permission for XDEL, the script fails here, before anything is added.
+# One step adds a letter to the replay stream and removes it from the stream of dead letters, so the script is
+# idempotent. The first XDEL removes nothing, and is only a test: if the user has no permission for XDEL, the script
+# fails before it adds anything.
 _MOVE = Script("""
 redis.call('XDEL', KEYS[1], '0-1')
 local moved = {}
@@ -95,7 +97,8 @@ class LetterStore(PlainLink):
     async def find(self, name: str) -> Kept | None:
         """Return the newest letter whose id or entry id is `name`.
 
-        If there is none, return the newest letter of the event whose id is `name`; None if there is no such letter either.
+        If no letter has this id, return the newest letter of the event with the id `name`. Return None if that event
+        has no letter either.
         """
         of_event: Kept | None = None
         async for page in self.pages(newest=True):
@@ -107,11 +110,13 @@ class LetterStore(PlainLink):
         return of_event
 
     async def remove(self, entries: Sequence[str]) -> list[bool]:
-        """Remove the letters with these entry ids; return for each of them whether it still existed."""
+        """Remove the letters with these entry ids; return for each id whether the letter still existed."""
         return [bool(gone) for gone in await self.script(_REMOVE, [self._dead], entries)]
 
     async def replay(self, entries: Sequence[str]) -> list[bool]:
-        """Move the letters with these entry ids to the replay stream; return for each of them whether it still existed."""
+        """Move the letters with these entry ids to the replay stream. Returns for each id whether the letter still
+        existed.
+        """
         return [bool(moved) for moved in await self.script(_MOVE, [self._dead, self._replay], entries)]
 
     @property
@@ -120,11 +125,16 @@ class LetterStore(PlainLink):
         return self._replay
 
     async def waiting(self) -> int:
-        """Return the number of letters in the replay stream, which are not replayed or not acknowledged yet."""
+        """Return the number of letters in the replay stream. These letters wait for a router, or are not acknowledged
+        yet.
+        """
         return int(await self.call("XLEN", self._replay))
 
     async def untaken(self) -> int:
-        """Return the number of letters in the replay stream that no router has read yet; 1,000 if there are more."""
+        """Return the number of letters in the replay stream that no router has read yet.
+
+        The result is at most 1,000.
+        """
         if not await self.waiting():
             return 0
         groups = await self.call("XINFO", "GROUPS", self._replay)
@@ -152,7 +162,8 @@ def newer(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
-    """Return whether these fields can't come from a router, but only from another program that uses the same Redis.
+    """Return True if a router can't have written these fields, so that another program that uses the same Redis wrote
+    them.
 
     `letter` is the result of `letter_of` for these fields.
     """
@@ -171,7 +182,7 @@ def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
 
 
 def _number(digits: bytes) -> int | None:
-    """Return the number that these digits stand for; None if they are not one to nine digits.
+    """Return the number that these digits stand for; None if `digits` is not one to nine decimal digits.
 
     The length is limited because `int` raises an error for more than 4,300 digits.
     """

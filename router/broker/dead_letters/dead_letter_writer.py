@@ -48,14 +48,14 @@ EXPIRY_EVERY = 60.0
 
 # Appends dead letters to the stream, and removes the letters that exceed the limits.
 # KEYS: the stream; the writer's guard.
-# ARGV: the batch number; the largest number of letters; the largest age in milliseconds; then for each letter the number of
-# its words, and these words (its fields and values).
+# ARGV: the batch number; the largest number of letters; the largest age in milliseconds. Then for each letter: the
+# number of its words, and its words (field, value, …).
 # Answer: the number of letters removed because the stream was full; the number of letters removed because of their age.
-# The age is measured by the server's clock, because this clock also made the entry ids. The guard holds the number and the
-# answer of the last batch: a batch whose answer was lost is sent again and must not be appended twice. If the user has no
-# permission for SET or XTRIM, the script fails before anything is appended, because both come before the first XADD. The SET
-# comes first, because a server that is out of memory refuses a script only at its first write, and never refuses an XTRIM.
-# A batch without letters writes only if a letter is too old.
+# The server's clock measures the age, because the entry ids come from this clock too. The guard holds the number and
+# the answer of the last batch. If the answer was lost, the writer sends the batch again, and the script must not append
+# it twice. SET and XTRIM come before the first XADD: if the user has no permission for one of them, the script fails
+# before it appends anything. SET comes before XTRIM: a server that is out of memory refuses a script only at its first
+# write, and it would not refuse an XTRIM. A batch without letters writes only if a letter is too old.
 APPEND = Script("""
 local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
@@ -117,9 +117,9 @@ class Tally:
 class DeadLetterWriter:
     """Appends dead letters to the stream `{prefix}:dead`, which holds the newest `max_events` for `max_age` seconds.
 
-    While Redis refuses writes, up to `buffer_bytes` of letters wait in memory; further letters are dropped and counted
-    (reason `outage`). `connect_timeout` is the time limit of `start` in seconds (None: no limit). `waiting` is called with
-    the reason after each failed attempt to connect. The constructor raises `ConfigError` for an invalid URL.
+    While Redis refuses writes, up to `buffer_bytes` of letters wait in memory. Further letters are dropped and counted
+    (reason `outage`). `connect_timeout` is the time limit of `start` in seconds (None: no limit). `waiting` is called
+    with the reason after each failed attempt to connect. The constructor raises `ConfigError` for an invalid URL.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class DeadLetterWriter:
         self.configure(bounds or Bounds())
 
     def configure(self, bounds: Bounds) -> None:
-        """Replace the bounds. The new ones apply from the next batch on."""
+        """Replace the bounds. The new bounds apply from the next batch on."""
         self._bounds = bounds
         self._buffer.limit = bounds.buffer_bytes
         self._expiry.every = min(EXPIRY_EVERY, bounds.max_age / 10)
@@ -205,8 +205,8 @@ class DeadLetterWriter:
     async def start(self) -> None:
         """Connect to Redis and start writing.
 
-        Raises `UnavailableError` if the server does not answer within `connect_timeout`, `ConfigError` if it refuses
-        the login.
+        Raises `UnavailableError` if the server does not answer within `connect_timeout` seconds, and `ConfigError` if
+        the server refuses the login.
         """
         await reach(
             self._outbox.link.open, self._starting, who=NAME, within=self._connect_timeout, waiting=self._tell_waiting
@@ -250,9 +250,9 @@ class DeadLetterWriter:
     async def _remove_old(self) -> None:
         """Send a batch without letters, which removes the letters that are too old.
 
-        An outage is not reported here: no letter waits to be written, and the next call removes the old letters. An error
-        that an operator must remedy (for example a missing permission) is reported at once, and not only when the next
-        letter can't be written.
+        An outage is not reported here, because no letter waits to be written, and the next call removes the old
+        letters. But an error that an operator must remedy, such as a missing permission, is reported at once. The
+        router does not wait until a letter can't be written.
         """
         try:
             self._count(await self._outbox.once(self._batch_of([])))
@@ -263,7 +263,10 @@ class DeadLetterWriter:
             self._health.succeeded(NAME)
 
     def _count(self, evicted: list[int]) -> None:
-        """Count the letters that a batch evicted: first the number evicted by `max_events`, then by `max_age`."""
+        """Count the letters that a batch evicted.
+
+        `evicted` holds the number evicted by `max_events`, then the number by `max_age`.
+        """
         for tally, number in zip((self._evictions, self._expiries), map(int, evicted), strict=True):
             if number:
                 tally.add(number)

@@ -14,7 +14,7 @@ from router.broker.server.repeating import Repeating
 EVERY = 1.0
 """Seconds until the next sweep if the last sweep removed nothing; otherwise the next sweep follows at once."""
 
-# Removes the entries that the group has read and that are not pending, at most a thousand per call.
+# Removes acknowledged entries, at most a thousand per call. The group has read these entries, and they are not pending.
 # KEYS: the replay stream. ARGV: the group. Answer: the number of removed entries.
 SWEEP = Script("""
 if redis.call('XLEN', KEYS[1]) == 0 then return 0 end
@@ -39,7 +39,7 @@ return #over
 class ReplaySweep:
     """Removes replayed letters at intervals, from `start` to `close`.
 
-    The sweep logs no failures: the source that reads the same stream logs them.
+    The sweep logs no failures, because the source that reads the replay stream logs them.
     """
 
     def __init__(self, server: Server, *, prefix: str) -> None:
@@ -52,7 +52,10 @@ class ReplaySweep:
         self._repeating.start()
 
     async def close(self, patience: float) -> None:
-        """Sweep once more, within `patience` seconds, and stop. Entries that are left are removed by a later sweep of any router."""
+        """Sweep once more, within `patience` seconds, and stop.
+
+        A later sweep of any router removes the entries that are left.
+        """
         await self._repeating.close()
         if patience:
             with contextlib.suppress(Exception):

@@ -1,15 +1,16 @@
 """The embedded server: a real `valkey-server`, started by the router, for machines without a Redis; floor 4.
 
-The server is a separate process on 127.0.0.1. Its data is an append-only file under the state directory. If the router is
-killed, the server keeps running: the next router finds it by `embedded.json` and adopts it. Two locks make that safe:
+The server is a separate process on 127.0.0.1. Its data is an append-only file under the state directory. If the router
+is killed, the server continues to run. The next router finds the server by the file `embedded.json`, and adopts the
+server. Two locks make this safe:
 
-- The server process holds `embedded/server.lock` as long as it lives, because it inherits the open file from the
-  router. So two servers never write the same data, even if the router that started one of them was killed.
+- The server process holds the lock on `embedded/server.lock` as long as it lives, because it inherits the open file
+  from the router. So two servers never write the same data, even if the router that started a server was killed.
 - Each router that uses the server holds a shared lock on `embedded/users.lock`. The last router to leave stops
   the server.
 
-All functions here except `supervise` block (a start takes about 0.1 s): call them before the event loop runs, or in a
-thread.
+All functions here except `supervise` block. For example, a start takes about 0.1 s. Call these functions before the
+event loop runs, or in a thread.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ from router.errors import ConfigError, UnavailableError
 log = structlog.stdlib.get_logger(__name__)
 
 START = 30.0
-"""Seconds allowed for a start. The time for loading the data is not included."""
+"""Seconds allowed for a start, without the time for loading the data."""
 
 LOADING = 120.0
-"""Seconds allowed for loading the data. After that, a start returns although the server still answers LOADING."""
+"""Seconds allowed for loading the data. After this time, a start returns although the server still answers LOADING."""
 
 STOP = 15.0
 """Seconds allowed for the server to write its data and exit."""
@@ -83,8 +84,8 @@ class Embedded:
     def ensure(self) -> RunningServer:
         """Adopt the running server, or start one on the existing data.
 
-        Raises `ConfigError` if the server is not installed or can't read its data, and `UnavailableError` if it does
-        not answer.
+        Raises `ConfigError` if the server is not installed or can't read its data, and `UnavailableError` if the server
+        does not answer.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ class Embedded:
     async def supervise(self, every: float = 1.0) -> None:
         """Start the server again whenever it dies, until this coroutine is cancelled.
 
-        `every` is the number of seconds between two checks; each failed start doubles the pause, up to 30 times
+        `every` is the number of seconds between two checks. Each failed start doubles the pause, up to 30 times
         `every`.
         """
         failures = 0
@@ -130,17 +131,21 @@ class Embedded:
             if await asyncio.to_thread(self._alive):
                 failures = 0
                 continue
-            log.error("the embedded server has died; starting it again", folder=str(self._folder))
+            log.error("the embedded server has died; the router starts it again", folder=str(self._folder))
             try:
                 await asyncio.to_thread(self.restart)
             except (ConfigError, UnavailableError) as error:
                 failures = min(failures + 1, 5)
-                log.error("the embedded server does not start", reason=str(error))  # noqa: TRY400  # a traceback would not help the operator
+                message = "the embedded server does not start; the router tries again"
+                log.error(message, reason=str(error))  # noqa: TRY400  # a traceback would not help the operator
             else:
                 log.warning("the embedded server is running again")
 
     def _alive(self) -> bool:
-        """Return whether the server process is alive. It is alive if it holds its lock, even if it is too busy to answer."""
+        """Return whether the server process is alive: whether it holds its lock.
+
+        A busy server is alive without answering.
+        """
         if self._process is not None:
             self._process.poll()
         with _opened(self._folder / "server.lock") as lock:
@@ -173,10 +178,11 @@ class Embedded:
     def _try(self, port: int, lock: int) -> RunningServer | None:
         """Start the server on one port; return None if the port is taken.
 
-        A server that died is started with the same password, so that routers that used it can connect again.
+        The password of a server that died is used again, so that routers which used the old server can connect to the
+        new one.
         """
         if self._process is not None:
-            self._process.wait(STOP)  # returns at once: we hold `lock`, so that process has ended
+            self._process.wait(STOP)  # returns at once: this router holds `lock`, so the old process has ended
         known = recorded_server(self._state)
         password = (known and known.password) or secrets.token_urlsafe(32)
         output = self._folder / "valkey.log"
@@ -192,7 +198,8 @@ class Embedded:
                 pass_fds=[lock],
                 umask=0o077,
             )
-        # Write embedded.json before the server answers: if this router is killed now, the next one can still adopt it.
+        # Write embedded.json before the server answers. If this router is killed now, the next router can adopt the
+        # server.
         self._note(RunningServer(HOST, port, self._process.pid, "", password))
         info = self._ready(port)
         if info is None:
@@ -209,12 +216,12 @@ class Embedded:
         _write(self._state / "embedded.json", msgspec.json.encode(running) + b"\n")
 
     def _ready(self, port: int) -> dict[str, str] | None:
-        """Return the answer of the new server to INFO, once it has loaded its data; None if the process has ended."""
+        """Return the answer of the new server to INFO, as soon as its data is loaded; None if the process has ended."""
         assert self._process is not None
         end, info = time.monotonic() + START, dict[str, str]()
         while True:
-            # First give the server time to end: it ends at once if its port is taken, while the other program at that port may
-            # take long to answer.
+            # First give the server time to end. If its port is taken, the server ends at once, but the other program at
+            # this port may take long to answer.
             time.sleep(POLL)
             if self._process.poll() is not None:
                 return None
@@ -230,7 +237,7 @@ class Embedded:
                 self._process.kill()
 
     def _join(self) -> None:
-        """Take the shared lock of the server's users; wait while the last user is stopping the server."""
+        """Acquire the shared lock of the server's users; wait while the last user is stopping the server."""
         if self._users is None:
             self._users = os.open(
                 self._folder / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -244,7 +251,10 @@ class Embedded:
             os.close(users)
 
     def _end(self) -> None:
-        """End the server and wait until its data is written. Kill a server that ignores SIGTERM for `STOP` seconds."""
+        """End the server and wait until its data is written.
+
+        If the server ignores SIGTERM for `STOP` seconds, kill it.
+        """
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._send(number)
             end = time.monotonic() + STOP
@@ -258,13 +268,13 @@ class Embedded:
                 (self._state / "embedded.json").unlink(missing_ok=True)
                 return
             log.warning(
-                "the embedded server does not exit after the signal; a stronger signal follows",
+                "the embedded server has not exited after the signal; the router sends a stronger signal",
                 seconds=STOP,
                 signal=number.name,
             )
 
     def _send(self, number: signal.Signals) -> None:
-        """Send a signal to the server, even to one that does not answer."""
+        """Send a signal to the server, even if the server does not answer."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
             return
@@ -280,7 +290,10 @@ class Embedded:
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Return whether the working directory of a process is `folder`, as it is for the server; False on a system without /proc."""
+    """Return whether `folder` is the working directory of a process, as it is for the server process.
+
+    Returns False on a system without /proc.
+    """
     try:
         return Path(f"/proc/{pid}/cwd").samefile(folder)
     except OSError:
@@ -289,7 +302,10 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
-    """Open a file, or create one that only the user of this process can read; yield its descriptor."""
+    """Open a file; yield its descriptor.
+
+    A missing file is created so that only the user of this process can read it.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
     try:
         yield file
@@ -307,12 +323,15 @@ def _locked(file: int) -> bool:
 
 
 def _unlock(file: int) -> None:
-    """Release a lock. Closing the file is not enough: a child that is being forked at this moment keeps it open."""
+    """Release a lock.
+
+    Closing the file is not enough: a child process that is forked at this moment has the file open too.
+    """
     fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a reader sees either the old content or the new."""
+    """Replace a file in one step, so that a reader sees either the old content or the new content."""
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.write_bytes(content)
     new.chmod(0o600)

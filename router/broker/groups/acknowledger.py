@@ -31,8 +31,9 @@ LAST_PATIENCE = 1.0
 SLOW_DOWN = 0.002
 """Seconds between two rounds of acknowledgements. Entries completed in between are acknowledged together."""
 
-# Acknowledges entries and removes their marks. KEYS: the stream, the hash of marks. ARGV: the group, 1 if entries are also
-# deleted, then the id and the mark of each entry. A mark is removed even if the stream is gone or its key has another type.
+# Acknowledges entries and removes their marks.
+# KEYS: the stream; the hash of marks. ARGV: the group; 1 to delete the entries too, else 0; the id and the mark of each
+# entry. A mark is removed even if the stream is gone or its key has another type.
 UNMARK = Script("""
 for i = 3, #ARGV, 2 do
   redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[i])
@@ -44,10 +45,9 @@ return 1
 
 
 class Acknowledger:
-    """Acknowledges complete entries, and renews the other entries in time, so that no other router may claim them.
+    """Acknowledges complete entries. Renews the entries that are not complete, so that no other router may claim them.
 
-    `acknowledged` is called after entries were acknowledged or their delivery counts were reset. `close` resets the delivery
-    counts of the remaining entries.
+    `acknowledged` is called after entries were acknowledged or their delivery counts were reset.
     """
 
     def __init__(
@@ -93,10 +93,11 @@ class Acknowledger:
         self._work.set()
 
     async def close(self, wait_for: float) -> None:
-        """Acknowledge complete entries and reset the delivery counts of the others, within `wait_for` seconds; then disconnect.
+        """Acknowledge complete entries, release the remaining entries, and disconnect.
 
-        If `wait_for` is 0, disconnect at once. The task is not cancelled, because a command under way could swallow the
-        cancellation. Instead, a flag tells the task to end.
+        The acknowledging and releasing take at most `wait_for` seconds. If `wait_for` is 0, disconnect at once. The
+        task is not cancelled, because a command under way could swallow the cancellation. Instead, the task ends when a
+        flag is set.
         """
         task, self._task = self._task, None
         if task is None:
@@ -171,7 +172,9 @@ class Acknowledger:
                 del in_flight.stale[: len(stale)]
 
     async def _acknowledge_marked(self, in_flight: InFlight, ids: list[bytes]) -> list[bytes]:
-        """Acknowledge the entries that have marks, and remove each mark in the same step; return the entries without marks."""
+        """Acknowledge the entries that have marks, and remove their marks in the same step. Returns the entries without
+        marks.
+        """
         marked = {one: in_flight.marks[one] for one in ids if one in in_flight.marks} if in_flight.marks else {}
         key, group, _, marks, own = in_flight.names
         if not marked or marks is None:
@@ -180,13 +183,13 @@ class Acknowledger:
         await self._link.script(UNMARK, [key, marks], [group, int(own), *words])
         for one in marked:
             in_flight.marks.pop(one, None)
-        # If all entries had marks, return the first one again, because XACK needs at least one id.
+        # If all entries had marks, return the first entry again, because XACK needs at least one id.
         return [one for one in ids if one not in marked] or ids[:1]
 
     async def _reset_counts(self) -> None:
         """Reset the delivery counts of entries whose attempts have returned, because they did not crash the process."""
         for in_flight in self._all_in_flight:
-            returned = in_flight.returned  # keep this list: `InFlight.forget` may replace it meanwhile
+            returned = in_flight.returned  # this list: `InFlight.forget` may set a new list during the call below
             ids = list(returned)
             await self._claim(in_flight, ids, count=0)
             del returned[: len(ids)]
@@ -196,7 +199,7 @@ class Acknowledger:
     async def _renew(self) -> None:
         """Renew the entries in flight.
 
-        Entries that Redis has lost, or that are pending for another router by now, are still delivered by this router.
+        This router goes on delivering entries that Redis has lost, and entries that another router has claimed.
         """
         for in_flight in self._all_in_flight:
             now = self._clock.monotonic()
@@ -224,10 +227,12 @@ class Acknowledger:
                     raise
 
     async def _claim(self, in_flight: InFlight, ids: Sequence[bytes], count: int = -1) -> bytes:
-        """Renew those entries that Redis lists as pending for this router. Set their delivery count to `count`, unless it is -1.
+        """Renew those entries that Redis lists as pending for this router, and set their delivery count.
 
-        Returns the answer of the script `CLAIM`, which has one byte for each entry: `1` if the entry is pending for this
-        router, `0` if it is not pending, `2` if it is pending for another consumer. Returns no bytes if the group is lost.
+        `count` is the delivery count to set; -1 leaves the delivery counts unchanged.
+
+        Returns the answer of the script `CLAIM`, which has one byte for each entry. `1` means pending for this router,
+        `0` not pending, and `2` pending for another consumer. Returns no bytes if the group is lost.
         """
         try:
             return await PendingEntries(self._link, in_flight.names).claim(ids, count=count)
@@ -238,5 +243,5 @@ class Acknowledger:
 
 
 def _is_of_a_lost_group(error: failures.ResponseError) -> bool:
-    """Return whether the error means that the group or stream is lost; the reader will notice and handle it."""
+    """Return whether the error means that the group or stream is lost. The reader notices and handles such a loss."""
     return str(error).startswith(("NOGROUP", "WRONGTYPE"))

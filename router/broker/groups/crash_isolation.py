@@ -19,8 +19,8 @@ class Member(Protocol):
 class CrashIsolation:
     """Runs suspects one at a time. A suspect is an entry or delivery that may have crashed the process.
 
-    All sources and Redis queues of a router share one object. While a *strict* suspect runs, everything else is paused: if
-    the process dies then, the suspect is the cause.
+    All sources and Redis queues of a router share one object. While a *strict* suspect runs, everything else is paused.
+    If the process dies during this time, the suspect is the cause.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class CrashIsolation:
         self._finished = asyncio.Event()
 
     def join(self, member: Member) -> None:
-        """Register a member. From then on it pauses while another member runs a strict suspect."""
+        """Register a member. From then on the member pauses while another member runs a strict suspect."""
         self._members.add(member)
 
     def part(self, member: Member) -> None:
@@ -44,7 +44,7 @@ class CrashIsolation:
         return self._strict is not None and self._strict is not member
 
     def finished(self) -> None:
-        """Record that a member may have nothing in flight any more, so that `shut` checks again."""
+        """Record that a member may have no deliveries in flight any more, so that `shut` checks again."""
         self._finished.set()
 
     async def opened(self) -> None:
@@ -53,12 +53,18 @@ class CrashIsolation:
             await self._opened.wait()
 
     async def enter(self) -> None:
-        """Wait until no other suspect runs, and take the turn: the next caller waits until `leave` is called."""
+        """Wait until no other suspect runs, and begin a turn.
+
+        The next caller of `enter` waits until `leave` is called.
+        """
         await self._lock.acquire()
 
     @contextlib.asynccontextmanager
     async def entered(self, stop: asyncio.Event) -> AsyncIterator[bool]:
-        """Call `enter` at the beginning and `leave` at the end. Yields False if `stop` was set before the turn came, else True."""
+        """Call `enter` at the beginning and `leave` at the end.
+
+        Yields False if `stop` was set before the turn began, else True.
+        """
         entering = asyncio.ensure_future(self.enter())
         try:
             await before(stop, entering)
@@ -69,7 +75,7 @@ class CrashIsolation:
             entering.cancel()
 
     async def shut(self, member: object, patience: float) -> bool:
-        """Pause all other members, and wait until none has deliveries in flight, for `patience` seconds at most.
+        """Pause all other members, and wait until they have no deliveries in flight, for `patience` seconds at most.
 
         Call this method after `enter`. Returns True if no other member has deliveries in flight now.
         """

@@ -1,4 +1,4 @@
-"""Passes stream entries to the receiver as batches of payloads, and makes dead letters of entries without a payload; floor 4."""
+"""Passes stream entries to the receiver in batches, and makes dead letters of entries without a payload; floor 4."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from router.events import RawBatch, text
 from router.wording import counted
 
 REDIS_ID = "redis-id"
-"""The header that holds the id of the entry as Redis knows it: the event id contains the key of the stream too."""
+"""The header that holds the id of the entry in Redis. The event id differs: it also contains the key of the stream."""
 
 
 class EntryBatches:
     """Passes the entries of one source to its receiver.
 
-    The field `payload_field` of an entry becomes the payload, the other fields become headers.
+    The field `payload_field` of an entry becomes the payload, and its other fields become headers.
     """
 
     def __init__(self, source: str, receiver: Receiver, *, payload_field: str, log: BoundLogger) -> None:
@@ -34,10 +34,11 @@ class EntryBatches:
     def pass_on(
         self, stream: Stream, entries: list[Entry], receipt: type[Entries] | None, since: float = 0.0
     ) -> Entries | None:
-        """Pass entries to the receiver; return the receipt of the entries that have a payload, or None if no entry has one.
+        """Pass entries to the receiver; return the receipt of the entries that have a payload.
 
         `since` is the time (monotonic seconds) at which Redis confirmed that the entries are pending for this router.
-        `receipt` is the class of the receipts. If it is None, nothing is acknowledged, and None is returned.
+        `receipt` is the class of the receipts. If `receipt` is None, no entry is acknowledged. Returns None if
+        `receipt` is None, or if no entry has a payload.
         """
         field = self._field
         payloads = [fields[1] for _, fields in entries if len(fields) == 2 and fields[0] == field]

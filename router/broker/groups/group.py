@@ -39,7 +39,10 @@ class Group:
         self._idle = max(1, int(membership.claim_idle * 1000))
 
     async def _probe(self, stream: Stream) -> None:
-        """Send every command that will be needed, in a form that changes nothing. Raises `Refused` if one is not allowed."""
+        """Send every command that will be needed, in a form that changes nothing.
+
+        Raises `Refused` if a command is not allowed.
+        """
         key, group, consumer = stream.key, self._group, self._consumer
         far = 2**53
         for words in (
@@ -83,9 +86,10 @@ class Group:
             await self._link.call(*words)
 
     async def heal(self, stream: Stream) -> Loss | None:
-        """Create the group again if it is lost; return the `Loss`, or None if nothing was lost.
+        """Create the group again if the group is lost; return the `Loss`, or None if nothing was lost.
 
-        Entries in flight stay with this router: they become pending in the new group, or the new group delivers them again.
+        This router still owns its entries in flight: the entries become pending in the new group, or the new group
+        delivers them again.
         """
         lost = None
         if await self._last_delivered(stream) is None:
@@ -103,7 +107,9 @@ class Group:
         return lost
 
     async def _make_anew(self, stream: Stream) -> Loss:
-        """Create a lost group again, so that it misses no entry; return whether the stream or only the group was lost."""
+        """Create a lost group again so that it misses no entry; return whether the whole stream or only the group was
+        lost.
+        """
         about, progress = await self._about(stream), stream.progress
         lost = Loss.GROUP
         if about is None or claims.is_new(
@@ -127,10 +133,11 @@ class Group:
     def _resume(stream: Stream) -> bytes:
         """Return the id after which a recreated group begins to read.
 
-        If this router is the only consumer, every entry that was delivered is complete or in flight here, so the group goes on
-        after the last delivered entry. Otherwise the entries in flight at other routers are unknown. Then the group begins at
-        the older of two entries: the oldest entry that was pending at the last check, and the oldest entry in flight here.
-        A stream that the router created for a list contains no complete entries, so its group begins at the first entry.
+        If this router is the only consumer, every delivered entry is complete or in flight here. So the group continues
+        after the last delivered entry. If there are other consumers, the entries in flight at other routers are
+        unknown. Then the group begins at the older of two entries: the oldest entry that was pending at the last check,
+        and the oldest entry in flight here. A stream that the router created for a list contains no complete entries,
+        so its group begins at the first entry.
         """
         progress = stream.progress
         if stream.names.own:
@@ -140,7 +147,7 @@ class Group:
         return claims.resume_after(progress.group_last, [*stream.in_flight.all(), *filter(None, [progress.lowest])])
 
     async def _last_delivered(self, stream: Stream) -> bytes | None:
-        """Return the id of the last entry that was delivered to the group; None if there is no group."""
+        """Return the id of the last entry that was delivered to the group; None if the group does not exist."""
         for row in await self._rows("GROUPS", stream.key):
             if row[b"name"] == self._group.encode():
                 found: bytes = row[b"last-delivered-id"]
@@ -157,7 +164,7 @@ class Group:
         return [_named(row) for row in rows]
 
     async def _about(self, stream: Stream) -> dict[bytes, Any] | None:
-        """Return the server's information about the stream; None if there is no stream."""
+        """Return the server's information about the stream; None if the stream does not exist."""
         try:
             return _named(await self._link.call("XINFO", "STREAM", stream.key))
         except failures.ResponseError as error:
@@ -166,14 +173,15 @@ class Group:
             raise
 
     async def check_progress(self, stream: Stream) -> int:
-        """Remember the progress of the group in case the group is lost, and count the entries that were trimmed unread.
+        """Record the progress of the group, to be used if the group is lost, and count the entries that were trimmed
+        unread.
 
         Returns the number of entries trimmed since the last call.
         """
         progress = stream.progress
         state = await self._state(stream)
         if state is None:
-            return 0  # the group was lost meanwhile: the next read will fail and handle that
+            return 0  # the group is lost: the next read will fail, and the loss is handled then
         read = progress.read_until(state)
         number, exact = trimming.lost_unread(progress.state, state, read)
         passed = trimming.passed_entries(progress.state, state, read, number)
@@ -181,7 +189,10 @@ class Group:
         return number
 
     async def _state(self, stream: Stream, *, made: bool = False) -> GroupState | None:
-        """Return the state of a group from the server; None if the group is lost, or if the router created the stream."""
+        """Return the state of a group from the server; None if the group is lost.
+
+        Returns None too if the router created the stream.
+        """
         if stream.names.own:
             return None  # no producer trims this stream
         answer = await self._ask(stream, made=made, trusted="")
@@ -229,11 +240,13 @@ class Group:
         return True
 
     async def _witness(self, stream: Stream) -> Script:
-        """Return a script that the server knows only if its count of reads was correct at some time since its start.
+        """Return the *witness*, a script. If the server knows it, the server's count of reads was correct at some time
+        since its start.
 
-        A server keeps scripts only in memory. It writes them neither to its files nor to its replicas, so a restart forgets
-        them. The name of the script contains the replication id, which changes when a replica is promoted: then a script from
-        an earlier time, when this server was the master, proves nothing.
+        The router sends this script to the server when the count is found correct. A server stores scripts only in
+        memory: neither in its files nor on its replicas. So a restarted server no longer knows the script. The text of
+        the script depends on the replication id, which changes when a replica is promoted. So a script from before the
+        promotion proves nothing, even if this server was the master then.
         """
         about = await self._link.courtesy("INFO", "replication")
         found = re.search(rb"master_replid:(\w+)", about) if isinstance(about, bytes) else None
@@ -242,21 +255,21 @@ class Group:
         return Script(f"return '{name}'")
 
     async def sweep(self, stream: Stream) -> int:
-        """Delete the consumers of dead routers, if nothing is pending for them; return the number of deleted consumers."""
+        """Delete the consumers of dead routers that have no pending entries; return the number of deleted consumers."""
         words = (self._group, self._consumer, self._idle)
         return int(await self._link.script(SWEEP, [stream.name], words))
 
 
 @contextlib.contextmanager
 def refusals(stream: Stream, command: str) -> Iterator[None]:
-    """Turn errors of the server into `Refused` if the user has no permission, or if the key has the wrong type."""
+    """Raise `Refused` instead of the server's error if the user has no permission, or if the key has the wrong type."""
     try:
         yield
     except failures.NoPermissionError as error:
         raise Refused(command, stream.name, str(error)) from error
     except failures.ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
-            raise Refused(command, stream.name, "the key holds something that is not a stream") from error
+            raise Refused(command, stream.name, "the key holds a value that is not a stream") from error
         raise
 
 

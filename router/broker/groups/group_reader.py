@@ -27,35 +27,45 @@ from router.core.delivery import claims
 CHECK_EVERY = 1.0
 """Seconds between two checks of a group's progress.
 
-If the group is lost while other routers read with it, the entries read since the last check are delivered again. A check
-also counts the entries that were trimmed before they were read. Entries that are added and trimmed between two checks may
-be counted as read.
+If a group is lost while other routers read with the group, the entries read since the last check are delivered again.
+A check also counts the entries that were trimmed before they were read. But entries that are both added and trimmed
+between two checks may be counted as read.
 """
 
 
 POLL = 0.05
-"""Seconds between two reads without BLOCK. Such reads are used if there is too little room to wait for all streams at once."""
+"""Seconds between two reads without BLOCK. The reader uses these reads if there is too little room to wait for all
+streams at once."""
 
 
 class New(Protocol):
-    """The way in which a `GroupReader` gets new entries. An entry that `read` returns is already pending for this router."""
+    """The component that gets new entries for a `GroupReader`.
+
+    The entries that `read` returns are pending for this router already.
+    """
 
     @property
     def fault(self) -> str | None:
-        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
+        """The fault of a stream or list that can't be read, while others may be read; None if there is no fault."""
 
     @property
     def since(self) -> float | None:
         """The time at which the command under way began (`time.monotonic`); None if no command is under way."""
 
     async def prepare(self, stream: Stream) -> None:
-        """Prepare the reading of a stream, after its group was created. Raises `Refused` if the server does not allow it."""
+        """Prepare the reading of a stream, after its group was created.
+
+        Raises `Refused` if the server does not allow the reading.
+        """
 
     async def try_reading(self, stream: Stream) -> None:
-        """Send reads that return no entries, to check that the server allows them: it may allow XINFO only."""
+        """Send reads that return no entries, to check that the server allows reads. It may allow XINFO but no reads."""
 
     async def read(self, room: int) -> list[Any]:
-        """Wait briefly for entries; return pairs of a stream's key and its entries, with at most `room` entries in total."""
+        """Wait briefly for entries.
+
+        Returns a pair for each stream, its key and its entries, with at most `room` entries in total.
+        """
 
     async def end(self) -> None:
         """Stop waiting for entries."""
@@ -67,10 +77,10 @@ class New(Protocol):
 class NewEntries:
     """Reads entries that no consumer has received yet, and waits up to `block` seconds for them.
 
-    XREADGROUP applies COUNT to each stream. If there is room for fewer entries than streams, a read names only some of the
-    streams. The streams take turns, and the read does not block, because the other streams may have entries. If `hang_up`
-    is True, `end` closes the connection of a read under way. Entries that the server delivers at that moment stay pending
-    until the next start.
+    XREADGROUP applies COUNT to each stream. If there is room for fewer entries than streams, a read names only some of
+    the streams, in turn. Such a read does not block, because the streams that are not named may have entries. If
+    `hang_up` is True, `end` closes the connection of a read under way. Entries that the server delivers at that moment
+    stay pending until the next start.
     """
 
     fault = None
@@ -98,7 +108,10 @@ class NewEntries:
         await self._link.call(*self._words, 1, "STREAMS", stream.key, LAST_ID)
 
     async def end(self) -> None:
-        """Close the connection of the read under way if `hang_up` is True; otherwise the read returns within `block` seconds."""
+        """Close the connection of the read under way, if `hang_up` is True.
+
+        Otherwise the read returns within `block` seconds.
+        """
         if self._hang_up:
             await self._link.close()
 
@@ -106,7 +119,7 @@ class NewEntries:
         """Do nothing, because the reader owns the connection and closes it."""
 
     async def read(self, room: int) -> list[Any]:
-        """Return pairs of a stream's key and its entries, with at most `room` entries in total."""
+        """Return a pair for each stream, its key and its entries, with at most `room` entries in total."""
         streams = self._streams
         number = min(len(streams), room)
         blocks: tuple[Word, ...] = ("BLOCK", self._block)
@@ -125,7 +138,7 @@ class GroupReader:
     """Passes the entries of some streams to the receiver until `stop` is set. Complete entries are acknowledged.
 
     After any error, `run` may be called again: it begins with the entries that Redis lists as pending. `link` is the
-    connection for reading. Acknowledgements use another connection, because a blocking read occupies its connection.
+    connection for reading. Acknowledgements use another connection, because a blocking read occupies `link`.
     """
 
     def __init__(
@@ -178,7 +191,7 @@ class GroupReader:
 
     @property
     def fault(self) -> str | None:
-        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
+        """The fault of a stream or list that can't be read, while others may be read; None if there is no fault."""
         return self._new.fault
 
     @property
@@ -187,16 +200,16 @@ class GroupReader:
         return min((since for since in (self._link.since, self._new.since) if since is not None), default=None)
 
     def entry_completed(self) -> None:
-        """Record that an entry is complete, so that it is acknowledged and another entry may be read."""
+        """Record that an entry is complete. The entry will be acknowledged, and another entry may be read."""
         self.acknowledger.wake()
         self._room.changed()
 
     def _undisputed(self, since: float) -> bool:
-        """Return True if no other router can have claimed entries that were read or renewed at `since` (monotonic seconds)."""
+        """Return True if no other router can have claimed entries read or renewed at `since` (monotonic seconds)."""
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
     def answer_lost(self, *, group_lost: bool = False) -> None:
-        """Record that an answer which may have contained entries was lost.
+        """Record that an answer was lost which may have contained entries.
 
         `group_lost` is True if the server reported that a group is gone.
         """
@@ -205,7 +218,10 @@ class GroupReader:
             stream.progress.lost |= group_lost
 
     async def prepare(self, stream: Stream) -> None:
-        """Create the group if it does not exist, and check the user's permissions. Raises `Refused` if one is missing."""
+        """Create the group if it does not exist, and check the user's permissions.
+
+        Raises `Refused` if a permission is missing.
+        """
         await self.group.make(stream)
         await self._new.prepare(stream)
 

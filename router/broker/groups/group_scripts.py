@@ -1,7 +1,7 @@
 """The Lua scripts of consumer groups: they claim entries safely, and count entries that were trimmed; floor 4.
 
-A plain XCLAIM is not safe. It claims entries of live routers too. From Redis 7.0 on it also removes trimmed entries from the
-pending list, so that they can no longer be counted.
+A plain XCLAIM is not safe, because it claims entries of live routers too. From Redis 7.0 on, XCLAIM also removes
+trimmed entries from the pending list, so that the router could no longer count these entries.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from router.broker.server.link import Script
 
 LAST_ID = "18446744073709551615-18446744073709551614"
-"""An id after which no entry can come, for reads that must return nothing. It is not the largest possible id, because the
-server treats that one as `>`."""
+"""An id after which no entry can come, for reads that must return nothing. The largest possible id is greater by one,
+but the server treats that id as `>`."""
 
 NOT_PENDING, OF_ANOTHER = b"02"
-"""The answers of `CLAIM` for an entry that is pending for no consumer, and for one that is pending for another consumer."""
+"""Two answers of `CLAIM`: the entry is pending for no consumer; the entry is pending for another consumer."""
 
-# `older` compares ids as text, because their numbers have 64 bits and Lua numbers only 53. `named` turns a row of XINFO into a
-# table.
+# `older` compares ids as text, because the numbers in an id have 64 bits, and Lua numbers have only 53 bits. `named`
+# turns a row of XINFO into a table.
 _IDS = """
 local function older(one, other)
   local a, b = string.match(one, '(%d+)-(%d+)')
@@ -34,11 +34,16 @@ end
 
 # Renews entries that are pending for our consumer.
 # KEYS: the stream.
-# ARGV: the group; our consumer; the delivery count to set (-1: do not change it); 1 if entries that are not pending are to
-# become pending again, else 0; the idle time to set in milliseconds; then ids.
-# A trimmed entry is not changed, because XCLAIM would remove it from the pending list: if this router dies, another router
-# must be able to count it. The read at the end renews the consumer itself. It shows other routers that the owner of trimmed
-# entries is alive.
+# ARGV:
+# - the group
+# - our consumer
+# - the delivery count to set (-1: do not change the count)
+# - 1 to make entries pending again that are not pending, else 0
+# - the idle time to set, in milliseconds
+# - the ids
+# A trimmed entry is not changed, because XCLAIM would remove it from the pending list. If this router dies, another
+# router must be able to count the entry. The read at the end resets the idle time of the consumer itself. So other
+# routers see that the owner of trimmed entries is alive.
 # Answer: one character for each id: 1 pending for our consumer, 0 not pending, 2 pending for another consumer.
 CLAIM = Script(
     _IDS
@@ -71,11 +76,13 @@ return table.concat(told)
 """
 )
 
-# Claims entries for our consumer, if they still have the owner and delivery count that XPENDING listed, and are still idle.
+# Claims entries for our consumer. An entry is claimed only if its owner and its delivery count are still those that
+# XPENDING listed, and if it is still idle.
 # KEYS: the stream.
-# ARGV: the group; our consumer; the smallest idle time in milliseconds; 1 to raise the delivery count, else 0; then the id, the
-# owner and the delivery count of each entry.
-# Answer: the claimed entries; the ids of the entries that are no longer in the stream. The latter stay pending.
+# ARGV: the group; our consumer; the smallest idle time in milliseconds; 1 to raise the delivery count, else 0. Then for
+# each entry: its id, its owner and its delivery count.
+# Answer: the claimed entries; the ids of the entries that are no longer in the stream. Entries that are no longer in
+# the stream stay pending.
 TAKE = Script("""
 local found, gone = {}, {}
 for i = 5, #ARGV, 3 do
@@ -96,28 +103,43 @@ return {found, gone}
 
 # Returns the progress of a group, and counts entries that were trimmed or deleted before the group read them.
 # KEYS: the stream.
-# ARGV: the group; our consumer; the idle time in milliseconds after which a consumer without pending entries is dead; 1 if the
-# group was created just now, so that it has missed nothing, else 0; whether `entries-read` is correct (1 yes, 0 no, ''
-# unknown); the largest number of entries to read in order to count the unread ones.
+# ARGV:
+# - the group
+# - our consumer
+# - the idle time in milliseconds after which a consumer without pending entries is dead
+# - 1 if the group was created just now, so that it has missed nothing; else 0
+# - whether `entries-read` is correct: 1 yes, 0 no, '' unknown
+# - the largest number of entries that the script may read in order to count the unread entries
 #
 # The server counts the entries ever added (`entries-added`) and the entries that the group has read (`entries-read`). The
-# number of unread entries that are still in the stream is known in three cases: the group has read all entries, the group has
-# read none of the entries that are left, or few unread entries are left. Then added - unread - read is the number of entries
-# that were lost unread. The script adds this number to `entries-read`, so that each loss is counted once, whichever router
-# calls the script. Otherwise Redis 7.0 would include the lost entries in `lag` for ever.
+# number of unread entries that are still in the stream is known in three cases:
+# - The group has read all entries.
+# - The group has read none of the entries that are left.
+# - Only few unread entries are left.
+# In these cases, added - unread - read is the number of entries that were lost unread. The script adds this number to
+# `entries-read`. So each loss is counted once, whichever router calls the script. Otherwise Redis 7.0 would include the
+# lost entries in `lag` for ever.
 #
-# After a restart from the append-only file, and on a replica, `entries-read` of Redis 7.0 is too low: Redis logs XREADGROUP as
-# XCLAIM, so only the count set by the last XGROUP SETID is left. Entries that were read would then look lost. Therefore the
-# caller passes whether the count is correct.
+# On a replica, and after a restart from the append-only file, `entries-read` of Redis 7.0 is too low. Redis logs
+# XREADGROUP as XCLAIM, so only the count set by the last XGROUP SETID is left. Then entries that were read would look
+# lost. Therefore the caller passes whether the count is correct.
 #
 # Answer: an empty list if there is no group. Otherwise these values; an unknown value is false:
-#  1 the last id delivered to the group         8 1 if entries are unread, and the group has read none that is left
-#  2 the oldest pending entry                   9 the oldest entry
-#  3 1 if other consumers read                 10 the newest deleted entry
-#  4 the number of entries ever added          11 1 if the counts could be compared
-#  5 the number of entries lost unread         12 1 if they differ and `entries-read` is not correct
-#  6 `entries-read` before                     13 1 if they differ, nothing was changed, and the caller must find out
-#  7 `entries-read` now                           whether `entries-read` is correct
+#  1: the last id delivered to the group
+#  2: the oldest pending entry
+#  3: 1 if other consumers read
+#  4: the number of entries ever added
+#  5: the number of entries lost unread
+#  6: `entries-read` before the call
+#  7: `entries-read` now
+#  8: 1 if entries were added after the last delivered entry, and all entries that are left are unread
+#  9: the oldest entry
+# 10: the newest deleted entry
+# 11: 1 if the counts could be compared
+# 12: 1 if the counts differ because `entries-read` is not correct
+# 13: 1 if the counts differ and the script changed nothing, because the caller must first find out whether
+#   `entries-read`
+#     is correct
 PROGRESS = Script(
     _IDS
     + """
@@ -166,8 +188,8 @@ return {
 """
 )
 
-# Deletes consumers that have no pending entries and were idle for the given time. A script makes the check and the deletion
-# one step, because XGROUP DELCONSUMER would also delete entries that became pending for the consumer in between.
+# Deletes consumers that have no pending entries and were idle for the given time. The check and the deletion must be
+# one step. Otherwise XGROUP DELCONSUMER would also delete entries that became pending for the consumer after the check.
 # KEYS: the stream. ARGV: the group; our consumer; the idle time in milliseconds. Answer: the number of deleted consumers.
 SWEEP = Script(
     _IDS

@@ -1,8 +1,9 @@
 """The life of a source that reads by consumer groups: starting, reading, healing, stopping, closing; floor 4.
 
-One task reads on a connection of its own: first the entries that are pending since the last run, then new entries. From time
-to time it looks for entries of dead routers. After any error the task begins again with the pending entries. Nothing is
-lost, because entries stay pending in Redis until they are acknowledged. `router.broker.groups.group_reader` does the reading.
+One task reads on its own connection: first the entries that are pending since the last run, then new entries. From time
+to time the task claims entries of dead routers. After any error the task begins again with the pending entries. No
+entry is lost, because entries stay pending in Redis until they are acknowledged. The reading itself is in
+`router.broker.groups.group_reader`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from router.core.accounts.books import SourceBook
 from router.errors import ConfigError, Problem
 
 LOST = ("NOGROUP", "UNBLOCKED")
-"""The first words of the server's errors that mean that a group or stream is lost."""
+"""The first words of those errors of the server which mean that a group or stream is lost."""
 
 
 class SourceTiming(msgspec.Struct, frozen=True):
@@ -44,8 +45,8 @@ class SourceTiming(msgspec.Struct, frozen=True):
     """True if `stop` closes the connection of a read under way. An entry that the server delivers at that moment stays
     pending until the next start."""
     dead_after: float = SILENCE
-    """The time without an answer to a read after which the connection counts as dead. It is longer than `block`, because
-    a busy server may answer late."""
+    """The time without an answer to a read after which the connection counts as dead. This time is longer than `block`,
+    because a busy server may answer late."""
     first_delay: float = 0.1
     """The upper limit of the first delay between attempts. The limit doubles with each attempt, up to `longest_delay`.
     Each delay is a random time below its limit."""
@@ -70,7 +71,7 @@ class SourceHost(msgspec.Struct, frozen=True, kw_only=True):
     isolation: CrashIsolation = msgspec.field(default_factory=CrashIsolation)
     book: SourceBook = msgspec.field(default_factory=SourceBook)
     heartbeat: Heartbeat | None = None
-    """The heartbeat that notices another router of the same name, if this source is not in the router's own Redis; else None."""
+    """The heartbeat that notices another router of the same name; None if this source is in the router's own Redis."""
     timing: SourceTiming = msgspec.field(default_factory=SourceTiming)
 
 
@@ -82,10 +83,10 @@ class Work(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
+        """The fault of a stream or list that can't be read, while others may be read; None if there is no fault."""
 
     async def prepare(self, stream: Stream) -> None:
-        """Prepare the reading of a stream. Raises `Refused` if the server does not allow it."""
+        """Prepare the reading of a stream. Raises `Refused` if the server does not allow the reading."""
 
     async def run(self, answered: Callable[[], None]) -> None:
         """Read entries and pass them to the receiver until `stop` is set; call `answered` after each answer of Redis."""
@@ -113,7 +114,7 @@ class GroupSource:
     read_ahead = NOTHING_AHEAD
     """The empty read-ahead, because entries are passed to the receiver as soon as they are read."""
     duplicates = 0
-    """The number of dropped copies of events. It is always 0, because Redis delivers an entry only once to the source."""
+    """The number of dropped copies of events: always 0, because Redis delivers an entry only once to the source."""
     rights = ""
     """The text about the required permissions that ends a message about a refused command."""
 
@@ -180,8 +181,9 @@ class GroupSource:
     def replace(self, other: Source) -> None:
         """Replace the source `other`, so that its entries in flight are not read again.
 
-        The old source must have stopped before this source runs. It goes on acknowledging and renewing its entries until it
-        is closed. This method may be called several times. It ignores sources of another kind, server, group or consumer.
+        The old source must have stopped before this source runs. The old source goes on acknowledging and renewing its
+        entries until it is closed. This method may be called several times. It ignores a source with another kind,
+        server, group or consumer.
         """
         if not isinstance(other, GroupSource) or other.address != self.address:
             return
@@ -195,8 +197,8 @@ class GroupSource:
     async def start(self) -> None:
         """Connect and create the groups; return when the server allows all required commands.
 
-        Raises `UnavailableError` if no server answers within `connect_timeout`, `ConfigError` if the
-        server refuses a command.
+        Raises `UnavailableError` if no server answers within `connect_timeout` seconds, and `ConfigError` if the server
+        refuses a command.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         host = self._host
@@ -211,7 +213,10 @@ class GroupSource:
                 host.heartbeat.start()
 
     async def run(self) -> None:
-        """Read entries and pass them to the receiver until `stop` is called. Continue after every error, also of the receiver."""
+        """Read entries and pass them to the receiver until `stop` is called.
+
+        Continue after every error, also after one of the receiver.
+        """
         self._ended.clear()
         try:
             while not self._work.stop.is_set():
@@ -224,7 +229,7 @@ class GroupSource:
         await self._work.end()
         leave = self._host.timing.leave
         if not await _within(self._ended.wait(), leave):
-            await self.reader.close()  # the server does not answer: the entries of this read stay pending
+            await self.reader.close()  # the server does not answer; entries that this read would return stay pending
             await _within(self._ended.wait(), leave)
         self.up, self.reason = False, "stopped"
 
@@ -276,7 +281,7 @@ class GroupSource:
             self.reader.answer_lost(group_lost=True)
             return
         if isinstance(error, failures.ResponseError) and said.startswith("WRONGTYPE"):
-            reason = f"{self._server.shown}: a key of this source holds something that is not a stream"
+            reason = f"{self._server.shown}: a key of this source holds a value that is not a stream"
         # The end of a working connection is not logged, because the next attempt shows the state of the server.
         ended = self.up and isinstance(error, failures.ConnectionError)
         if not ended and self._outage.failed(reason):
@@ -291,7 +296,7 @@ class GroupSource:
     def _answered(self) -> None:
         """Record that Redis has answered a read."""
         if self._outage.succeeded() is not None:
-            self._log.warning("reading again")
+            self._log.warning("the source reads again")
         fault = self._work.fault
         self.up, self.reason = fault is None, fault
 

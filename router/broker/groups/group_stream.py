@@ -45,7 +45,7 @@ async def reset_delivery_counts(link: Link, in_flight: InFlight) -> None:
 
 
 class Loss(StrEnum):
-    """The part that was lost while the source ran: the stream with its group, or only the group."""
+    """The kind of a loss while the source ran: the stream with its group was lost, or only the group."""
 
     STREAM = "the stream"
     GROUP = "the consumer group"
@@ -64,7 +64,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     max_deliveries: int = 5
     max_in_flight: int = 1000
     marks: str | None = None
-    """The key of the hash that marks partly enqueued entries, if the streams are in the router's own Redis; else None."""
+    """The key of the hash with a mark for each partly enqueued entry; None if the streams are not in the router's own
+    Redis."""
     give_back: GiveBack = reset_delivery_counts
     sweep_every: float = 60.0
     """Seconds between two searches for consumers of dead routers."""
@@ -75,7 +76,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.last = START
-        """The last entry that was delivered to this router, or to the group before this router joined it."""
+        """The last entry that was delivered to this router. At first: the last entry that the group had read when this
+        router joined the group."""
         self.group_last = START
         """The last entry that was delivered to any consumer of the group, at the last check."""
         self.lowest: bytes | None = None
@@ -91,11 +93,12 @@ class Progress:
         self.arrived = 0
         """The number of entries that arrived since the last check."""
         self.witnessed = False
-        """True if the server has a script which proves that its count of reads is correct (see `Group._witness`)."""
+        """True if the server has the script by which its count of reads is known to be correct (see
+        `Group._witness`)."""
         self.exact = True
         """True if the number of entries trimmed unread is exact."""
         self.lost = False
-        """True if the server reported a lost group, and no check was made since."""
+        """True if the server reported a lost group, and the loss is not handled yet."""
 
     def arrive(self, entries: list[Entry]) -> None:
         """Record the arrival of new entries, at least one."""
@@ -105,13 +108,14 @@ class Progress:
             self.delivered += len(entries)
 
     def answer_lost(self) -> None:
-        """Record that an answer with entries may be lost, and that a different server may answer from now on."""
+        """Record two things: an answer with entries may be lost, and a different server may answer from now on."""
         self.delivered, self.witnessed = None, False
 
     def read_until(self, look: GroupState) -> int | None:
-        """Return the number of entries that the group has read since the last check; None if unknown.
+        """Return the number of entries that the group has read since the last check; None if the number is unknown.
 
-        If the last entry that the group has read was delivered to this router, no answer with entries is missing.
+        `delivered` is None if an answer with entries may be lost. If the last entry that the group has read arrived
+        here nevertheless, no answer was lost, and the result is `arrived`.
         """
         if look.peers:
             return None
@@ -124,7 +128,7 @@ class Progress:
 
 
 class Stream:
-    """A stream of a source. `channel` is the channel of the events; by default it is the key of the stream."""
+    """A stream of a source. `channel` is the channel of the events; by default the key of the stream."""
 
     def __init__(self, names: Names, channel: bytes | None = None) -> None:
         self.names = names
@@ -157,10 +161,10 @@ class Stream:
 
 
 class Room:
-    """The number of entries that may still be read. At most `most` entries are in flight.
+    """The room for more entries: the number of entries that may still be read. At most `most` entries are in flight.
 
-    The entries in flight and the complete entries that are not acknowledged yet are together at most twice `most`. `wait`
-    returns at once if `stop` is set.
+    The total of the entries in flight and of the complete entries that are not acknowledged yet is at most twice
+    `most`. `wait` returns at once if `stop` is set.
     """
 
     def __init__(self, all_in_flight: Sequence[InFlight], most: int, stop: asyncio.Event) -> None:
@@ -170,7 +174,7 @@ class Room:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Record that an entry is complete or acknowledged, or that its count was reset."""
+        """Record that an entry is complete or acknowledged, or that its delivery count was reset."""
         self._changed.set()
 
     def left(self) -> int:
@@ -189,17 +193,17 @@ class Room:
                 await self._changed.wait()
 
     async def emptied(self) -> None:
-        """Wait until nothing is in flight, so that the next entry is alone."""
+        """Wait until no entry is in flight and `known` returns, so that the next entry is alone."""
         while any(in_flight.unsettled for in_flight in self._all_in_flight):
             self._changed.clear()
             await self._changed.wait()
         await self.known()
 
     async def known(self) -> None:
-        """Wait until Redis has reset the delivery count of every entry whose attempt returned.
+        """Wait until the delivery counts are reset in Redis for all entries with a finished attempt.
 
-        If a different entry crashed the process before the reset, an entry whose count is not reset yet could be declared
-        poison.
+        If another entry crashed the process before the reset, an innocent entry with a high delivery count could be
+        given up as poison.
         """
         while any(in_flight.unacknowledged or in_flight.returned for in_flight in self._all_in_flight):
             self._changed.clear()
@@ -232,7 +236,7 @@ class TrimmedEntries:
             self._log.error(message, stream=stream.name, number=number, in_all=self._book.trimmed, counted=exact)
 
     def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
-        """Acknowledge and count pending entries that are no longer in the stream, so that nothing can be delivered."""
+        """Acknowledge and count pending entries that are no longer in the stream, so that they can't be delivered."""
         if ids:
             stream.in_flight.expect_marks(ids)
             stream.in_flight.complete(ids)

@@ -1,7 +1,7 @@
 """The heartbeat by which a router notices that another router runs under the same name; floor 4.
 
-Routers share the entries of consumer groups under their names. Two routers with the same name would both treat the pending
-entries of that name as their own. So each process writes a unique word to a key, and reads the word that was there before.
+A router is a consumer of its groups under its name. Two routers with the same name would both treat the pending entries
+of this consumer as their own. So each process writes a unique word to a key, and reads the word that was there before.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ PROCESS = os.urandom(8).hex()
 """A word that is unique to this process."""
 
 LASTS = 60.0
-"""Seconds until the key expires after it was last written, for example because the process died."""
+"""Seconds after the last write until the key expires. The key of a process that died expires in this way."""
 
 NEVER = 86400.0
-"""Seconds until the next attempt if the user has no permission for the command."""
+"""Seconds until the next attempt if the user has no permission for the command SET."""
 
 LEAVE_WITHIN = 1.0
 """Seconds allowed for removing the key when the heartbeat is closed."""
 
 CONFUSED = (
-    "another router runs under this name and reads the same entries: give each router its own name with --instance"
+    "another router runs under the same name and reads the same entries: give each router its own name with --instance"
 )
 
 
 class Heartbeat:
-    """Writes the word `process` to `key` three times in `lasts` seconds, and logs an error if another process does so too.
+    """Writes the word `process` to `key` three times in `lasts` seconds, and logs an error if another process does this
+    too.
 
-    `name` is the name of the router. `lasts` is the time in seconds until the key expires. The check is skipped while the
-    user has no permission for the command.
+    `name` is the name of the router. `lasts` is the time in seconds until the key expires. While the user has no
+    permission for the command SET, nothing is checked.
     """
 
     def __init__(self, server: Server, key: str, name: str, *, lasts: float = LASTS, process: str = PROCESS) -> None:

@@ -22,18 +22,20 @@ class Names(NamedTuple):
     consumer: str
     """The name of this router in the group. It stays the same after a restart."""
     marks: str | None = None
-    """The key of the hash that marks partly enqueued entries, if the stream is in the router's own Redis; else None. Only in
-    the router's own Redis can one script enqueue deliveries and acknowledge their entry."""
+    """The key of the hash with a mark for each partly enqueued entry; None if the stream is not in the router's own
+    Redis. Marks need one script that enqueues deliveries and acknowledges their entry, so queue and stream must be in
+    the same Redis."""
     own: bool = False
-    """True if the router created the stream for a list. Then an entry is deleted in the step that acknowledges it, and no
+    """True if the router created the stream for a list. Then one step acknowledges and deletes an entry, and no
     producer trims the stream."""
 
 
 class InFlight:
     """The entries of one stream that were read and are not acknowledged.
 
-    `on_complete` is called after entries have become complete, once per turn of the event loop. `undisputed` takes the time at
-    which entries were read or renewed (monotonic seconds). It returns True if no other router can have claimed them since.
+    `on_complete` is called after entries have become complete, once per turn of the event loop. `undisputed` is called
+    with the time (monotonic seconds) at which entries were last read or renewed. `undisputed` returns False if another
+    router may have claimed these entries since that time.
     """
 
     def __init__(self, names: Names) -> None:
@@ -45,19 +47,23 @@ class InFlight:
         self.done: list[bytes] = []
         """Complete entries that are not acknowledged yet."""
         self.sent: list[bytes] = []
-        """Complete entries whose acknowledgement was sent and is not confirmed yet."""
+        """Complete entries with an acknowledgement that was sent and is not confirmed yet."""
         self.marks: dict[bytes, bytes] = {}
-        """The mark of each partly enqueued entry. A mark is a field of the hash, and is removed with the acknowledgement."""
+        """The mark of each partly enqueued entry. A mark is a field of the hash of marks, and is removed together with
+        the acknowledgement."""
         self.stale: list[bytes] = []
         """Marks to be removed without an acknowledgement, because the stream of their entries is gone."""
         self.returned: list[bytes] = []
-        """Recovered entries whose attempts have returned, so that their delivery count is to be reset."""
+        """Recovered entries with finished attempts: their delivery counts are to be reset."""
         self.predecessors: list[InFlight] = []
-        """The entries of the same stream that replaced sources still have in flight."""
+        """The entries of the same stream that are still in flight at sources which this source has replaced in a
+        reload."""
         self.orphans: list[bytes] = []
-        """Entries in flight that the recreated group will not deliver. They must be made pending in that group."""
+        """Entries in flight that the recreated group will not deliver. They must be made pending in the recreated
+        group."""
         self.replayed: bytes | None = None
-        """The last id up to which the recreated group delivers entries again that may be in flight; None if it repeats none."""
+        """The id up to which the recreated group repeats entries, which may be in flight here; None if the group
+        repeats no entry."""
         self.possibly_repeated = 0
         """The number of entries that this router completed and that another router may have delivered too."""
         self._may_notify = True
@@ -72,8 +78,8 @@ class InFlight:
     def expect_marks(self, ids: Iterable[bytes]) -> None:
         """Request that the marks of these entries are removed when the entries are acknowledged.
 
-        A router that has ended may have marked them. No script reports such a mark if no sink has a Redis queue any more, or
-        if the entry is given up.
+        A router that has ended may have marked these entries. No script reports these marks to this router if no sink
+        has a Redis queue any more, or if an entry is given up.
         """
         if self.names.marks is not None:
             self.marks |= {entry: self.mark(entry) for entry in ids}
@@ -93,7 +99,7 @@ class InFlight:
         return [one for batch in self.batches for one in batch.ids if one]
 
     def all(self) -> set[bytes]:
-        """Return the ids of all entries that are not acknowledged, including those of replaced sources.
+        """Return the ids of all entries that are not acknowledged, including the entries of replaced sources.
 
         Call this method only after the replaced sources have stopped reading.
         """
@@ -106,7 +112,10 @@ class InFlight:
         return in_flight
 
     def fresh(self, entries: list[Entry]) -> list[Entry]:
-        """Return those of the entries that are not in flight. A recreated group may deliver an entry in flight once more."""
+        """Return the entries that are not in flight already.
+
+        A recreated group may deliver an entry in flight once more.
+        """
         if self.replayed is None:
             return entries
         if parse(entries[-1][0]) >= parse(self.replayed):
@@ -128,9 +137,7 @@ class InFlight:
     def resumed(self, begins: bytes, last: bytes) -> None:
         """Record that the group was created again and delivers the entries after `begins`.
 
-        Entries in flight up to `begins` become orphans.
-
-        `last` is the last entry that was delivered to this router.
+        Entries in flight up to `begins` become orphans. `last` is the last entry that was delivered to this router.
         """
         self.orphans = []
         for in_flight in (self, *self.predecessors):
@@ -138,7 +145,10 @@ class InFlight:
         self.replayed = last if parse(begins) < parse(last) else None
 
     def adopted(self, number: int) -> None:
-        """Record that the first `number` orphans are pending again. Acknowledge those that have become complete meanwhile."""
+        """Record that the first `number` orphans are pending again.
+
+        Acknowledge the orphans that are complete by now.
+        """
         chunk, self.orphans = self.orphans[:number], self.orphans[number:]
         still = {one for in_flight in (self, *self.predecessors) for one in in_flight.open()}
         over = [one for one in chunk if one not in still]
@@ -173,7 +183,8 @@ class Entries:
     def __init__(self, in_flight: InFlight, ids: list[bytes], since: float) -> None:
         self.ids = ids
         self.since = since
-        """The time (monotonic seconds) of the last read or renewal, by which Redis confirmed that the entries are ours."""
+        """The time (monotonic seconds) of the last read or renewal. At that time the entries were pending for this
+        router."""
         self._in_flight: InFlight | None = in_flight
         self._former = in_flight
         self._ledger = Ledger(len(ids))
@@ -221,7 +232,10 @@ class Entries:
             self._complete(position, acknowledged=True)
 
     def gone(self, position: int) -> None:
-        """Implements `contracts.Receipt`. Another router may have had the entry, unless its last renewal is recent enough."""
+        """Implements `contracts.Receipt`.
+
+        If the last renewal is not recent enough, another router may have had the entry.
+        """
         if self._in_flight is not None and not self._in_flight.undisputed(self.since):
             self.doubt(position)
 
@@ -239,7 +253,7 @@ class Entries:
     def marked(self, position: int) -> None:
         """Implements `contracts.Receipt`."""
         in_flight, entry = self._in_flight, self.ids[position]
-        if not entry:  # another router has the entry, and so its mark
+        if not entry:  # another router has claimed the entry, so the mark belongs to that router
             return
         if in_flight is None:
             self._former.stale.append(self._former.mark(entry))
@@ -247,7 +261,10 @@ class Entries:
             in_flight.marks[entry] = in_flight.mark(entry)
 
     def _unmark(self, entry: bytes) -> None:
-        """Forget the mark of an entry, because it was removed with the acknowledgement or belongs to another router now."""
+        """Forget the mark of an entry.
+
+        The mark was removed with the acknowledgement, or belongs to another router now.
+        """
         if self._in_flight is not None:
             self._in_flight.marks.pop(entry, None)
 
@@ -273,7 +290,10 @@ class Entries:
 
 
 class Recovered(Entries):
-    """The receipt of recovered entries. `tried` is set when every delivery of every entry has had an attempt that returned."""
+    """The receipt of recovered entries.
+
+    `tried` is set when every delivery of every entry has had one finished attempt.
+    """
 
     __slots__ = ("_untried", "tried")
 

@@ -1,8 +1,8 @@
 """The pending entries of one consumer group: listing, claiming, renewing and acknowledging them; floor 4.
 
 Python code decides which entries of one page of XPENDING to claim. The script `TAKE` then claims only the entries that have
-not changed since. XAUTOCLAIM is never used, because it removes trimmed entries from the pending list, even those of live
-routers.
+not changed since. XAUTOCLAIM is never used, because it removes trimmed entries from the pending list, even the entries
+of live routers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CHUNK = 1000
 """The maximum number of ids in one command."""
 
 CLAIMED = 100
-"""The maximum number of ids in one call of the script `CLAIM`. The server executes no other command during the script, which
-needs several commands for each id."""
+"""The maximum number of ids in one call of the script `CLAIM`. The script needs several commands for each id, and the
+server executes no other commands during the script."""
 
 # Acknowledges and deletes entries. KEYS: the stream. ARGV: the group, then ids.
 # Answer: the number of entries that were pending.
@@ -53,17 +53,17 @@ class PendingEntries:
         idle: float | None = None,
         last: bytes = b"+",
     ) -> AsyncGenerator[list[Pending], None]:
-        """Yield pages of pending entries up to the id `last`, without those that `in_flight` returns.
+        """Yield pages of pending entries up to the id `last`, without the entries that `in_flight` returns.
 
-        If `idle` is None, these are the entries of this router. Otherwise they are the entries of all routers that were
-        neither delivered nor renewed for `idle` seconds.
+        If `idle` is None, the pages list the entries of this router. Otherwise the pages list the entries of all
+        routers that were neither delivered nor renewed for `idle` seconds.
         """
         key, group, consumer = self._names[:3]
         which: tuple[Word, ...] = () if idle is None else ("IDLE", max(1, round(idle * 1000)))
         whose: tuple[Word, ...] = (consumer,) if idle is None else ()
         start = "-"
         while True:
-            before = {*in_flight()}  # an entry may be acknowledged before the answer arrives, which still lists it
+            before = {*in_flight()}  # the answer may list an entry that is acknowledged before the answer arrives
             rows = await self._link.call("XPENDING", key, group, *which, start, last, PAGE, *whose)
             after = in_flight()
             found = [Pending(row[0], row[3], row[1]) for row in rows if row[0] not in before and row[0] not in after]
@@ -74,7 +74,7 @@ class PendingEntries:
             start = f"({rows[-1][0].decode()}"
 
     async def first(self, in_flight: Callable[[], AbstractSet[bytes]], idle: float | None = None) -> list[Pending]:
-        """Return the first page that `pages` yields; an empty list if there is none."""
+        """Return the first page that `pages` yields; an empty list if there is no page."""
         async with contextlib.aclosing(self.pages(in_flight, idle)) as pages:
             return await anext(pages, [])
 
@@ -83,8 +83,9 @@ class PendingEntries:
     ) -> tuple[list[Entry], list[bytes]]:
         """Claim entries for this router, if their owner and delivery count are still as listed.
 
-        If `idle` is not None, they must also have been idle for `idle` seconds. If `count` is True, the delivery count of each
-        claimed entry rises by one. Returns the claimed entries, and the ids of entries that are no longer in the stream.
+        If `idle` is not None, the entries must also have been idle for `idle` seconds. If `count` is True, the delivery
+        count of each claimed entry rises by one. Returns the claimed entries, and the ids of entries that are no longer
+        in the stream.
         """
         key, group, consumer = self._names[:3]
         words: list[Word] = [group, consumer, 0 if idle is None else max(1, round(idle * 1000)), int(count)]
@@ -96,8 +97,8 @@ class PendingEntries:
     async def claim(self, ids: Sequence[bytes], *, count: int = -1, idle: float = 0.0, force: bool = False) -> bytes:
         """Renew the entries that Redis lists as pending for this router; return the answers of the script `CLAIM`.
 
-        `count` is the delivery count to set (-1: do not change it), and `idle` the idle time to set in seconds. If `force` is
-        True, entries that are not pending become pending for this router again.
+        `count` is the delivery count to set (-1: do not change the count), and `idle` is the idle time to set, in
+        seconds. If `force` is True, entries that are not pending become pending for this router again.
         """
         key, group, consumer = self._names[:3]
         states = b""
@@ -116,7 +117,8 @@ class PendingEntries:
         return int(await self._link.call("XACK", key, group, *ids))
 
     async def abandoned(self, gone: Sequence[Pending], idle: float) -> int:
-        """Acknowledge those trimmed entries whose consumers were idle for `idle` seconds; return the number that were pending.
+        """Acknowledge the trimmed entries of consumers that were idle for `idle` seconds; return the number that were
+        pending.
 
         A live router can't renew a trimmed entry, so the idle time of the entry does not show that its router is dead. The
         idle time of its consumer does.

@@ -30,10 +30,10 @@ class _Look(msgspec.Struct):
 
 
 class Recovery:
-    """Claims pending entries of this router or of a dead router, and passes them to the receiver.
+    """Claims pending entries of this router or of dead routers, and passes them to the receiver.
 
-    The higher the delivery counts, the smaller the batches. `isolation` pauses everything else while a strict suspect runs.
-    No attempt begins after `stop` is set.
+    The higher the delivery counts of the entries, the smaller the batches. `isolation` pauses everything else while a
+    strict suspect runs. No attempt begins after `stop` is set.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Recovery:
     async def recover(self, stream: Stream, idle: float | None = None) -> int:
         """Claim pending entries that are not in flight, and pass them to the receiver; return the number of claimed entries.
 
-        If `idle` is None, these are the entries of this router. Otherwise they are the entries of all routers that were idle
+        If `idle` is None, claim the entries of this router. Otherwise claim the entries of all routers that were idle
         for `idle` seconds.
         """
         look = _Look(PendingEntries(self._link, stream.names), stream, idle)
@@ -85,8 +85,8 @@ class Recovery:
     def _enough(self, look: _Look) -> bool:
         """Return whether the remaining entries must wait for the next check.
 
-        They must wait after `stop`. Entries of other routers must also wait if there is no room, because the source reads
-        nothing else during a recovery.
+        All entries must wait after `stop`. If there is no room, entries of other routers must wait too: a recovery that
+        waited for room would stop the reading of new entries.
         """
         return self._stop.is_set() or (look.idle is not None and not self._room.left())
 
@@ -96,7 +96,7 @@ class Recovery:
             self._batches.give_up(look.stream, found, entry.deliveries, since)
 
     async def _try(self, look: _Look, take: ClaimBatch) -> None:
-        """Claim entries, and wait until an attempt of each has returned, or until the time limit."""
+        """Claim entries, and wait until each entry has had a finished attempt, or until the time limit."""
         entries = take.entries
         while entries and not self._stop.is_set():
             room = self._room.left()
@@ -126,8 +126,8 @@ class Recovery:
     async def _try_alone(self, look: _Look, entry: Pending) -> None:
         """Try one entry while no other suspect is in flight.
 
-        The delivery count is raised to the limit that makes the entry poison only if no other delivery is in flight. Otherwise
-        another delivery could be the cause of a crash.
+        At a certain delivery count the entry is poison. The count is raised to this limit only while no other delivery
+        is in flight. Otherwise another delivery could be the cause of a crash.
         """
         async with self._isolation.entered(self._stop) as alone:
             if not alone:
@@ -142,7 +142,7 @@ class Recovery:
             if entries is not None:
                 self._stuck = not await self._within(entries.tried.wait())
                 if self._stuck:
-                    # The process is still alive, so the entry is not poison. Its attempt only takes long.
+                    # The process is still alive, so the entry is not poison: its attempt only takes long.
                     look.stream.in_flight.returned += entries.ids
                     look.stream.in_flight.notify()
                 await self._within(self._room.known())
@@ -155,7 +155,7 @@ class Recovery:
         return entries if isinstance(entries, Recovered) else None
 
     async def _take_some(self, look: _Look, entries: Sequence[Pending], *, count: bool) -> list[Entry]:
-        """Claim pending entries and return them. Acknowledge and count those that were trimmed."""
+        """Claim pending entries and return them. Acknowledge and count the entries that were trimmed."""
         found, gone = await look.pending.take(entries, look.idle, count=count)
         look.number += len(found)
         if gone and look.idle is None:
@@ -166,9 +166,9 @@ class Recovery:
         return found
 
     async def _within(self, what: Awaitable[Any]) -> bool:
-        """Wait for `what`, until the time limit of suspects or until `stop` is set; return False if the time limit was reached.
+        """Wait for `what`, but no longer than the time limit of suspects, and not after `stop` is set.
 
-        An entry that waits for a retry may take longer than the time limit.
+        Returns False if the time limit was reached. An entry that waits for a retry may take longer than this limit.
         """
         ends = {asyncio.ensure_future(what), asyncio.ensure_future(self._stop.wait())}
         done, _ = await asyncio.wait(ends, timeout=claims.patience(self._idle), return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,8 @@
 """Adoption of items that a router of a version before 0.1.0 had in flight; floor 4.
 
-That version kept items in flight in lists beside the list of the source. Each router moved items to a list `processing`, and
-moved items whose deliveries were partly enqueued to a list `handed`. The items of a router that had died were in the lists
-`returned` and `returned-handed`. Remove this module once nobody updates from that version.
+That version stored items in flight in other lists, beside the list of the source. Each router had two lists:
+`processing`, and `handed` for items with some of their deliveries enqueued already. The items of routers that had died
+were in the lists `returned` and `returned-handed`. This module can be removed once nobody updates from that version.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from router.broker.server.link import Link, Script, Word
 OF_ALL = ("returned", "returned-handed", "counts", "consumers")
 OF_EACH = ("lease", "processing", "handed", "settled")
 
-# Moves the items of dead routers back into the list, the newest first. Items whose deliveries were partly enqueued become
-# entries of the stream and get a mark (see `queue_scripts.APPEND_ENTRIES`).
-# KEYS: the list; the stream; the hash of marks, or the stream again if there is none; the keys in `OF_ALL`; the keys in
-# `OF_EACH` for each router.
-# ARGV: the field of an entry that holds the item; the prefix of each mark, empty if there are no marks; then for each router 1
-# if it has the name of this router, so that its lease is ignored, else 0.
+# Moves the items of dead routers back into the list, the newest first. Items with some deliveries enqueued already
+# become entries of the stream and get a mark (see `queue_scripts.APPEND_ENTRIES`).
+# KEYS: the list; the stream; the hash of marks, or the stream again if there are no marks; the keys in `OF_ALL`. Then
+# for each old router the keys in `OF_EACH`.
+# ARGV: the field of an entry that holds the item; the prefix of each mark ('' if there are no marks). Then for each old
+# router
+# 1 or 0: 1 if it had the name of this router, so that its lease is ignored.
 # Answer: the number of adopted items.
 ADOPT = Script("""
 local number, live = 0, false
@@ -69,4 +70,4 @@ async def adopt(link: Link, stream: ListStream) -> int:
     except failures.ResponseError as error:
         if answers.is_temporary(error):
             raise
-        return 0  # items stay if this user has no permission to read them, or a key has another type
+        return 0  # the items stay: this user has no permission to read them, or a key has the wrong type

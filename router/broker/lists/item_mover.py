@@ -1,8 +1,9 @@
 """Moves items from lists into the streams beside them, and waits for items; floor 4.
 
-An item is always in one of three places: in its list, in the list `landing`, or in the stream as a pending entry of the
-router that moved it. `BLMOVE` waits for an item, but it can't write to a stream, so it moves the item to `landing`. The next
-move by any router takes the item from `landing`. So no item is lost if a router dies in between, or if the answer is lost.
+An item is always in one of three places: in its list, in the list `landing`, or in the stream. In the stream the item
+is a pending entry of the router that moved it. `BLMOVE` waits for an item. It can't write to a stream, so it moves the
+item to `landing`. The next move by any router takes the item from `landing`. So no item is lost if a router dies
+between the two moves, or if an answer of Redis is lost.
 """
 
 from __future__ import annotations
@@ -29,15 +30,14 @@ BLOCK = 1.0
 """The maximum number of seconds that one BLMOVE waits for an item."""
 
 MOST_BYTES = 8 * 1024**2
-"""The number of bytes after which one script call moves no further item."""
+"""The total size in bytes at which one script call stops moving items. The last item may exceed this size."""
 
 # Moves items from `landing`, then from the list, into the stream, and reads them as new entries of the group.
 # KEYS: the list, landing, the stream.
-# ARGV: the group; our consumer; the largest number of items; the number of bytes after which no further item is moved; the
-# field of an entry that holds the item.
-# Items are taken from the right end of the list, where the oldest item is if producers use LPUSH. XADD comes before RPOP:
-# Redis does not roll scripts back, so a refused XADD after an RPOP would lose the item. If the group was created again, the
-# read returns older entries first.
+# ARGV: the group; our consumer; the largest number of items; the total size in bytes at which the script stops moving
+# items; the field of an entry that holds the item. Items are taken from the right end of the list. If producers use
+# LPUSH, the oldest item is there. XADD comes before RPOP: Redis does not roll scripts back, so a refused XADD after an
+# RPOP would lose the item. If the group was created again, the read returns older entries of the stream first.
 # Answer: the server's error for the list, or ''; 1 if the list may have more items; the entries.
 MOVE = Script(
     """
@@ -62,8 +62,8 @@ return {fault, more, read and read[1][2] or {}}
 """
 )
 
-# Calls all commands that the scripts use, in a form that changes nothing, to check the user's permissions. For example, RPUSH
-# on a stream fails, and so does XADD with the id 0-0.
+# Checks the user's permissions: calls every command that the scripts use, in a form that changes nothing. For example,
+# RPUSH on a stream and XADD with the id 0-0 always fail.
 # KEYS: the list; landing; the stream, which exists. ARGV: the field of an entry that holds the item; the group; our consumer.
 # Answer: the name and the error of each command that failed.
 PROBE = Script(
@@ -108,9 +108,10 @@ class _List:
 class ItemMover:
     """Implements `group_reader.New` for items of lists.
 
-    `link` is the reader's connection. If a list can't be read, the mover tries it again after `again` seconds, and reads the
-    other lists meanwhile. If there are several lists, each list has a connection of its own for waiting. Each wait may move
-    one item to `landing` after the room is used up. The item stays in `landing` until there is room again.
+    `link` is the reader's connection. If a list can't be read, the mover tries this list again after `again` seconds,
+    and goes on reading the other lists. If there are several lists, each list has its own connection for waiting. A
+    wait may move one item to `landing` although there is no room for more items. The item stays in `landing` until
+    there is room again.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class ItemMover:
 
     @property
     def fault(self) -> str | None:
-        """The fault that keeps one stream or list from being read while the others are read; None if there is no fault."""
+        """The fault of one or more lists that can't be read, while others may be read; None if there is no fault."""
         faults = [each.fault for each in self._lists if each.fault]
         return f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 
@@ -165,7 +166,10 @@ class ItemMover:
         return found
 
     async def _probe(self, stream: ListStream) -> None:
-        """Send every command that will be needed, in a form that changes nothing. Raises `Refused` if one is not allowed."""
+        """Send every command that will be needed, in a form that changes nothing.
+
+        Raises `Refused` if a command is not allowed.
+        """
         keys: list[str | bytes] = [stream.list, stream.landing, stream.key]
         words = [PAYLOAD, stream.names.group, stream.names.consumer]
         command = "EVAL"
@@ -194,7 +198,7 @@ class ItemMover:
         """End the waiting for items."""
         self._over = True
         if self._alone and not self._lists[0].ready:
-            await self._link.close()  # an item that BLMOVE moves meanwhile stays in landing
+            await self._link.close()  # an item that BLMOVE moves at this moment stays in `landing`
         await self.close()
 
     async def close(self) -> None:
@@ -203,7 +207,7 @@ class ItemMover:
         await cancelled(waits)
         for wait in waits:
             if not wait.cancelled():
-                wait.exception()  # otherwise asyncio logs the error; the next wait raises it again if it lasts
+                wait.exception()  # otherwise asyncio logs the error; if the error lasts, the next wait raises it again
         for each in self._lists:
             each.waiting, each.ready = None, True
             if each.link is not self._link:
@@ -234,9 +238,12 @@ class ItemMover:
         return [(entry[0], entry[1]) for entry in entries]
 
     async def _wait(self, room: int) -> None:
-        """Wait until a list may have items. Wait for at most `room` lists, because each wait may move an item to `landing`."""
+        """Wait until a list may have items.
+
+        At most `room` lists are waited for, because each wait may move an item to `landing`.
+        """
         if self._alone and not self._over and not self._lists[0].ready:
-            # Wait here, and not in a task: creating a task and waiting for it costs several turns of the event loop.
+            # Wait here and not in a task: to create a task and wait for its end takes several turns of the event loop.
             await self._wait_for(self._lists[0])
             self._lists[0].ready = True
             return
@@ -284,7 +291,7 @@ class ItemMover:
             each.again_at = self._now() + self._again
             if fault != each.fault:
                 self._log.error(
-                    "a list can't be read; the router tries again, and reads the other lists meanwhile", reason=fault
+                    "a list can't be read; the router tries again, and goes on reading the other lists", reason=fault
                 )
         elif each.fault:
             self._log.warning("the list can be read again", key=each.stream.list)

@@ -1,8 +1,9 @@
-"""The list source: moves items into a stream beside their list, and reads this stream by a consumer group; floor 4.
+"""The list source: moves items of a list into a stream of its own, and reads this stream by a consumer group; floor 4.
 
-An item in flight is a pending entry of the stream, so it is handled like an entry of a stream source. The router renews the
-entry, claims it from a dead router, isolates it if it may crash the process, and acknowledges it when all its deliveries are
-settled or stored. An acknowledged entry is deleted, so the stream contains only items in flight.
+An item in flight is a pending entry of the stream, so the router treats it like an entry of a stream source. The router
+renews its entries, and claims the entries of dead routers. It isolates an entry that may crash the process. When all
+deliveries of an entry are settled or stored, the router acknowledges and deletes the entry. So the stream contains only
+items in flight.
 """
 
 from __future__ import annotations
@@ -44,13 +45,17 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = "event-router"
     """The prefix in the names of the keys beside the lists."""
     marks: str | None = None
-    """The key of the hash that marks partly enqueued entries, if the lists are in the router's own Redis; else None."""
+    """The key of the hash with a mark for each partly enqueued entry; None if the lists are not in the router's own
+    Redis."""
     observe: bool = False
-    """True if no items may be taken, because of `deliver: print`."""
+    """True with `deliver: print`: the source then removes no items from its lists."""
 
 
 class ListObserver:
-    """The reader of a list source with `deliver: print`. It does nothing, because reading an item would take it."""
+    """The reader of a list source with `deliver: print`.
+
+    It reads nothing, because reading an item would remove the item.
+    """
 
     fault = None
 
@@ -110,7 +115,7 @@ class ListSource(GroupSource):
 
 
 def _rights(options: ListOptions) -> str:
-    """Return the ACL command that gives a user all permissions that a source of these lists needs."""
+    """Return the ACL command that gives a user the permissions for a source of these lists."""
     names = [name for key in options.keys for name in (key, keys.beside(options.prefix, key, ""))]
     globs = [re.sub(r"([*?\[\]\\^])", r"\\\1", name) for name in names]
     patterns = [f"~{glob}{'*' if number % 2 else ''}" for number, glob in enumerate(globs)]

@@ -24,9 +24,9 @@ PAYLOAD = "payload"
 class ListStream(Stream):
     """The keys of one list of a source: the list, the stream of its items in flight, and the list `landing` between them.
 
-    The names of the stream and of `landing` contain the key of the list and the `prefix`, so all sources and routers that
-    read the list share both. `marks` is the key of the hash that marks partly enqueued entries, if the list is in the
-    router's own Redis; else None.
+    The names of the stream and of `landing` consist of the `prefix` and the key of the list. So all sources and routers
+    that read a list use the same stream and the same `landing`. `marks` is the key of the hash with a mark for each
+    partly enqueued entry; None if the list is not in the router's own Redis.
     """
 
     def __init__(self, prefix: str, key: str, consumer: str, marks: str | None = None) -> None:
@@ -44,7 +44,10 @@ class ListStream(Stream):
 
 
 class ItemBatches(EntryBatches):
-    """Passes the items of a list source to its receiver. The id of an entry contains the time at which its item was taken."""
+    """Passes the items of a list source to its receiver.
+
+    The id of an entry contains the time at which its item left the list.
+    """
 
     def batches(  # the columns of a table
         self,
@@ -54,7 +57,7 @@ class ItemBatches(EntryBatches):
         others: list[dict[str, str]] | None,
         receipt: Receipt | None,
     ) -> Sequence[RawBatch]:
-        """Return the items as batches of messages, one batch for each millisecond in which items were taken."""
+        """Return the items as batches of messages: items that left the list in the same millisecond are one batch."""
         event_ids = stream.event_ids([one.decode() for one in ids])
         made: list[RawBatch] = []
         first = 0
@@ -83,7 +86,7 @@ def _milliseconds(entry_id: bytes) -> bytes:
 
 
 def _time(milliseconds: bytes) -> datetime | None:
-    """Return the time from an entry id; None if it is impossible, because another program wrote the entry."""
+    """Return the time in an entry id; None if the time is impossible, because another program wrote the entry."""
     try:
         return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
     except (OverflowError, ValueError, OSError):

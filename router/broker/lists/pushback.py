@@ -14,12 +14,14 @@ from router.core.delivery import claims
 TOGETHER = 100
 """The maximum number of items that one script call pushes back."""
 
-# Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` are pushed
-# back before the items in flight, because they are newer.
+# Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` are
+# newer than the items in flight, so they are pushed back first.
 # KEYS: the stream; the list; landing; the hash of marks, if there is one.
-# ARGV: the group; our consumer; the field of an entry that holds the item; the prefix of each mark; then ids, the newest first.
-# An entry is not pushed back if it is pending for another router, if it was in flight when a router died (its delivery count
-# is over 1), or if some of its deliveries are in Redis queues already.
+# ARGV: the group; our consumer; the field of an entry that holds the item; the prefix of each mark; the ids, the newest
+# first. An entry is not pushed back in three cases:
+# - The entry is pending for another router.
+# - The entry was in flight when a router died: its delivery count is over 1.
+# - Some of its deliveries are in Redis queues already: it has a mark.
 # Answer: the number of items that were pushed back.
 PUSH_BACK = Script("""
 while redis.call('LMOVE', KEYS[3], KEYS[2], 'LEFT', 'RIGHT') do end

@@ -1,4 +1,4 @@
-"""The store of a lookup whose records are hashes in Redis; floor 4."""
+"""The store of a lookup with hashes in Redis as records; floor 4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RedisHashes:
         self._link = Link(server)
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return one result for each key: its hash, None if the key does not exist, or the error of its command.
+        """Return one result for each key: the hash, None for a missing key, or the error of the key's command.
 
         Raises `TransientError` if the server can't be reached or refuses the commands.
         """
@@ -36,7 +36,7 @@ class RedisHashes:
         return TransientError(str(client.explain(error, self._server.shown)))
 
     def _other(self, answer: object) -> Exception | None:
-        """Return the error that an answer stands for; None if the answer says that the key does not exist."""
+        """Return the error that an answer stands for; None if the answer means that the key does not exist."""
         if not isinstance(answer, failures.ResponseError):
             return None
         if answers.error_text(answer).startswith("WRONGTYPE"):

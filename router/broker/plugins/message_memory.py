@@ -12,13 +12,13 @@ from router.errors import DeliveryError, SinkError
 from router.plugin_contracts import RedisClient
 
 KEPT = 30 * 24 * 3600
-"""Seconds for which a message is remembered after it was stored."""
+"""The number of seconds for which a stored message is remembered."""
 
 MOST_MESSAGES = 100_000
 """The largest number of remembered messages of one sink."""
 
 LOOKED_AT = 20
-"""The number of fields whose age one call of `keep` checks if the server can't expire single fields."""
+"""The number of fields that one call of `keep` checks for their age, if the server can't expire single fields."""
 
 AT_ONCE = 1_000
 """The largest number of fields in one command."""
@@ -32,15 +32,15 @@ log = structlog.stdlib.get_logger(__name__)
 class RedisMessageMemory:
     """Implements `plugin_contracts.MessageMemory` by a hash. `now` returns seconds since the epoch.
 
-    The name of a field is the SHA-256 of key and address; its value holds the time and the text. Redis 7.4 and Valkey 9, and
-    newer versions, drop each field 30 days after it was set. On older servers, every call of `keep` checks the next few fields
-    and removes the old ones, so that all fields are checked in turn while the hash is in use. The whole key
-    expires 30 days after the last call. If the hash grows beyond its limit, the oldest fields of a random sample are
-    removed.
+    The name of a field is the SHA-256 of key and address; its value consists of the time and the text. Redis from 7.4
+    on and Valkey from 9 on drop each field 30 days after it was set. On older servers, every call of `keep` checks the
+    next few fields, and removes the fields that are too old. So all fields are checked in turn while the hash is in
+    use. The whole key expires 30 days after the last call of `keep`. If the hash grows beyond its limit, the oldest
+    fields of a random sample are removed.
 
-    `keep` fails only if the messages can't be stored. The messages have been sent already, so their deliveries must not
-    fail because a server refuses to remove old messages (for lack of a permission, for example). Such a refusal is
-    logged.
+    `keep` fails only if the messages can't be stored. If the server refuses to remove old messages, for example for
+    lack of a permission, the refusal is only logged. The new messages have been sent already, so their deliveries must
+    not fail for this reason.
     """
 
     def __init__(self, redis: RedisClient, key: str, now: Callable[[], float]) -> None:
@@ -52,7 +52,7 @@ class RedisMessageMemory:
         self._warned_at = float("-inf")
 
     async def find(self, wanted: Sequence[tuple[str, str]]) -> list[str | None]:
-        """Return the stored text for each pair of key and address; None for a pair for which no text is stored."""
+        """Return the stored text for each pair of key and address; None for a pair without a stored text."""
         found: list[str | None] = []
         for part in _parts([_field(*each) for each in wanted]):
             found += map(self._fresh, await self._redis.call("HMGET", self._key, *part))
@@ -66,7 +66,7 @@ class RedisMessageMemory:
             await self._set({field: values[field] for field in part})
 
     async def _set(self, values: Mapping[str, bytes]) -> None:
-        # A copy for this call: while it waits for its answer, another call may set `_fields_expire` to False.
+        # A copy for this call: while this call waits for its answer, another call may set `_fields_expire` to False.
         by_field = self._fields_expire
         commands: list[tuple[str | bytes | int, ...]] = [
             ("HSET", self._key, *(word for pair in values.items() for word in pair)),
@@ -91,17 +91,17 @@ class RedisMessageMemory:
             self._warn(error)
 
     def _warn(self, error: DeliveryError) -> None:
-        """Log that old messages can't be removed, at most once an hour: the error may come with every message."""
+        """Log that old messages can't be removed. The error may come with every message, so it is logged once an hour."""
         now = self._now()
         if now - self._warned_at >= WARNED_EVERY:
             self._warned_at = now
-            log.warning("old messages of this sink can't be removed from Redis", key=self._key, error=str(error))
+            log.warning("old messages of a sink can't be removed from Redis", key=self._key, error=str(error))
 
     async def _remove_old(self, scanned: Sequence[Any], number: int) -> None:
         """Remove fields that are too old or too many.
 
-        `scanned` is the answer of HSCAN; its expired fields are removed. `number` is the size of the hash; if it exceeds the
-        limit, the oldest fields of a sample are removed.
+        `scanned` is the answer of HSCAN: those of its fields that are too old are removed. `number` is the size of the
+        hash: if `number` exceeds the limit, the oldest fields of a sample are removed.
         """
         old: list[bytes] = []
         if scanned:
@@ -114,13 +114,13 @@ class RedisMessageMemory:
             await self._redis.call("HDEL", self._key, *part)
 
     async def _oldest(self, number: int) -> list[bytes]:
-        """Return the `number` oldest fields of a random sample, which has more than twice as many fields."""
+        """Return the `number` oldest fields of a random sample. The sample has more than twice as many fields."""
         sample = await self._redis.call("HRANDFIELD", self._key, 2 * number + LOOKED_AT, "WITHVALUES")
         by_age = sorted(_pairs(sample), key=lambda pair: _kept_at(pair[1]))
         return [field for field, _ in by_age[:number]]
 
     def _fresh(self, value: bytes | None) -> str | None:
-        """Return the text of a value; None if there is no value, or if it is too old or unreadable."""
+        """Return the text of a value; None if there is no value, or if the value is too old or unreadable."""
         if value is None or _kept_at(value) < self._now() - KEPT:
             return None
         return value.partition(b" ")[2].decode("utf-8", "surrogatepass")

@@ -18,7 +18,7 @@ CONNECTIONS = 4
 """The largest number of connections of one pool."""
 
 _OF_SINK = re.compile("(MOVED|ASK|DENIED) |.*(unknown command|DB index is out of range)")
-"""The error answers that every delivery of the sink would get, because the sink uses the wrong server or database."""
+"""Error answers that show a wrong server or database. Every delivery of the sink would get such an answer."""
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The commands that are sent on one subscribed connection, and the answers, which arrive in the same order; floor 4."""
+"""The commands that are sent on one subscribed connection, and their answers in the same order; floor 4."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PINGED: Wanted = (b"ping", b"")
 """The entry for a plain PING in the list of unanswered commands."""
 
 SWITCH_PING: Wanted = (b"ping", b"switch")
-"""The entry for a PING whose answer puts other subscriptions into force."""
+"""The entry for a PING that marks a switch: at its answer, the next subscriptions replace the current ones."""
 
 PROOF: Wanted = (b"ping", b"proof")
-"""The entry for a PING whose answer proves that all earlier messages have arrived."""
+"""The entry for a PING that is sent as proof: its answer shows that all earlier messages have arrived."""
 
 _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 
@@ -29,7 +29,8 @@ _ENDS = {SUBSCRIBE: UNSUBSCRIBE, PSUBSCRIBE: PUNSUBSCRIBE}
 class Commands:
     """The commands of one connection, sent by `write`, and the server's confirmations and refusals.
 
-    `abort` ends the connection for the reason that it is given. `proven` is called when the server answers a PING for proof.
+    `abort` is called with a reason, and ends the connection. `proven` is called when the server answers a PING for
+    proof.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Commands:
         proven: Callable[[], None],
     ) -> None:
         self.subscriptions = subscriptions
-        """The subscriptions in force. If the server sends several copies of an event, they decide which copy is used."""
+        """The current subscriptions. If the server sends several copies of an event, these subscriptions decide which
+        copy is used."""
         self.refused: dict[Wanted, str] = {}
         """The subscriptions that the server refused, each with the error text of the server."""
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -54,7 +56,7 @@ class Commands:
         self._next: deque[Subscriptions] = deque()
 
     def subscribe(self, wanted: Iterable[Wanted]) -> None:
-        """Request these subscriptions, each by a separate command: then a refusal belongs to one channel."""
+        """Request these subscriptions, each by a separate command, so that a refusal belongs to exactly one channel."""
         wanted = list(wanted)
         for subscription in wanted:
             self.refused.pop(subscription, None)
@@ -71,11 +73,11 @@ class Commands:
         self._write(b"".join(map(_pack, commands)))
 
     def switch(self, subscriptions: Subscriptions) -> None:
-        """Put `subscriptions` into force, and unsubscribe from all others.
+        """Make `subscriptions` the current subscriptions, and unsubscribe from all others.
 
-        Call this only after the server has confirmed the added subscriptions. The switch happens at the answer to a PING. All
-        copies of a published event arrive either before or after that answer, so the event is neither missed nor
-        received twice.
+        Call this method only after the server has confirmed the added subscriptions. The switch takes place at the
+        answer to a PING. All copies of one event arrive on the same side of this answer: all before, or all after. So
+        no event is missed or received twice.
         """
         unwanted = [wanted for wanted in self.subscriptions.wanted if wanted not in subscriptions.wanted]
         self._next.append(subscriptions)
@@ -84,16 +86,16 @@ class Commands:
         self.unsubscribe(unwanted)
 
     def ping(self, *, for_proof: bool) -> None:
-        """Send a PING. If `for_proof` is True, its answer proves that no earlier message is missing."""
+        """Send a PING. If `for_proof` is True, the answer will prove that no earlier message is missing."""
         self._expected.append(PROOF if for_proof else PINGED)
         self._write(b"PING\r\n")
 
     def doubt(self) -> None:
-        """Do not accept the answer to a PING that was sent already as proof."""
+        """Reject the answers to earlier PINGs as proof. Only a PING that is sent after this call can be a proof."""
         self._expected = deque(PINGED if asked is PROOF else asked for asked in self._expected)
 
     def leave(self) -> asyncio.Future[None]:
-        """Unsubscribe from everything; return a future that is done when the server has confirmed or refused that."""
+        """Unsubscribe from everything; return a future that is done when the server has confirmed or refused this."""
         if self._left is None:
             self._left = asyncio.get_running_loop().create_future()
             self._write(b"UNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n")
@@ -139,9 +141,9 @@ class Commands:
             self.answered.set_result(None)
 
     def _answer_while_leaving(self, left: asyncio.Future[None], kind: bytes, reply: list[Any]) -> None:
-        """Handle an answer that arrives after `leave`. A count of 0 subscriptions or a refusal completes the future.
+        """Handle an answer that arrives after `leave`. A refusal, or a count of 0 subscriptions, completes the future.
 
-        Answers to earlier commands may arrive before that, because the bytes that were read ahead are processed first.
+        Answers to earlier commands may come first, because bytes that were read ahead are processed in order.
         """
         if self._expected and (kind not in {UNSUBSCRIBE, PUNSUBSCRIBE} or self._expected[0] == (kind, reply[1])):
             if self._expected.popleft() is SWITCH_PING:
@@ -152,4 +154,4 @@ class Commands:
 
 def _pack(command: Wanted) -> bytes:
     """Return the bytes of a command in the Redis protocol."""
-    return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows commands of one word only
+    return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub knows only one word

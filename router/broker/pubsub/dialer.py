@@ -11,7 +11,7 @@ from router.broker.server.link import cancelled
 from router.contracts import Clock
 
 TRIES_AT_ONCE = 5
-"""The maximum number of concurrent connection attempts. An attempt that hangs does not delay the next one."""
+"""The maximum number of concurrent connection attempts. An attempt that hangs does not delay the next attempt."""
 
 OVERTAKE_AFTER = 1.0
 """Seconds without a result after which the next attempt starts, while the current attempt continues."""
@@ -51,7 +51,7 @@ class Dialer:
             await _discard(tries)
 
     async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
-        """Return the first connection that opens, and remove its task from `tries`. Return None when the next attempt is due."""
+        """Return the first connection that opens, without its task in `tries`; None when the next attempt is due."""
         now = self._clock.monotonic
         begun = now()
         while True:

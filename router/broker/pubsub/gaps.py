@@ -20,14 +20,15 @@ class Gaps:
         self._began: float | None = None
 
     def begin(self, why: str, complete_until: float) -> None:
-        """Begin a gap, for the reason `why`, because the subscription is lost. Do nothing if a gap is open already.
+        """Begin a gap, because the subscription is lost for the reason `why`. Do nothing if a gap is open already.
 
         `complete_until` is the time (monotonic seconds) up to which all published events were received.
         """
         if self._began is None:
             self.count += 1
             self._began = complete_until
-            self._log.warning("subscription lost; events published until it is restored are missed", reason=why)
+            message = "the subscription is lost; events that are published before it is restored are missed"
+            self._log.warning(message, reason=why)
 
     def end(self, *, back: bool) -> None:
         """Close the open gap, if any. `back` is True if the subscription is restored, False if the source stops."""
@@ -37,4 +38,4 @@ class Gaps:
         self._began = None
         self.seconds += seconds
         if back:
-            self._log.warning("subscription is restored", gap_seconds=round(seconds, 3), gaps=self.count)
+            self._log.warning("the subscription is restored", gap_seconds=round(seconds, 3), gaps=self.count)

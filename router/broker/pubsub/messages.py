@@ -13,8 +13,8 @@ from router.broker.pubsub.commands import ERROR, Commands
 from router.events import RawBatch
 
 PIECE = 16 * 1024
-"""The number of bytes that are passed to hiredis at once. Small pieces are faster, because hiredis copies all its unread bytes
-after each kilobyte that it has parsed."""
+"""The number of bytes that are passed to hiredis at once. Small pieces are faster: after each parsed kilobyte, hiredis
+copies all bytes that it has not parsed yet."""
 
 MESSAGE, PMESSAGE = b"message", b"pmessage"
 
@@ -25,7 +25,7 @@ BROKEN = (hiredis.HiredisError, TypeError, ValueError, IndexError)
 class Messages:
     """The parser of one connection.
 
-    Answers to commands are passed to `commands`. Its `subscriptions` decide which copy of an event is used.
+    Answers to commands are passed to `commands`. `commands.subscriptions` decides which copy of an event is used.
     """
 
     def __init__(self, commands: Commands) -> None:
@@ -47,9 +47,10 @@ class Messages:
     def _split(self, batches: list[RawBatch], last: RawBatch | None) -> None:
         """Append the parsed messages to `batches`. A batch is a run of messages with the same channel and pattern.
 
-        `last` is a run to continue, or None. The loop runs once per message, so it compares as little as possible. The channel
-        of the current run is `exact` if a name matched, and `wild` if a glob matched. `extra` is the channel of copies that are
-        dropped because another subscription has priority. Such copies do not end the current run.
+        `last` is a run to continue, or None. The loop runs once per message, so it makes as few comparisons as
+        possible. The channel of the current run is `exact` if a name matched, and `wild` if a glob matched. `extra` is
+        the channel of copies that are dropped because another subscription has priority. Dropped copies do not end the
+        current run.
         """
         gets = self._gets
         append: Callable[[bytes], None] = batches.append  # type: ignore[assignment]  # replaced before its first use
@@ -65,7 +66,7 @@ class Messages:
                     append(payload)
                     continue
                 if kind == MESSAGE:
-                    if name not in subscriptions.names:  # during a switch: the name is not in force now
+                    if name not in subscriptions.names:  # during a switch: this name is not a current subscription
                         subscriptions.duplicates += 1
                         continue
                     batches.append(RawBatch(name, None, run := [payload]))

@@ -1,8 +1,8 @@
-"""The pub/sub source: subscribes, notices every loss, resubscribes, and reports how long it was unsubscribed; floor 4.
+"""The pub/sub source: subscribes, notices every loss of the subscription, resubscribes, and measures the gaps; floor 4.
 
-Redis does not store messages for absent subscribers. So each gap is counted, and logged when it begins and when it ends.
-A gap is measured from the last byte before it to the last confirmed subscription after it. If the router was suspended, the
-whole suspension counts as part of the gap, even if bytes waited in the socket.
+Redis does not store messages for absent subscribers. So each gap is counted, and logged when it begins and when it
+ends. A gap lasts from the last byte of the old connection until the new connection has confirmed all subscriptions. If
+the process was suspended, the whole suspension counts as part of the gap, even if bytes waited in the socket.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class PubSubSource:
     in seconds (None: no limit). `waiting` is called with the reason after each failed attempt. The constructor raises
     `ConfigError` for an invalid URL.
 
-    At most 256 MiB are read ahead, unless `limit_read_ahead` sets another limit. When the limit is reached, the source stops
-    reading, and the server stores the messages that it can't send.
+    By default, at most 256 MiB are read ahead; `limit_read_ahead` changes this limit. When the limit is reached, the
+    source stops reading, and the server stores the messages that it can't send.
     """
 
     in_flight = 0
@@ -132,7 +132,10 @@ class PubSubSource:
 
     @property
     def duplicates(self) -> int:
-        """The number of dropped copies of events. Redis sends a copy for each subscription of the source that matches."""
+        """The number of dropped copies of events.
+
+        Redis sends one copy for each subscription that matches the event's channel.
+        """
         return self._subscriptions.duplicates
 
     @property
@@ -156,10 +159,11 @@ class PubSubSource:
         """Do nothing, because a subscription has no entries in flight."""
 
     async def start(self) -> None:
-        """Connect and subscribe; return when the server has confirmed every name and glob.
+        """Connect and subscribe; return when the server has confirmed every name and every glob.
 
-        From then on a task watches the connection and reconnects, until `stop` is called. Raises `UnavailableError` if the
-        server does not answer within `connect_timeout`, and `ConfigError` if it refuses the login or a subscription.
+        From then on a task watches the connection and reconnects, until `stop` is called. Raises `UnavailableError` if
+        the server does not answer within `connect_timeout` seconds, and `ConfigError` if the server refuses the login
+        or a subscription.
         """
         self.reason = f"{self._server.shown}: no answer yet"
         try:
@@ -189,8 +193,9 @@ class PubSubSource:
     async def stop(self, patience: float = PATIENCE) -> None:
         """Unsubscribe; return when every event that was published before was passed to the receiver.
 
-        `patience` is the number of seconds allowed for processing the bytes that were read ahead. Messages that are left
-        after that time are counted in `read_ahead.lost` and logged. A second call can shorten the patience of the first.
+        `patience` is the number of seconds allowed for processing the bytes that were read ahead. Messages that are
+        left after this time are counted in `read_ahead.lost`, and their number is logged. A second call can shorten the
+        patience of the first call.
         """
         over = self.read_ahead.finish_within(patience)
         task, self._task = self._task, None
@@ -207,10 +212,13 @@ class PubSubSource:
     async def close(self) -> None:
         """Do nothing, because a subscription has no entries to acknowledge."""
 
-    # The following methods change the configuration without a gap: `limit_read_ahead`, or `prepare` and then `switch` or `give_up`.
+    # The following methods change the configuration without a gap. After `prepare`, call either `switch` or `give_up`.
 
     def limit_read_ahead(self, size: int) -> None:
-        """Change `max_read_ahead` to `size` bytes. Bytes that wait already are kept, even if they exceed the new limit."""
+        """Change `max_read_ahead` to `size` bytes.
+
+        Bytes that wait already are not dropped, even if they exceed the new limit.
+        """
         self.read_ahead.configure(size)
 
     async def prepare(self, names: Sequence[str], globs: Sequence[str]) -> None:
@@ -237,11 +245,14 @@ class PubSubSource:
         self._following = following
 
     def switch(self) -> None:
-        """Put the subscriptions of `prepare` into force. Events of kept subscriptions are neither missed nor received twice."""
+        """Replace the current subscriptions by those of `prepare`.
+
+        If a subscription is in both, none of its events is missed or received twice.
+        """
         following, self._following = self._following, None
         if following is None:
             return
-        self._subscriptions = following  # a new connection subscribes to these
+        self._subscriptions = following  # a new connection requests these subscriptions
         subscriber = self._subscriber
         if subscriber is None or subscriber.lost.done():
             return
@@ -282,7 +293,7 @@ class PubSubSource:
             self._assess()
 
     async def _subscribe(self) -> None:
-        """Connect and request every subscription; repeat that until each subscription has a final answer."""
+        """Connect and request every subscription. Repeat both until each subscription has a final answer."""
         while True:
             subscriber = await self._dialer.connect()
             try:
@@ -319,11 +330,12 @@ class PubSubSource:
             self._health.succeeded()
             self._gaps.end(back=True)
         elif reason != self.reason:
-            self._log.error("Redis refused a subscription; the router tries again until it is allowed", reason=reason)
+            message = "Redis refused a subscription; the router repeats the request until Redis accepts it"
+            self._log.error(message, reason=reason)
         self.up, self.reason = reason is None, reason
 
     async def _retry_refused(self, subscriber: Subscriber) -> None:
-        """Request the refused subscriptions again at intervals, until the server accepts them or the connection is lost."""
+        """Request the refused subscriptions at intervals, until the server accepts them or the connection is lost."""
         while subscriber.commands.refused and not subscriber.lost.done():
             await asyncio.sleep(self._timing.longest_delay)
             subscriber.commands.subscribe(tuple(subscriber.commands.refused))
@@ -342,7 +354,10 @@ class PubSubSource:
             raise
 
     def _failed(self, error: BaseException) -> None:
-        """Record why an attempt to connect failed. During `start`, raise a `ConfigError` if an operator must act."""
+        """Record why an attempt to connect failed.
+
+        During `start`, raise a `ConfigError` if an operator must remedy the cause.
+        """
         failure = client.explain(error, self.address)
         if isinstance(failure, ConfigError) and not self._started:
             raise failure
@@ -358,7 +373,7 @@ class PubSubSource:
         """
         if subscriber.crash is not None:
             message = (
-                "received events could not be processed, which is a fault of the router; the source subscribes again"
+                "received events could not be processed, because of a fault in the router; the source subscribes again"
             )
             self._log.critical(message, exc_info=subscriber.crash)
 
@@ -373,6 +388,6 @@ def _unanswered(subscriber: Subscriber) -> str | None:
     if subscriber.lost.done():
         return subscriber.lost.result()
     if not subscriber.commands.answered.done():
-        behind = "; messages that were read ahead must be processed before it" if subscriber.behind else ""
+        behind = "; messages that were read ahead must be processed first" if subscriber.behind else ""
         return f"no answer to SUBSCRIBE in time{behind}"
     return next((answer for answer in subscriber.commands.refused.values() if answers.is_temporary(answer)), None)

@@ -1,8 +1,8 @@
 """The read-ahead of a pub/sub source: bytes that were read from the socket and are not processed yet; floor 4.
 
-By default, Redis disconnects a subscriber when 32 MiB wait to be sent to it. Processing an event takes many times as long as
-reading it. So in a burst, the socket is read first. The bytes are processed afterwards in slices, and the event loop reads the
-socket again between two slices.
+By default, Redis disconnects a subscriber when more than 32 MiB of messages wait for this subscriber. Processing an
+event takes many times as long as reading the event from the socket. So in a burst, the socket is read first. The bytes
+are processed afterwards in slices. Between two slices, the event loop reads the socket again.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ SLICE = 64 * 1024
 """The largest number of bytes that are processed in one turn of the event loop."""
 
 LEAST = 16 * 1024
-"""The smallest free room of a block, in bytes, for another read. If less is free, the connection begins a new block."""
+"""The smallest free space of a block, in bytes, for another read. With less free space, the connection begins a new
+block."""
 
 SPARE = 4
 """The number of empty blocks that are kept while no bytes wait. The memory of other empty blocks is freed."""
 
 SPARE_IN_BURST = 64
-"""The number of empty blocks that are kept while bytes wait. Reuse is faster, because the system must clear new memory."""
+"""The number of empty blocks that are kept while bytes wait. Reuse is faster: the operating system must clear new
+memory."""
 
 
 class Owner(Protocol):
-    """A connection whose bytes wait in the read-ahead."""
+    """A connection with bytes that wait in the read-ahead."""
 
     def process(self, data: memoryview, start: int, size: int) -> None:
-        """Parse `size` bytes of `data` from `start` on, and pass their messages to the receiver."""
+        """Parse `size` bytes of `data` from `start` on, and pass the messages to the receiver."""
 
     def deliver(self, batches: list[RawBatch]) -> None:
         """Pass messages that are already parsed to the receiver."""
@@ -62,7 +64,10 @@ class Block:
 
 
 class Parsed:
-    """Parsed messages that wait, because earlier bytes of another connection wait before them. `size` is in bytes."""
+    """Parsed messages that wait, because earlier bytes of another connection are not processed yet.
+
+    `size` is in bytes.
+    """
 
     __slots__ = ("batches", "owner", "size")
 
@@ -73,10 +78,11 @@ class Parsed:
 
 
 class ReadAhead:
-    """The bytes that wait, in order of arrival, from one connection or several successive connections.
+    """The bytes that wait, in order of arrival. They come from one connection, or from several successive connections.
 
-    All sizes are in bytes. A connection reads only while there is `room`. So `size` exceeds `limit` by at most `LEAST` bytes, plus
-    the bytes that arrive on a new connection before its subscriptions are confirmed.
+    All sizes are in bytes. A connection reads only while there is `room`. So `size` may exceed `limit` only by a
+    little: by up to `LEAST` bytes, and by the bytes that a new connection receives before its subscriptions are
+    confirmed.
     """
 
     def __init__(self, limit: int, log: BoundLogger) -> None:
@@ -100,12 +106,12 @@ class ReadAhead:
 
     def block(self, owner: Owner) -> Block:
         """Return an empty block for a connection to read into."""
-        # Each block is a separate mapping, because the allocator of the C library would keep its memory after a burst.
+        # Each block is a separate mapping. The allocator of the C library would not return its memory after a burst.
         data = self._spare.pop() if self._spare else memoryview(mmap.mmap(-1, BLOCK, flags=_PRIVATE))
         return Block(owner, data)
 
     def add(self, block: Block, size: int) -> None:
-        """Add the next `size` bytes of a block. They are processed in a later turn of the event loop."""
+        """Add the next `size` bytes of a block. These bytes are processed in a later turn of the event loop."""
         block.filled += size
         if len(block.data) - block.filled < LEAST:
             block.open = False
@@ -116,22 +122,25 @@ class ReadAhead:
             self._append(block, size)
 
     def add_parsed(self, owner: Owner, batches: list[RawBatch], size: int) -> None:
-        """Add parsed messages behind everything that waits. They were `size` bytes long before they were parsed."""
+        """Add parsed messages behind everything that waits.
+
+        `size` is the number of bytes from which they were parsed.
+        """
         self._append(Parsed(owner, batches, size), size)
 
     def resume_with(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once, as soon as there is room. It replaces the function of an earlier call."""
+        """Call `resume` once, as soon as there is room. A later call of this method replaces the function."""
         self._paused = resume
 
     def configure(self, limit: int) -> None:
-        """Change the limit. Bytes that wait already are kept, even if they exceed the new limit."""
+        """Change the limit. Bytes that wait already are not dropped, even if they exceed the new limit."""
         self.limit = limit
         self._resume()
 
     # The end.
 
     def finish_within(self, seconds: float) -> asyncio.Future[None]:
-        """Limit the time that `emptied` waits; return a future that is done at the end of that time.
+        """Limit the time for which `emptied` waits; return a future that is done when this time is over.
 
         A later call can only shorten the time.
         """
@@ -153,7 +162,7 @@ class ReadAhead:
         await asyncio.wait([end, *([self._over] if self._over else [])], return_when=asyncio.FIRST_COMPLETED)
 
     def discard(self) -> None:
-        """Drop all bytes that wait; count their messages as lost, and log the number."""
+        """Drop all bytes that wait. Their messages are counted as lost, and the number is logged."""
         messages, size = 0, self.size
         for item in self._queue:
             if isinstance(item, Parsed):
@@ -164,7 +173,7 @@ class ReadAhead:
         self.size = 0
         self.lost += messages
         if messages:
-            message = "events that were read ahead could not be processed before the end of the drain, and are lost"
+            message = "events are lost: they were read ahead, but could not be processed before the end of the drain"
             self._log.error(message, reason="shutdown", number=messages, bytes=size)
 
     # Processing.
@@ -180,7 +189,7 @@ class ReadAhead:
         self.peak = max(self.peak, self.size)
 
     def _step(self) -> None:
-        """Process one slice, and schedule the next one for the next turn of the event loop."""
+        """Process one slice, and schedule the next slice for the next turn of the event loop."""
         if not self._queue:
             return
         try:

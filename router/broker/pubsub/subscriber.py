@@ -26,18 +26,18 @@ MOMENT = 0.01
 """The minimum number of seconds between two checks of a connection."""
 
 ROUNDED = 0.001
-"""Seconds by which a timer of uvloop may fire too early, because it counts in milliseconds."""
+"""Seconds by which a timer of uvloop may fire too early, because uvloop counts in milliseconds."""
 
 STANDSTILL = 0.25
-"""Seconds. If a timer fires later than planned by more than this time, the event loop counts as blocked."""
+"""Seconds by which a timer may be late. If a timer is later than this, the event loop counts as blocked."""
 
 
 class Subscriber(asyncio.BufferedProtocol):
     """A subscribed connection, from the first SUBSCRIBE to its loss.
 
-    `receive` gets the batches of each chunk, in order, and must not block. If it raises an exception, the connection ends and
-    `crash` holds the exception. A chunk is processed at once if nothing waits and the socket is probably empty. Otherwise the
-    chunk is added to `read_ahead`. Times are seconds of `clock.monotonic`.
+    `receive` is called with the batches of each chunk, in order, and must not block. If `receive` raises an exception,
+    the connection ends, and `crash` is this exception. A chunk is processed at once if no bytes wait and the socket is
+    probably empty. Otherwise the chunk is added to `read_ahead`. Times are seconds of `clock.monotonic`.
     """
 
     def __init__(
@@ -72,18 +72,21 @@ class Subscriber(asyncio.BufferedProtocol):
     def complete_until(self) -> float:
         """The time (`clock.monotonic`) up to which all published events were received, if the connection ends now.
 
-        Bytes read after a silence may have waited in the socket while this process was suspended. They prove neither
-        when they were sent nor that the server has dropped no later messages.
+        Bytes that are read after a silence may have waited in the socket while this process was suspended. Then nothing
+        is known about the time at which they were sent. The server may even have dropped later messages.
         """
         return self.last_byte if self.unproven_since is None else self.unproven_since
 
     async def answered(self, patience: float) -> None:
-        """Wait until the server has answered every subscription or the connection is lost, for `patience` seconds at most."""
+        """Wait until every subscription is answered or the connection is lost, for `patience` seconds at most."""
         ends: list[asyncio.Future[Any]] = [self.commands.answered, self.lost]
         await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
 
     def _write(self, data: bytes) -> None:
-        """Send `data`, unless the transport is closing: uvloop would raise an error, and `connection_lost` follows anyway."""
+        """Send `data`.
+
+        Do nothing while the transport is closing: uvloop would raise an error, and `connection_lost` follows.
+        """
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -104,8 +107,9 @@ class Subscriber(asyncio.BufferedProtocol):
     async def watch(self, ping_every: float, dead_after: float) -> str:
         """Send a PING every `ping_every` seconds until the connection is lost; return the reason of the loss.
 
-        The second PING may come earlier. If no byte arrives for `dead_after` seconds, the connection counts as lost. Time in
-        which this event loop was blocked does not count, and bytes that wait in the socket are read first.
+        The time between the first two PINGs may be shorter. If no byte arrives for `dead_after` seconds, the connection
+        counts as lost. Time in which this event loop was blocked does not count. If bytes wait in the socket, they are
+        read before the connection can count as lost.
         """
         self._silence = ping_every + STANDSTILL
         heard, blocked, next_ping = self.last_byte, 0.0, self._monotonic()
@@ -128,10 +132,10 @@ class Subscriber(asyncio.BufferedProtocol):
         return self.lost.result()
 
     async def leave(self, patience: float, over: asyncio.Future[None]) -> None:
-        """Unsubscribe, deliver everything that was published until then, and close the connection.
+        """Unsubscribe, deliver everything that was published before the unsubscription, and close the connection.
 
-        `patience` is the number of seconds allowed for the server's answer. If bytes that were read ahead come before the
-        answer, their processing may take longer, until `over` is done.
+        `patience` is the number of seconds allowed for the server's answer. Bytes that were read ahead are processed
+        before the answer. Their processing may take longer than `patience`, but ends when `over` is done.
         """
         if not self.lost.done():
             ends: list[asyncio.Future[Any]] = [self.commands.leave(), self.lost]
@@ -151,7 +155,7 @@ class Subscriber(asyncio.BufferedProtocol):
     # Called by the event loop.
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        """Return the buffer for the next bytes: the free rest of the block, limited by the room of the read-ahead."""
+        """Return the buffer for the next bytes: the free space of the block, limited by the room of the read-ahead."""
         block, room = self._block, max(self._read_ahead.room, LEAST)
         if not block.filled and room >= BLOCK:
             return block.data
@@ -161,7 +165,7 @@ class Subscriber(asyncio.BufferedProtocol):
         """Process the bytes of one chunk, or add them to the read-ahead."""
         now = self._monotonic()
         if now - self.last_byte > self._silence:
-            # Only the answer to a PING that is sent after this moment proves that no message is missing.
+            # From now on, only the answer to a new PING proves that no message is missing.
             self.unproven_since = self.complete_until
             self.commands.doubt()
         self.last_byte = now
@@ -170,8 +174,8 @@ class Subscriber(asyncio.BufferedProtocol):
             if not ahead.size and nbytes <= SLICE:
                 self._parse(self._block.data, 0, nbytes, self.deliver)
                 return
-            # This connection is new, and bytes of the previous connection wait. Parse now: if the answers to SUBSCRIBE waited
-            # behind those bytes, the source would give this connection up.
+            # This connection is new, and bytes of the previous connection wait. Parse now. If the answers to SUBSCRIBE
+            # had to wait behind the old bytes, the source would give up this connection.
             if not self.commands.answered.done():
                 self._parse(self._block.data, 0, nbytes, partial(self._deliver_after, nbytes))
                 return
@@ -194,7 +198,7 @@ class Subscriber(asyncio.BufferedProtocol):
             self._receive(batches)
         except Exception as error:  # noqa: BLE001  # the source logs `crash` and reconnects
             self.crash = error
-            self.abort(f"the router failed: {error!r}")
+            self.abort(f"the router could not process the received events: {error!r}")
 
     def count(self, data: memoryview, start: int, size: int) -> int:
         """Implements `read_ahead.Owner`."""
@@ -228,7 +232,10 @@ class Subscriber(asyncio.BufferedProtocol):
         self.unproven_since = None
 
     def _pause(self) -> None:
-        """Pause reading until the read-ahead has room. Meanwhile the server stores what it can't send."""
+        """Pause reading until the read-ahead has room.
+
+        During the pause, the server stores the messages that it can't send.
+        """
         if self._transport.is_closing() or not self._transport.is_reading():
             return
         self._transport.pause_reading()

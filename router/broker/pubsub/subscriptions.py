@@ -1,4 +1,4 @@
-"""The subscriptions of a pub/sub source, and the choice between copies of an event that matches several; floor 4."""
+"""The subscriptions of a pub/sub source, and the choice between several copies of an event; floor 4."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Wanted = tuple[bytes, bytes]
 
 
 class Remembered(dict[bytes, bytes | None]):
-    """A cache for `find`, which returns the winner of a channel. Channels with very long names are not cached."""
+    """A cache for the function `find`, which returns the winner of a channel.
+
+    Very long channel names are not cached.
+    """
 
     def __init__(self, find: Callable[[bytes], bytes | None]) -> None:
         self._find = find
@@ -34,8 +37,8 @@ class Remembered(dict[bytes, bytes | None]):
 class Subscriptions:
     """The subscriptions of a source in order of priority: exact names, then globs in the order of the configuration.
 
-    Redis sends one copy of an event for each subscription that matches. The router uses only the copy of the first matching
-    subscription, the *winner* of the channel.
+    Redis sends one copy of an event for each subscription that matches the channel. The router uses only the copy for
+    the first matching subscription, which is called the *winner* of the channel.
     """
 
     def __init__(self, names: Iterable[str], globs: Iterable[str]) -> None:
@@ -45,12 +48,14 @@ class Subscriptions:
         self.names = frozenset(exact)
         """The exact names."""
         self.unrivalled = _unrivalled(exact, patterns)
-        """The globs whose copies are always used, because no name and no earlier glob can match the same channel."""
+        """The globs without rivals: no name and no earlier glob can match the same channel. Copies for these globs are
+        always used."""
         self.wanted: tuple[Wanted, ...] = (
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """All subscriptions, in the order in which to request them: by priority, so that no event is missed in between."""
+        """All subscriptions, in the order of the requests. The order is that of priority, so that no event is missed
+        during the requests."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]
@@ -62,7 +67,7 @@ class Subscriptions:
 
 
 def _unrivalled(names: Iterable[bytes], globs: Sequence[str]) -> frozenset[bytes]:
-    """Return the globs whose literal prefix shows that no name or earlier glob matches the same channel."""
+    """Return the globs without rivals, judged by their literal prefixes."""
     found: list[bytes] = []
     before: list[bytes] = []
     for glob in globs:

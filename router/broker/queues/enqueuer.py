@@ -1,7 +1,8 @@
-"""The enqueuer: appends deliveries to the Redis queues in the background, in batches of one script call each; floor 4.
+"""The enqueuer: appends deliveries to the Redis queues in the background, in batches; floor 4.
 
-Every source has its own outbox, so that a full queue pauses only the source that fills it. A batch whose answer was lost is
-sent again under the same number, and the script appends it only once.
+Every source has its own outbox, so that a full queue pauses only the sources that fill this queue. One script call
+sends one batch. If the answer is lost, the batch is sent again under the same number, and the script appends the batch
+only once.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Enqueuer:
     """Appends the deliveries of the pipeline to the Redis queues of all sinks.
 
     While Redis refuses writes, the deliveries wait in memory. For pub/sub sources, up to `buffer_bytes` of records
-    wait; further deliveries are dropped (reason `outage`). Stream and list sources stop reading instead. `say` logs a
-    warning, at most once a minute for each subject. All Redis queues share one `outage`.
+    wait, and further deliveries are dropped (reason `outage`). Stream and list sources stop reading instead. `say` logs
+    a warning, at most once a minute for each subject. All Redis queues share one `outage`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Enqueuer:
         return Inbox(sink, limits, prefix=self._prefix, book=book, dropped=dropped, put=self._put)
 
     async def close(self, patience: float) -> dict[str, int]:
-        """Enqueue waiting deliveries, for `patience` seconds at most, and stop; return the number of lost deliveries by sink."""
+        """Enqueue waiting deliveries for `patience` seconds at most; return the number of lost deliveries by sink."""
         senders = list(self._senders.values())
         await asyncio.gather(*(sender.outbox.drain(patience) for sender in senders))
         lost: dict[str, int] = {}
@@ -100,7 +101,7 @@ class Enqueuer:
     def _put(self, inbox: Inbox, events: Sequence[Event]) -> None:
         """Enqueue deliveries of one source for one sink."""
         first = events[0]
-        # A delivery of a pub/sub source has a receipt if it falls back to this sink: its first sink waits until the
+        # A delivery of a pub/sub source has a receipt if this sink is its fallback: the first sink waits until the
         # delivery is enqueued here. So one source may need both kinds of cargo.
         name = first.source, first._receipt is None
         sender = self._senders.get(name)

@@ -25,9 +25,9 @@ Entry = list[tuple[Inbox, Event]]
 class EntryCargo:
     """The waiting deliveries of one source. Implements `outbox.Cargo`.
 
-    If a queue that pauses its sources when it is full has no room, the entry and all later entries wait. If the source is in
-    the same Redis, the script that enqueues the deliveries of an entry also acknowledges the entry, in one step. `say` logs
-    a warning, at most once a minute for each subject.
+    If a full queue pauses its sources (`when_full: block`), an entry for this queue and all later entries wait. If the
+    source is in the same Redis, one script enqueues the deliveries of an entry and acknowledges the entry, in one step.
+    `say` logs a warning, at most once a minute for each subject.
     """
 
     def __init__(self, frame: tuple[str, str], source: str, say: Callable[..., None]) -> None:
@@ -41,7 +41,7 @@ class EntryCargo:
         self._ends: list[Callable[[Event, int], None]] = []
 
     def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
-        """Add deliveries. Their number is bounded, because the source limits its entries in flight."""
+        """Add deliveries. The number of deliveries is bounded, because the source limits its entries in flight."""
         entries = self._entries
         for event in events:
             entries.setdefault((id(event._receipt), event._position), []).append((inbox, event))
@@ -82,7 +82,10 @@ class EntryCargo:
         return framed(self._frame, self._inboxes, words)
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
-        """Return what the script must do with the entry of `event`. Also append to `_ends` the function that informs its receipt."""
+        """Return the words that tell the script what to do with the entry of `event`.
+
+        Also append to `_ends` the function that will inform the receipt of the event.
+        """
         receipt: Receipt = event._receipt
         position = event._position
         removal = receipt.removal(position, whole=receipt.open(position) == deliveries)
@@ -115,8 +118,8 @@ class EntryCargo:
     def _put_back(self, rest: list[Entry]) -> None:
         """Put entries at the front of the next batch.
 
-        A reload may have moved another sink to Redis in the meantime. Then further deliveries of the same entry may have
-        arrived; they are appended to the entry.
+        A reload may have moved another sink to Redis in the meantime. Then further deliveries of an entry may have
+        arrived, which are appended to the entry.
         """
         fresh, self._entries = self._entries, {}
         for deliveries in rest:
@@ -126,10 +129,10 @@ class EntryCargo:
         self._entries |= fresh
 
     def _read(self, said: list[bytes]) -> tuple[set[int], set[tuple[int, int]]]:
-        """Handle the script's notes on single entries and deliveries, which are described at `APPEND_ENTRIES`.
+        """Handle the script's notes on single entries and deliveries (see `APPEND_ENTRIES`).
 
-        Returns what this router must not count as accepted: the entries that another router has claimed, and the deliveries
-        that were enqueued before.
+        Returns two sets that this router must not count as accepted: the entries that another router has claimed, and
+        the deliveries that were enqueued before.
         """
         others: set[int] = set()
         before: set[tuple[int, int]] = set()
@@ -149,7 +152,7 @@ class EntryCargo:
                 inbox, dropped = self._batch[place - 1][int(delivery[0]) - 1]
                 inbox.dropped([dropped], [dropped.channel], Reason.FULL)
         if others:
-            message = "not enqueued here: another router has claimed these entries"
+            message = "entries were not enqueued here: another router has claimed them and delivers them"
             self._say(message, self._source, source=self._source, number=len(others))
         return others, before
 

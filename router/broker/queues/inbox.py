@@ -16,7 +16,10 @@ Put = Callable[["Inbox", Sequence[Event]], None]
 
 
 class Inbox:
-    """The entrance to the Redis queue of one sink: `put` adds deliveries. It holds the queue's keys and limits for the scripts."""
+    """The entrance to the Redis queue of one sink: `put` adds deliveries.
+
+    An inbox also has the keys and limits of the queue, for the scripts.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,10 @@ class Inbox:
         self.configure(limits)
 
     def configure(self, limits: QueueLimits) -> None:
-        """Replace the limits and the set of routes that override the sink's options, from the next batch on."""
+        """Replace the limits, and the set of routes that override the sink's options.
+
+        Takes effect from the next batch on.
+        """
         self.bounds = limits.max_events, limits.max_bytes, int(limits.when_full != "block")
         self.overriding = limits.overriding
 
@@ -51,6 +57,6 @@ class Inbox:
 
 
 def framed(frame: tuple[str, str], inboxes: Iterable[Inbox], words: Sequence[Word]) -> Batch:
-    """Return a batch with the keys of an enqueueing script: the guard, three keys for each queue, and the hash of marks."""
+    """Return a batch with the keys of an enqueueing script: guard, three keys for each queue, hash of marks."""
     guard, marks = frame
     return Batch([guard, *(key for inbox in inboxes for key in inbox.keys), marks], words)

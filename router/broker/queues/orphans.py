@@ -1,6 +1,7 @@
-"""The watch for orphaned queues: deliveries for sinks that the configuration no longer has; floor 4.
+"""The watch for orphaned queues: queues with deliveries for sinks that the configuration no longer has; floor 4.
 
-An orphaned queue exists until an operator moves its deliveries or turns them into dead letters, so the router warns about it.
+An orphaned queue exists until an operator moves its deliveries or turns them into dead letters. So the router warns
+about orphaned queues.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Orphans:
         self._queues = QueueAdmin(server, prefix=prefix)
         self._served = served
         self._found: Mapping[str, int] = {}
-        # This `Health` logs nothing, because the queues report outages of this server.
+        # This `Health` logs nothing, because the Redis queues log the outages of this server.
         health = Health(server.shown, delays=(1.0, every))
         self._repeating = Repeating("orphans", self._watch, every, health)
 
@@ -71,7 +72,7 @@ class Orphans:
         before = self._found
         if before:
             found = await self._queues.waiting(before)
-            if self._found is before:  # otherwise a scan has ended during the count, and its result is newer
+            if self._found is before:  # otherwise a scan has ended during the count, and the scan's result is newer
                 self._found = found
 
     async def look(self, *, pause: float = 0.0) -> Mapping[str, int]:

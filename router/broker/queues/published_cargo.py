@@ -1,4 +1,4 @@
-"""Deliveries of pub/sub sources, which can't be held back, on their way to Redis queues; floor 4."""
+"""Deliveries of pub/sub sources on their way to Redis queues. Pub/sub sources can't be paused; floor 4."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Chunk:
         self.size += other.size
 
     def split(self, most: int, most_bytes: int, *, must: bool = False) -> tuple[_Chunk, _Chunk]:
-        """Return the first records, at most `most` and `most_bytes` in total, and the rest, as two chunks.
+        """Return two chunks: the first records (at most `most` records and `most_bytes` bytes), and the rest.
 
         If `must` is True, the first chunk has at least one record.
         """
@@ -59,7 +59,7 @@ class _Chunk:
                 yield reader.read(record, None)[0]
 
     def over(self) -> int:
-        """Count the deliveries as accepted, and no longer as on their way; return their number."""
+        """Count the deliveries as accepted instead of as on their way; return their number."""
         number, book = len(self.records), self.inbox.book
         book.on_their_way -= number
         book.accepted += number
@@ -81,7 +81,10 @@ class PublishedCargo:
         self._reported: dict[Inbox, int] = {}  # the share of `_outages` that the current batch reports
 
     def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
-        """Store deliveries until they are sent, as packed records, which need less than half of the memory of events."""
+        """Store deliveries until they are sent.
+
+        They are stored as packed records, which need less than half of the memory.
+        """
         chunk = _Chunk(inbox, pack(events, inbox.overriding), [event.channel for event in events])
         if self._buffer.used + chunk.size > self._buffer.limit:
             chunk, rest = chunk.split(len(events), self._buffer.limit - self._buffer.used)
@@ -139,7 +142,7 @@ class PublishedCargo:
         return False
 
     def lost(self) -> dict[str, int]:
-        """Count the deliveries that were not sent as dropped, at the end of the process; return their number by sink."""
+        """Count all deliveries that were not sent as dropped, at the end of the process. Returns their number by sink."""
         lost: dict[str, int] = {}
         for chunk in (*self._batch.values(), *self._chunks):
             number, inbox = chunk.over(), chunk.inbox

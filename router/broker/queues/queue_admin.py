@@ -1,7 +1,7 @@
-"""Administration of the Redis queues, including those whose sink is no longer in the configuration; floor 4.
+"""Administration of the Redis queues, including the queues of sinks that are no longer configured; floor 4.
 
 `QueueAdmin` finds the queues, counts their deliveries, and moves deliveries to another sink or to the dead letters.
-Routers may run meanwhile.
+Routers may be running at the same time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ AT_ONCE_BYTES = 1024**2
 """The largest number of bytes of records in one script call. A larger record is sent alone."""
 
 LOOKED_AT = 100
-"""The number of records at the front of the stream, and of the sorted set, among which the oldest event is searched."""
+"""The number of records at the front of the stream, and of the sorted set, that are searched for the oldest event."""
 
 IDLE = 60.0
-"""The smallest number of seconds without renewal after which the router of an entry in flight counts as dead."""
+"""Seconds without renewal after which the router of an entry in flight counts as dead. A slow sink has a longer
+time."""
 
 KEYS_AT_ONCE = 1000
 """The number of keys that one SCAN examines."""
@@ -53,7 +54,7 @@ def claim_idle_of(timeout: float | None) -> float:
 
 
 class State(IntEnum):
-    """The result for one delivery that was to be moved. The scripts return all values except the last."""
+    """The result for one delivery that was to be moved. The scripts return all values except `UNREADABLE`."""
 
     GONE = 0
     """The delivery is no longer in the queue."""
@@ -62,9 +63,10 @@ class State(IntEnum):
     IN_FLIGHT = 2
     """The delivery is in flight at a live router, so it stays in its queue."""
     NO_ROOM = 3
-    """The destination is full, so the delivery stays in its queue, and the script has stopped."""
+    """The destination is full. The delivery stays in its queue, and the script has stopped."""
     UNREADABLE = 4
-    """The record can't be read, so it stays in its queue. A newer router wrote it, or a program that is not a router."""
+    """The record can't be read, so the delivery stays in its queue. The record was written by a newer router, or by
+    another program."""
 
 
 class Due(NamedTuple):
@@ -75,7 +77,7 @@ class Due(NamedTuple):
     attempts: int
     """The number of calls of the sink so far."""
     error: str | None
-    """The error of the last attempt; None if no attempt has failed, or if the record can't be read."""
+    """The error of the last attempt. None if no attempt has failed, or if the record can't be read."""
 
 
 class Standing(NamedTuple):
@@ -167,7 +169,7 @@ class QueueAdmin(PlainLink):
         return {name: number for name, number in held.items() if number}
 
     async def look(self, name: str, *, idle: float = IDLE) -> Standing:
-        """Return the contents of a sink's queue; all counts are 0 if it does not exist."""
+        """Return the numbers of deliveries in a sink's queue; all numbers are 0 if the queue does not exist."""
         words: list[Word] = [GROUP, round(idle * 1000), LOOKED_AT, HEAD]
         length, in_flight, kept, delayed, heads, first = await self.script(LOOK, self._keys(name)[:2], words)
         ages = [at for at in map(received_at, heads) if at is not None]
@@ -188,11 +190,12 @@ class QueueAdmin(PlainLink):
         limit: int | None = None,
         progress: Progress,
     ) -> None:
-        """Move the waiting deliveries of sink `name` to the queue of sink `to`. Attempts restart at 1; due times are kept.
+        """Move the waiting deliveries of sink `name` to the queue of sink `to`. Attempts restart at 1; due times do not
+        change.
 
-        The move ends at the first delivery that exceeds `bounds`, the limits of the other queue, or after `limit` deliveries.
-        `overriding` are the routes that override options of the sink `to`. Deliveries that arrive during the move may be left
-        in the queue of `name`.
+        `bounds` are the limits of the queue of `to`. The move ends at the first delivery that would exceed these
+        limits, or after `limit` deliveries (None: no limit). `overriding` contains the routes that override options of
+        the sink `to`. Deliveries that arrive during the move may be left in the queue of `name`.
         """
         reader = Reader(to)
         run = os.urandom(8).hex()
@@ -203,12 +206,14 @@ class QueueAdmin(PlainLink):
             nonlocal number
             words: list[Word] = [GROUP, round(idle * 1000), place, *bounds]
             events, unreadable = _read(reader, items)
-            # The attempts start again, but a delivery that was split off for one address stays with that address.
+            # The attempts start again. But a delivery that was split off for one address is still sent only to this
+            # address.
             fresh = [msgspec.structs.replace(event, attempt=1, _history=None) for _, event in events]
             for (item, _), record in zip(events, pack(fresh, overriding), strict=True):
                 number += 1
-                # Give each member of the sorted set a new unique name, because both sinks may have a delivery of the same
-                # event. Keep the planned delay, the third part of the name (see `queue_scripts.DEFER`).
+                # Give each member of the sorted set a new unique name, because both sinks may have a delivery of the
+                # same event. The third part of the name, the planned delay, does not change (see
+                # `queue_scripts.DEFER`).
                 new = b"/".join((run.encode(), b"%d" % number, *item.name.partition(b" ")[0].split(b"/")[2:]))
                 words += (item.name, b"%s %s" % (new, record) if place == LATER else record)
             if not events:
@@ -229,8 +234,9 @@ class QueueAdmin(PlainLink):
     ) -> None:
         """Turn the waiting deliveries of a sink into dead letters, all with the same reason.
 
-        This ends when the stream of dead letters holds `most` letters, or after `limit` deliveries. `make` returns the dead letter
-        of a delivery. Deliveries that arrive in the meantime may be left in the queue.
+        The method ends when the stream of dead letters contains `most` letters, or after `limit` deliveries (None: no
+        limit). `make` returns the dead letter of a delivery. Deliveries that arrive in the meantime may be left in the
+        queue.
         """
         reader = Reader(name)
         names = [*self._keys(name), keys.dead(self._prefix)]
@@ -249,7 +255,7 @@ class QueueAdmin(PlainLink):
         await self._work_through(name, act, limit, progress)
 
     async def _work_through(self, name: str, act: _Act, limit: int | None, progress: Progress) -> None:
-        """Pass batches of the waiting deliveries to `act` until the destination is full or `limit` deliveries are moved."""
+        """Pass batches of deliveries to `act` until the destination is full or `limit` deliveries are moved."""
         taken = 0
         async for place, page in self._pages(name):
             left = page
@@ -264,7 +270,7 @@ class QueueAdmin(PlainLink):
                     return
 
     async def _pages(self, name: str) -> AsyncIterator[tuple[str, list[_Item]]]:
-        """Yield the deliveries of a queue in pages: those of the stream, then the delayed ones."""
+        """Yield the deliveries of a queue in pages: first the entries of the stream, then the delayed deliveries."""
         stream, later = self._keys(name)[:2]
         newest = await self.call("XREVRANGE", stream, "+", "-", "COUNT", 1)
         begin, end = "-", newest[0][0] if newest else b"0-1"
@@ -289,7 +295,10 @@ class QueueAdmin(PlainLink):
 
 
 def _due(first: Sequence[bytes]) -> Due | None:
-    """Return the first delayed delivery of a queue, from its member of the sorted set and its score."""
+    """Return the first delayed delivery of a queue.
+
+    `first` holds its member of the sorted set and its score, or nothing.
+    """
     if not first:
         return None
     history = history_of(first[0].partition(b" ")[2])
@@ -298,7 +307,7 @@ def _due(first: Sequence[bytes]) -> Due | None:
 
 
 def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Event]], list[State]]:
-    """Return each item that can be read together with its delivery, and the state `UNREADABLE` once for each other item."""
+    """Return the readable items, each with its delivery, and the state `UNREADABLE` once for each unreadable item."""
     events, unreadable = [], []
     for item in items:
         try:

@@ -1,12 +1,14 @@
 """Lua scripts that move waiting deliveries to another queue or to the dead letters; floor 4.
 
-MOVE and BURY remove a delivery, add it at its destination and update the books in one step. So no delivery is lost or
-duplicated if the process is killed. Items that no longer exist are skipped, so the scripts are idempotent. Entries in flight at
-a live router are not changed.
+MOVE and BURY remove a delivery, add it at its destination and update the books in one step. If the process is killed,
+no delivery is lost or duplicated. Items that no longer exist are skipped, so the scripts are idempotent. Entries in
+flight at a live router are not changed.
 
-ARGV of MOVE and BURY: the group, the idle time in milliseconds after which an entry may be taken, then the arguments that are
-described at each script.
-Answer: the result for each item, in order, up to the first item without room: 1 moved, 0 gone, 2 in flight, 3 no room.
+ARGV of MOVE and BURY: the group; the idle time in milliseconds after which an entry may be taken; then the arguments
+that are described at each script.
+
+Answer of MOVE and BURY: a number for each item, in order: 1 moved, 0 gone, 2 in flight, 3 no room. The script ends at
+the first item without room.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from __future__ import annotations
 from router.broker.server.link import Script
 
 # `kept` returns whether a pending entry must stay, because its router may be alive. A router renews its entries in flight. At
-# a graceful shutdown it releases the remaining entries: it sets their delivery count to 0 and their idle time to the limit. So
-# an entry is free if it was idle for the idle time. If its delivery count is above 0, its consumer must also have been idle,
-# because its router may use a longer idle time than the one given here, and so renew less often.
+# a graceful shutdown, the router sets the delivery count of the remaining entries to 0 and their idle time to the
+# limit. So an entry is free in two cases:
+# - The entry was idle for the idle time, and its delivery count is 0.
+# - Both the entry and its consumer were idle for the idle time. Its router may use a longer idle time than this script,
+#   and so
+#   renew the entry less often.
 _IN_FLIGHT = """
 local group, idle = ARGV[1], tonumber(ARGV[2])
 local function named(row)
@@ -45,8 +50,8 @@ local function in_flight(id)
 end
 """
 
-# `find` returns the size of an item's record and its due time (nil for an entry of the stream); `remove` deletes the
-# item.
+# `find` returns the size of an item's record, and the due time of the item (nil for an entry of the stream). `remove`
+# deletes the item.
 _ITEMS = """
 local later = ARGV[3] == 'later'
 local function size_of(words)
@@ -71,9 +76,9 @@ end
 """
 
 # The scripts read all keys before their first write, so that a key of a wrong type makes the whole script fail. The
-# first writes change nothing: they fail early if the user has no permission for these commands. Moves work even if
-# Redis is out of memory, because they need no additional memory: a script whose first write is a removal is allowed to
-# add afterwards.
+# first writes change nothing: they fail early if the user has no permission for these commands. Moves need no
+# additional memory, so they must work even if Redis is out of memory. Redis allows this: a script with a removal as its
+# first write may add data afterwards.
 _TRY = """
 redis.call('XDEL', KEYS[1], '0-1')
 redis.call('ZREM', KEYS[2], '')
@@ -82,9 +87,13 @@ redis.call('HINCRBY', KEYS[3], 'bytes', 0)
 """
 
 # Moves items from one queue to another.
-# KEYS: stream, sorted set and books of the first queue, then of the second. ARGV[3]: `now` for entries of the stream,
-# `later` for members of the sorted set; then the limits of the second queue in events and bytes; then for each item the item (an
-# id or a member) and its replacement (a record, or a member to be added with the same due time).
+# KEYS: stream, sorted set and books of the first queue; stream, sorted set and books of the second queue.
+# ARGV from the third on:
+# - `now` for entries of the stream, `later` for members of the sorted set
+# - the limits of the second queue, in events and in bytes
+# - for each item: its entry id or its member, and its replacement in the second queue. The replacement is a record, or
+#   a member
+#   that gets the same due time.
 MOVE = Script(
     _IN_FLIGHT
     + _ITEMS
@@ -127,9 +136,12 @@ return told
 )
 
 # Turns items into dead letters.
-# KEYS: stream, sorted set and books of the queue; the stream of dead letters. ARGV[3]: as for MOVE; then the largest number of
-# dead letters and the name of the counter in the books; then for each item the item, the number of words of its letter, and
-# these words (field, value, …).
+# KEYS: stream, sorted set and books of the queue; the stream of dead letters.
+# ARGV from the third on:
+# - `now` or `later`, as for MOVE
+# - the largest number of dead letters
+# - the name of the counter in the books
+# - for each item: its entry id or its member, the number of words of its letter, and these words (field, value, …)
 BURY = Script(
     _IN_FLIGHT
     + _ITEMS
@@ -167,10 +179,16 @@ return told
 )
 
 # Returns the contents of a queue.
-# KEYS: stream, sorted set. ARGV: the group; the idle time as for MOVE; the number of records to return from each key; the
-# number of bytes to return of each record.
-# Answer: the length of the stream; the number of its entries in flight; the number of those at live routers; the size of the
-# sorted set; the first bytes of the records; the first member of the sorted set and its score.
+# KEYS: stream, sorted set.
+# ARGV: the group; the idle time as for MOVE; the number of records to return from each key; the number of bytes to
+# return of each record.
+# Answer:
+# - the length of the stream
+# - the number of entries in flight
+# - the number of entries in flight at live routers
+# - the size of the sorted set
+# - the first bytes of the records
+# - the first member of the sorted set, and its score
 LOOK = Script(
     _IN_FLIGHT
     + """

@@ -1,8 +1,8 @@
 """The Lua scripts of the Redis queues. Each script changes a queue and its books in one step, and is idempotent; floor 4.
 
 A delivery waits as an entry of the sink's stream. A delayed delivery is a member of the sink's sorted set until it is
-due. The books count each delivery as accepted when it arrives, and under its outcome when it is settled. So the number of
-unsettled deliveries in the books always equals the total size of the stream and the sorted set. A difference means that
+due. The books count each delivery as accepted when it arrives, and under its outcome when it is settled. So the books
+have as many unsettled deliveries as the stream and the sorted set have members together. A difference means that
 another program removed or added entries. The field `d` of an entry is the record.
 """
 
@@ -45,11 +45,15 @@ return told
 
 # Appends records to queues.
 # KEYS: the guard; stream, sorted set and books of each queue; the hash of marks.
-# ARGV: the batch number; for each queue its limits in events and bytes, 1 (unused here), and the number of drops by an outage
-# that are not in the books yet; then for each queue the number of its records, and the records.
+# ARGV:
+# - the batch number
+# - for each queue: its limits in events and in bytes; a value that only APPEND_ENTRIES uses; the number of deliveries
+#   that were
+#   dropped because of an outage and are not in the books yet
+# - for each queue: the number of its records, and the records
 # The scripts read all keys before the first write, so that a key of a wrong type makes the whole script fail. The SET is the
 # first write, because a server that is out of memory refuses a script only at its first write.
-# Answer: for each queue the number of records that were appended. The records after them had no room.
+# Answer: for each queue the number of records that were appended. There was no room for the remaining records.
 APPEND = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -76,26 +80,38 @@ local told = table.concat(kept, ' ')
     + _CLOSE_QUEUES
 )
 
-# Appends the deliveries of stream entries or list items, and acknowledges those entries, in one step.
+# Appends the deliveries of stream entries or list items, and acknowledges these entries, in one step.
+# A *way* is a pair of a route and a queue. An entry has one delivery for each of its ways.
 # KEYS: as for APPEND.
-# ARGV: as for APPEND up to the values of the queues, where the third value is 1 if the queue drops deliveries without room, and
-# 0 if it pauses the source. Then the number of *ways*, which are pairs of a route and a queue, and for each way the number of
-# its queue and its name. Then for each entry the five words of `contracts.Removal`, which say what to do with it ('' for
-# nothing); the number of its deliveries; and for each delivery the number of its way and its record.
+# ARGV:
+# - the batch number
+# - for each queue: its limits in events and in bytes; 1 if the queue drops deliveries when it is full, 0 if it pauses
+#   the source;
+#   0 (only APPEND uses this value)
+# - the number of ways
+# - for each way: the number of its queue, and the name of the way
+# - for each entry: the five words of `contracts.Removal` (how to change the entry; '' for no change); the number of
+#   deliveries;
+#   and for each delivery the number of its way, and its record
 #
-# The deliveries of an entry that is pending for another router are not appended. If our consumer is the only one of the group,
-# XACK alone shows that the entry is ours. If Redis no longer knows the entry (it was trimmed, or its group or stream is gone),
-# its deliveries are appended, because this router has read it. The batch ends at the first entry for which a queue that pauses
-# its sources has no room.
+# The deliveries of an entry that is pending for another router are not appended. If our consumer is the only consumer
+# of the group, XACK alone shows that the entry is ours. Redis may no longer know an entry, because the entry was
+# trimmed, or because its group or stream is gone. The deliveries of such an entry are appended, because this router has
+# read the entry. The batch ends at the first entry that needs room in a full queue which pauses its sources.
 #
-# A mark prevents that a delivery is appended twice. A mark is a field of the hash of marks. There is one for each entry that is
-# enqueued and not acknowledged; its value contains the names of the ways that were appended, each between spaces. After a
-# change of the configuration an entry may have other ways. The ways whose names are not in the mark are appended, and their
-# names are added to the mark. A mark that does not begin with a space was written by an older version and stands for all ways.
-# An entry that Redis no longer knows gets a mark too, so that its deliveries are appended only once.
+# A mark prevents that a delivery is appended twice. A mark is a field of the hash of marks. Each entry that is enqueued
+# and not acknowledged has a mark. The value of a mark contains the names of the ways that were appended, each between
+# spaces. After a change of the configuration an entry may have other ways. Then the script appends only ways that are
+# not in the mark, and adds their names to the mark. A mark that does not begin with a space was written by an older
+# version and stands for all ways. An entry that Redis no longer knows gets a mark too, so that its deliveries are
+# appended only once.
 #
-# Answer: the number of entries processed, the number of the queue that was full (0: none), and notes on entries and deliveries,
-# numbered from 1: entry/other, entry/gone, entry/full/delivery (dropped), entry/before/delivery (was appended before).
+# Answer: the number of entries processed, the number of the full queue that ended the batch (0: none), and notes. In
+# the notes, entries and deliveries are numbered from 1:
+# - entry/other: the entry is pending for another router
+# - entry/gone: Redis no longer knows the entry
+# - entry/full/delivery: the delivery was dropped, because its queue is full
+# - entry/before/delivery: the delivery was appended before
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -192,9 +208,10 @@ if done == 0 then return told end
 )
 
 # Acknowledges and deletes settled entries, and counts their outcomes in the books.
-# KEYS: stream, books. ARGV: the group, then for each outcome: its counter, the number of entries, their total bytes, their
-# ids. Only entries that still exist are counted, so that no entry is counted twice if the call is repeated or a peer has settled
-# the entry.
+# KEYS: stream, books.
+# ARGV: the group. Then for each outcome: its counter, the number of entries, their total size in bytes, and their ids.
+# Only entries that still exist are counted. So an entry is counted once, even if the call is repeated, or if a peer has
+# settled the entry already.
 SETTLE = Script("""
 local i = 2
 while i <= #ARGV do
@@ -211,10 +228,14 @@ return 1
 """)
 
 # Replaces entries by delayed deliveries in the sorted set.
-# KEYS: stream, sorted set, books. ARGV: the group, then for each entry: its id, its bytes, the number of counters,
-# (counter, number) for each counter, the number of records, (delay in ms, record) for each record. The records replace the
-# entry. The name of a member contains the id of its entry, its index among the records, and its delay, from which RESCHEDULE
-# computes the latest due time.
+# KEYS: stream, sorted set, books.
+# ARGV: the group. Then for each entry:
+# - its id
+# - its size in bytes
+# - the number of counters, and for each counter its name and the number to add
+# - the number of records that replace the entry, and for each record its delay in ms and the record itself
+# Each record becomes a member of the sorted set. The name of a member contains the id of the entry, the index of the
+# record, and the delay. RESCHEDULE computes the latest possible due time from this delay.
 DEFER = Script("""
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -241,18 +262,30 @@ return 1
 
 # Does the periodic work of queues, in three steps:
 # 1. Move due deliveries back into the stream.
-# 2. If the epoch differs, the books were lost with the server's data: add the counters that were last read. Only one router
-#    does so.
-# 3. Count as lost the deliveries that are unsettled in the books but in neither key.
+# 2. Restore lost books. If the epoch has changed, the books were lost together with the server's data. Then add the
+# counters
+#    that this router read last. Only one router does so.
+# 3. Count lost deliveries. If the books have more unsettled deliveries than stream and sorted set together, the
+# difference was
+#    lost.
 # KEYS: stream, sorted set and books of each queue.
-# ARGV: the group, then for each queue: the largest number of deliveries to move, the idle time in ms after which an entry
-# belongs to a dead router (0: do not check), the epoch of the books as last read ('' none), a new epoch for books without one,
-# the number of counters last read, and (counter, number) for each counter.
-# An empty queue needs only two commands, so that an idle router causes little load. All keys of a queue are read before its
-# first write. A queue that can't be used (because a key has a wrong type) gets an error as its row; the other queues are
-# processed.
-# Answer: the time in ms, then for each queue: the number of moved deliveries, the ms until the next one is due (-1: none), the
-# number of deliveries in both keys, the number in the sorted set, the number lost, 1 if a dead router left entries, the books.
+# ARGV: the group. Then for each queue:
+# - the largest number of deliveries to move
+# - the idle time in ms after which an entry belongs to a dead router (0: do not check)
+# - the epoch of the books that this router read last ('': none)
+# - a new epoch, for books that have no epoch
+# - the number of counters that this router read last, and the name and value of each counter
+# An empty queue needs only two commands, so that an idle router causes little load. All keys of a queue are read before
+# the first write to the queue. If a queue can't be used, for example because a key has a wrong type, its row is an
+# error. The other queues are processed nevertheless.
+# Answer: the server's time in ms. Then a row for each queue:
+# - the number of moved deliveries
+# - the time in ms until the next delayed delivery is due (-1: no delivery is delayed)
+# - the number of deliveries in the stream and the sorted set together
+# - the number of deliveries in the sorted set
+# - the number of lost deliveries
+# - 1 if a dead router left entries, else 0
+# - the books
 TICK = Script("""
 local group, at = ARGV[1], 2
 local now = redis.call('TIME')
@@ -325,9 +358,10 @@ return told
 """)
 
 # Corrects the delivery times of pending entries after the server's clock was set back.
-# KEYS: stream. ARGV: the group. A delivery time may then be in the future. Until that time the idle time of the entry is 0, so
-# no peer would claim it from a dead router. XCLAIM for the same owner sets the delivery time to now. If there is no group, no
-# entry was delivered.
+# KEYS: stream. ARGV: the group.
+# After such a change, a delivery time may be in the future. Until that time, Redis reports an idle time of 0 for the
+# entry, so no peer would claim the entry from a dead router. XCLAIM for the same owner sets the delivery time to now.
+# If the group does not exist, no entry was delivered.
 REDATE = Script("""
 local start = '-'
 while true do
@@ -344,9 +378,10 @@ end
 """)
 
 # Corrects the due times of delayed deliveries after the server's clock was set back.
-# KEYS: sorted set. ARGV: the rank of the first member to check; the number of members; the delay in ms of members whose name
-# contains no delay, because an older router wrote them. A member that is due later than now plus its delay was added before the
-# clock was set back. Its due time becomes now plus its delay. Its rank can only decrease, so the next call skips no member.
+# KEYS: sorted set. ARGV: the rank of the first member to check; the number of members to check; a default delay in ms,
+# for members of older routers, which have no delay in their names. If a member is due later than now plus its delay, it
+# was added before the clock was set back. Its due time becomes now plus its delay. So its rank can only decrease, and
+# the next call skips no member.
 # Answer: the number of members that were checked.
 RESCHEDULE = Script("""
 local now = redis.call('TIME')

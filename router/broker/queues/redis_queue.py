@@ -1,13 +1,18 @@
 """The Redis queue of one sink: a stream with a consumer group, and a sorted set of delayed deliveries; floor 4.
 
-A delivery in flight is a pending entry of this router's consumer. The entry leaves the stream when the delivery is settled. If
-the delivery is to be retried, it moves to the sorted set. So the delivery count of an entry says how often a router died while
-the delivery was in flight. Routers with the same configuration share the work. When a router dies, a peer claims its entries
-after their idle time.
+A delivery in flight is a pending entry of this router's consumer. The entry leaves the stream when the delivery is
+settled. If the delivery is to be retried, it moves to the sorted set. So the delivery count of an entry shows how often
+a router died while the delivery was in flight. Routers with the same configuration share the work. If a router dies, a
+peer claims its entries after their idle time.
 
-The parts of a queue are in modules of their own: deliveries in flight (`queue_in_flight`), reading and recovery
-(`queue_reader`), reporting outcomes to Redis (`queue_settlement`), books and delayed deliveries (`queue_books`), renewal
-(`queue_renewal`), and the script call for all queues of a router (`queue_rounds`).
+The parts of a queue are in the folder `parts`:
+
+- `queue_in_flight`: the deliveries in flight
+- `queue_reader`: reading and recovery
+- `queue_settlement`: reporting outcomes to Redis
+- `queue_books`: the books, and delayed deliveries
+- `queue_renewal`: the renewal of entries
+- `queue_rounds`: the script call for all queues of a router
 """
 
 from __future__ import annotations
@@ -38,8 +43,8 @@ _TASKS = ("read", "settle", "keep")
 class RedisQueue:
     """Implements `contracts.Queue` in Redis for the deliveries of one sink.
 
-    `inbox` enqueues new deliveries. `give_up` turns a delivery into a dead letter, and settles it when the letter is
-    written. `book` counts the deliveries of this router alone; the book over all routers is in Redis.
+    `inbox` enqueues new deliveries. `give_up` turns a delivery into a dead letter, and settles the delivery when the
+    letter is written. `book` counts the deliveries of this router alone. The book over all routers is in Redis.
     """
 
     durable = True
@@ -70,7 +75,7 @@ class RedisQueue:
         self.configure(limits)
 
     def configure(self, limits: QueueLimits) -> None:
-        """Replace the limits, also those of the inbox."""
+        """Replace the limits of the queue and of its inbox."""
         self.limits = limits
         self._inbox.configure(limits)
         self.in_flight.ready.hold = min(limits.hold, MOST)
@@ -100,7 +105,8 @@ class RedisQueue:
     def events(self) -> int:
         """The number of unsettled deliveries.
 
-        During a shutdown only the deliveries in flight and on their way to Redis count, because the others stay in Redis.
+        During a shutdown only deliveries in flight and deliveries on their way to Redis count. All other deliveries
+        stay in Redis.
         """
         return self._inbox.waiting + (self.in_flight.open if self._context.ending.begun else self.held)
 
@@ -119,7 +125,9 @@ class RedisQueue:
         self._inbox.put(events, size)
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """Wait for deliveries; return the next ones, at least one and at most `most`, and their total size in bytes."""
+        """Wait for deliveries. Returns the next deliveries (at least one, at most `most`) and their total size in
+        bytes.
+        """
         in_flight, ready = self.in_flight, self.in_flight.ready
         while True:
             first = ready.first
@@ -144,7 +152,8 @@ class RedisQueue:
     def may_wait(self, event: Event) -> bool:
         """Return whether a delivery may stay in flight for long.
 
-        The result is False for a delivery that must be alone in flight, because all other deliveries wait for it.
+        A delivery that must be alone in flight may not wait (False), because all other deliveries wait for this
+        delivery.
         """
         return self.in_flight.may_wait(entry_of(event))
 
@@ -159,20 +168,20 @@ class RedisQueue:
             self.in_flight.ready.give_back(list(taken))
 
     def leave(self, *, handed_over: bool) -> list[Event]:  # noqa: ARG002  # the deliveries stay in Redis
-        """Return an empty list: no delivery waits in this process alone."""
+        """Return an empty list, because no delivery waits only in this process."""
         return []
 
     def split(self, event: Event, parts: list[Event]) -> None:
         """Replace a delivery in flight by `parts`.
 
-        Its entry is replaced in Redis when each part is deferred or settled.
+        The entry of the delivery is replaced in Redis when all parts are deferred or settled.
         """
         self.settlement.split(event, parts)
 
     async def settled(self) -> None:
         """Begin the shutdown, and wait until no delivery is in flight.
 
-        For `Timing.linger` seconds at most, the queue still reads deliveries that are due, but it does not wait for new ones.
+        The queue still reads due deliveries for `Timing.linger` seconds at most, but does not wait for new deliveries.
         """
         ending, in_flight = self._context.ending, self.in_flight
         if not ending.begun:
@@ -190,15 +199,15 @@ class RedisQueue:
             await in_flight.change(0.05)
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a drain must wait for this queue: True if workers hold no deliveries (`taken` is empty).
+        """Return whether a drain must wait for this queue: True if no worker has a delivery (`taken` is empty).
 
-        In that case deliveries may be on their way to or from Redis. Deliveries that wait at a worker are pending in Redis, so
-        the drain need not wait for them.
+        If no worker has a delivery, deliveries may still be on their way to or from Redis. Deliveries that wait at a
+        worker are pending in Redis, so the drain need not wait for these deliveries.
         """
         return not taken
 
     def close(self, taken: Sequence[Event]) -> int:  # noqa: ARG002  # these stay pending
-        """Offer no more deliveries; return 0 as the number of lost ones, because all deliveries are in Redis."""
+        """Offer no more deliveries. Returns 0 as the number of lost deliveries, because all deliveries are in Redis."""
         self._context.ending.begin(at_once=True)
         self.in_flight.ready.make_room()
         return 0
@@ -247,7 +256,7 @@ class RedisQueue:
             self._context.health.dismiss(who)
 
     async def cut(self) -> None:
-        """Stop at once and disconnect. Deliveries whose outcome was not reported stay pending."""
+        """Stop at once and disconnect. Deliveries with an outcome that was not reported stay pending."""
         await self._stop_tasks()
         await self._context.rounds.leave(self.renewal)
         await self._reading.close()

@@ -1,8 +1,8 @@
 """Error answers of a Redis server: which of them are temporary, and which need an operator; floor 4.
 
-The code of an error answer, which is its first word, decides that. redis-py removes the code if it has an exception class
-for it. Servers before 7.0 put text of their own around the error of a command inside a script. This module restores the
-original error in both cases.
+The first word of an error answer is its code, which decides whether the error is temporary. redis-py removes the code
+if it has an exception class for this code. Servers before 7.0 add text around the error of a command inside a script.
+This module restores the original error text in both cases.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEMPORARY = frozenset(
 """The codes of temporary answers: the same command may succeed later."""
 
 _CROWDED = "max number of clients"
-"""The text by which a server says that it has too many connections. Its code is ERR, which is not specific."""
+"""The text of the error for too many connections. The code of this error is ERR, which is not specific."""
 
 
 def error_text(error: BaseException) -> str:
@@ -44,7 +44,7 @@ def is_temporary(answer: BaseException | str) -> bool:
 
 
 def is_denial(text: str) -> bool:
-    """Return whether an error answer says that the user lacks a permission.
+    """Return whether an error answer means that the user lacks a permission.
 
     Inside scripts, the text of this answer depends on the server.
     """
@@ -52,13 +52,13 @@ def is_denial(text: str) -> bool:
 
 
 def unwrapped_text(text: str) -> str:
-    """Return the error of a command inside a script, without the text that the server adds around it."""
+    """Return the error text of a command inside a script, without the text that the server adds around the error."""
     text = re.sub(r"^(ERR )?Error running script .*?@user_script: ?\d+: -?", "", text)
     return re.sub(r"^@user_script: ?\d+: -?|,? script: [0-9a-f]{40}.*$", "", text).rstrip(". ")
 
 
 def unwrapped(error: failures.ResponseError) -> failures.ResponseError:
-    """Return the error of a script as redis-py would raise it for the failed command alone."""
+    """Return the error of a script as redis-py would raise it if the failed command had been sent alone."""
     text = error_text(error)
     bare = unwrapped_text(text)
     if bare == text.rstrip(". "):

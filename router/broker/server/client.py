@@ -1,7 +1,7 @@
 """Access to a Redis server: options from a URL, redis-py connections and clients, errors in plain words; floor 4.
 
-The retries of redis-py are switched off everywhere. If the answer to a command was lost, the command may have run, so the
-caller decides whether it is safe to send it again.
+The retries of redis-py are switched off everywhere. If the answer to a command was lost, the server may have run the
+command. So the caller must decide whether the command can be sent again safely.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ TIMEOUT = 5.0
 """Seconds allowed for connecting, and for the answer to one command."""
 
 SILENCE = 9.0
-"""Seconds without a byte after which the other side counts as dead. Bytes that TCP has not acknowledged have the same limit."""
+"""Seconds without a byte after which the other side counts as dead. The limit also applies to sent bytes that TCP has
+not acknowledged."""
 
 _TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 _NAMED_TLS_OPTIONS = frozenset(redis_url.TLS_OPTIONS) - {"ssl_password"}
@@ -61,10 +62,11 @@ class Server(msgspec.Struct, frozen=True):
 
 
 def server(url: str, *, client_name: str = "event-router", database: bool = True) -> Server:
-    """Check a `redis://`, `rediss://` or `unix://` URL with all its options; return the server that it names.
+    """Check a `redis://`, `rediss://` or `unix://` URL with all its options; return the server that the URL names.
 
-    `client_name` is the name of the connections in `CLIENT LIST`. If `database` is False, the database number is ignored,
-    because pub/sub does not use one. Raises `ConfigError` for an invalid URL; its text never contains a credential.
+    `client_name` is the name of the connections in `CLIENT LIST`. If `database` is False, the database number is
+    ignored, because pub/sub does not use a database. Raises `ConfigError` for an invalid URL; the text of the error
+    never contains a credential.
     """
     address = shown(url)
     options: dict[str, Any] = {**_parsed(url, address)}
@@ -92,9 +94,7 @@ def explain(error: BaseException, address: str) -> RouterError:
         case failures.AuthenticationError() | failures.AuthorizationError():
             return _config(f"{address}: {_login(text)}")
         case failures.NoPermissionError():
-            return _config(
-                f"{address}: Redis refuses the command, because its user does not have the permission: {text}"
-            )
+            return _config(f"{address}: Redis refuses the command, because the Redis user lacks the permission: {text}")
         case failures.BusyLoadingError():
             return UnavailableError(f"{address}: Redis is still loading its data")
         case failures.InvalidResponse():
@@ -117,7 +117,10 @@ def unexpected(error: BaseException) -> BaseException | None:
 
 
 def _network(error: BaseException, address: str, text: str) -> RouterError:
-    """Do the work of `explain` for errors of the network and of TLS. redis-py raises its own error with the real one as cause."""
+    """Do the work of `explain` for errors of the network and of TLS.
+
+    redis-py raises an error of its own. The original error is its cause.
+    """
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
     match cause:
         case ssl.SSLCertVerificationError():
@@ -139,7 +142,10 @@ def _network(error: BaseException, address: str, text: str) -> RouterError:
 
 
 def _parsed(url: str, address: str) -> Mapping[str, Any]:
-    """Return the options that redis-py reads from the URL. The error text of redis-py may contain the password: never show it."""
+    """Return the options that redis-py reads from the URL.
+
+    The error text of redis-py may contain the password, so this text is never shown.
+    """
     wrong = redis_url.fault(url)
     if wrong:
         raise _config(f"{address}: {wrong}")
@@ -153,7 +159,7 @@ def _parsed(url: str, address: str) -> Mapping[str, Any]:
 def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], address: str) -> None:
     """Build the TLS context once, as a check. Raises `ConfigError` if a file is missing.
 
-    Without this check, a missing certificate file would later look like an unreachable server.
+    Without this check, a missing certificate file would later be reported as an unreachable server.
     """
     if not issubclass(kind, SSLConnection):
         return
@@ -170,8 +176,8 @@ def _check_tls(kind: type[AbstractConnection], options: Mapping[str, Any], addre
 def _keepalive() -> dict[int, int]:
     """Return the TCP options that detect that the other side is dead.
 
-    Keepalive detects it on an idle connection, and a limit for unacknowledged bytes on a busy connection. Linux has all of
-    these options; other systems have only some of them.
+    On an idle connection, keepalive detects a dead other side. On a busy connection, a time limit for unacknowledged
+    bytes does. Linux has all of these options; other systems have only some of the options.
     """
     wanted = {
         "TCP_KEEPIDLE": 5,
@@ -183,7 +189,7 @@ def _keepalive() -> dict[int, int]:
 
 
 def _client_name(name: str) -> str:
-    """Return `name` with `-` in place of each character that CLIENT SETNAME refuses: all but visible ASCII characters."""
+    """Return `name` with `-` in place of each character that CLIENT SETNAME refuses. It allows only visible ASCII."""
     return re.sub(r"[^!-~]", "-", name)
 
 
@@ -191,7 +197,7 @@ def _login(text: str) -> str:
     if "required" in text.lower() or text.startswith("NOAUTH"):
         return "Redis requires a password: put it into the URL, redis://:PASSWORD@host (or redis://USER:PASSWORD@host)"
     if "without any password configured" in text or "no password is set" in text:
-        return "Redis has no password, but the URL holds one"
+        return "Redis requires no password, but the URL contains a password: remove it from the URL"
     return f"Redis refused the login: {_first_sentence(text)}"
 
 
@@ -204,10 +210,11 @@ def _config(message: str) -> ConfigError:
 
 
 async def dial(server: Server) -> AbstractConnection:
-    """Open a connection, log in, set its name, and wait for the answer to one PING; return the connection.
+    """Open a connection, log in, set the connection's name, and wait for the answer to one PING; return the connection.
 
-    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are ignored,
-    because the server is reachable: pub/sub works even if the user may not send PING or the disk is full.
+    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are
+    ignored, because they show that the server is reachable. For example, pub/sub works even if the user has no
+    permission for PING, or if the disk is full.
     """
     connection = server.connection()
     try:
@@ -253,7 +260,7 @@ def take_over(connection: AbstractConnection, protocol: asyncio.BaseProtocol) ->
 
     redis-py must have read all answers so far. Raises redis-py's `ConnectionError` if the connection has ended.
     """
-    writer, reader = connection._writer, connection._reader  # noqa: SLF001  # redis-py has no public access to them
+    writer, reader = connection._writer, connection._reader  # noqa: SLF001  # redis-py has no public access to these
     if writer is None or reader is None or reader.at_eof() or writer.transport.is_closing():
         raise failures.ConnectionError("Connection closed by server.")
     transport = writer.transport
@@ -267,8 +274,8 @@ def take_over(connection: AbstractConnection, protocol: asyncio.BaseProtocol) ->
 def broken() -> Iterator[None]:
     """Raise redis-py's `ConnectionError` for a connection that ends during a write.
 
-    uvloop raises a plain `RuntimeError` for a write after the transport has ended and before its reader is informed.
-    redis-py does not translate this error.
+    uvloop raises a plain `RuntimeError` for a write in the short time after the end of the transport, before the reader
+    is informed of the end. redis-py does not translate this error.
     """
     try:
         yield

@@ -17,16 +17,19 @@ EVERY = 60.0
 
 
 class Durability:
-    """Watches the settings of the server that holds Redis queues. A bad setting causes a warning, never a refusal."""
+    """Watches the settings of the server that stores the Redis queues.
+
+    A bad setting causes a warning, never a refusal.
+    """
 
     def __init__(self, server: Server, *, every: float = EVERY) -> None:
         self.warnings: tuple[str, ...] = ()
         """The warnings about settings that endanger the queues, as of the last answer."""
         self.power_cut: tuple[str, ...] = ()
-        """The losses that a power cut may cause; empty if the server does not show the settings on which they depend."""
+        """The losses that a power cut may cause; empty if the server does not show the necessary settings."""
         self._config_allowed = True
         self._link = Link(server)
-        self._repeating = Repeating("durability", self._ask, every)  # no Health, because the queues report outages
+        self._repeating = Repeating("durability", self._ask, every)  # without Health, because the queues report outages
 
     def start(self) -> None:
         """Start the checks."""
@@ -52,9 +55,9 @@ class Durability:
         return info | await self._settings()
 
     async def _settings(self) -> dict[str, str]:
-        """Return `appendfsync`, which INFO lacks.
+        """Return the setting `appendfsync`, which the answer to INFO lacks.
 
-        After a refusal the command is not sent again, because the server writes each refusal to the ACL LOG.
+        After a refusal, CONFIG GET is not sent again, because the server writes each refusal to the ACL LOG.
         """
         if not self._config_allowed:
             return {}

@@ -1,7 +1,7 @@
 """An open connection that sends commands and returns their answers, without a task or a timer for each command; floor 4.
 
 redis-py opens the connection (address, TLS, login). Then its transport calls this protocol directly from the event loop.
-The way in which redis-py waits for an answer takes several times as long as sending the command and parsing the answer.
+redis-py's own machinery for waiting takes several times as long as sending a command and parsing its answer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from redis.asyncio.connection import AbstractConnection
 from router.broker.server import client
 
 EARLY = 0.002
-"""Seconds by which a timer may fire too early, because uvloop counts in milliseconds."""
+"""Seconds by which a timer of uvloop may fire too early, because uvloop counts in milliseconds."""
 
-UNASKED = "the server sent an answer that belongs to no command; the connection is closed"
+UNASKED = "the server sent an answer that belongs to no command; the router closes this connection and opens a new one"
 
 _MORE = object()  # the parser's result if the answer is not complete yet
 
@@ -56,10 +56,10 @@ class Exchange(asyncio.Protocol):
     def ask(self, commands: bytes, number: int, patience: float, *, texts: bool = False) -> asyncio.Future[list[Any]]:
         """Send packed commands together; return a future of their answers, in order. `number` is the number of commands.
 
-        An error answer is also a result: an instance of redis-py's exceptions. Strings in the answers are bytes. If `texts` is
-        True, they are decoded as UTF-8, with invalid bytes backslash-escaped. The future raises a `TimeoutError` after
-        `patience` seconds, and redis-py's errors if the connection fails. If the connection has failed before this call, the
-        call itself raises these errors.
+        An error answer is returned as an instance of redis-py's exceptions. Strings in the answers are bytes. If
+        `texts` is True, strings are decoded as UTF-8, with invalid bytes backslash-escaped. The future raises a
+        `TimeoutError` after `patience` seconds, and redis-py's errors if the connection fails. If the connection has
+        failed before this call, the call itself raises the error.
         """
         if self._failure is not None:
             raise self._failure
@@ -79,11 +79,11 @@ class Exchange(asyncio.Protocol):
             self._transport.write(data)
         except RuntimeError:
             self._answer = None
-            with client.broken():  # entered only after an error, because most writes raise none
+            with client.broken():  # entered only after an error, because most writes raise no error
                 raise
 
     def hurry(self, seconds: float, late: Exception) -> None:
-        """Make the current call of `ask` fail with `late` if its answer does not come within `seconds` from now."""
+        """Make the current call of `ask` fail with the error `late` after `seconds` seconds without an answer."""
         due = self._loop.time() + seconds
         if self._asking and due < self._due:
             self._due, self._late = due, late
@@ -91,7 +91,10 @@ class Exchange(asyncio.Protocol):
             self._timer = self._loop.call_at(due, self._check)
 
     def _check(self) -> None:
-        """Make the call of `ask` fail if its time is over. If the timer was set for an earlier call, set it again."""
+        """Make the call of `ask` fail if its time is over.
+
+        If the timer belonged to an earlier call, set the timer again.
+        """
         self._timer = None
         if not self._asking:
             return
@@ -106,7 +109,7 @@ class Exchange(asyncio.Protocol):
             self._timer = None
 
     def _fail(self, failure: BaseException) -> None:
-        """Record why the connection can no longer be used, and make the current call of `ask` fail with this error."""
+        """Record the error that ended the connection, and make the current call of `ask` fail with this error."""
         if self._failure is None:
             self._failure = failure
         answer = self._answer
@@ -119,7 +122,10 @@ class Exchange(asyncio.Protocol):
         return self._answer is not None and not self._answer.done()
 
     async def close(self) -> None:
-        """Close the connection without waiting for the other side. The current call of `ask` fails. A second call does nothing."""
+        """Close the connection without waiting for the other side.
+
+        The current call of `ask` fails. A second call of `close` does nothing.
+        """
         self._stop_timer()
         self._fail(failures.ConnectionError("the connection was closed"))
         await client.close(self._connection)

@@ -1,4 +1,4 @@
-"""The health of one component that uses Redis: why it can't be used, when outages begin and end, when to retry; floor 4."""
+"""The health of one component that uses Redis: the reasons of failures, the outages, the delays of retries; floor 4."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Failing(msgspec.Struct):
 class Health:
     """The health of one component: whether it can use the server at `address`, judged by its attempts.
 
-    `begins` is called when an outage begins, and for each new reason. `ends` is called when the outage is over. A component
-    may use Redis in several tasks. The outage is over when each task that failed has had an answer. Components that share
-    one `outage` log it only once. A component without an `outage` logs nothing. The delays between the attempts of a task
-    grow from the first to the second value of `delays`, in seconds.
+    `begins` is called when an outage begins, and for each new reason. `ends` is called when the outage is over. A
+    component may use Redis in several tasks. The outage is over when each failed task has received an answer from
+    Redis. If components share one `outage`, it is logged only once. A component without an `outage` logs nothing. The
+    delays between the attempts of a task grow from the first to the second value of `delays`, in seconds.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Health:
         return 0.0 if again_at_once else failing.backoff.next()
 
     def succeeded(self, task: str = "", **fields: object) -> bool:
-        """Record that Redis has answered a task; return True if this ends an outage whose beginning was logged."""
+        """Record that Redis has answered a task; return True if this ends an outage that was logged."""
         if self._failing.pop(task, None) is None or self._outage is None:
             return False
         seconds = self._outage.succeeded((id(self), task))
@@ -91,7 +91,7 @@ class Health:
         return Backoff(*self._delays)
 
     def dismiss(self, task: str) -> None:
-        """Forget a task that has ended while it was failing, because it will never report a success."""
+        """Forget a failing task that has ended: such a task will never report a success."""
         self._failing.pop(task, None)
         if self._outage is not None:
             self._outage.dismiss((id(self), task))
@@ -118,7 +118,7 @@ async def reach(
                 except ConfigError:
                     raise
                 except Exception as error:
-                    if limit.expired():  # redis-py may turn the cancellation by the timeout into an error of its own
+                    if limit.expired():  # redis-py may turn the cancellation by the timeout into one of its own errors
                         raise TimeoutError from error
                     failure = client.explain(error, health.address)
                     if isinstance(failure, ConfigError):

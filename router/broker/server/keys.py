@@ -18,7 +18,7 @@ def dead(prefix: str) -> str:
 
 
 def dead_batch(prefix: str, appender: str) -> str:
-    """Return the key of the guard of a dead-letter writer, which makes a batch that is sent twice take effect once.
+    """Return the key of a dead-letter writer's guard. By the guard, a batch that is sent twice takes effect once.
 
     Its value holds the number and the answer of the last batch (`<number>:<full>:<old>`).
     """
@@ -39,17 +39,20 @@ def later(prefix: str, sink: str) -> str:
 
 
 def books(prefix: str, sink: str) -> str:
-    """Return the key of a sink's books, in which the scripts of the queue count the outcomes of its deliveries."""
+    """Return the key of a sink's books, in which the scripts of the queue count the outcomes of the deliveries."""
     return f"{{{prefix}}}:books:{sink}"
 
 
 def thread(prefix: str, sink: str) -> str:
-    """Return the key of the messages that a sink remembers, so that later messages can reply to them or replace them."""
+    """Return the key of the messages that a sink has sent.
+
+    Later messages can reply to these messages or replace them.
+    """
     return f"{{{prefix}}}:thread:{sink}"
 
 
 def enqueued_batch(prefix: str, appender: str) -> str:
-    """Return the key of the guard of an enqueuer, which makes a batch that is sent twice take effect once.
+    """Return the key of an enqueuer's guard. By the guard, a batch that is sent twice takes effect once.
 
     Its value holds the number and the answer of the last batch (`<number>:<answer>`).
     """
@@ -57,21 +60,24 @@ def enqueued_batch(prefix: str, appender: str) -> str:
 
 
 def handed(prefix: str) -> str:
-    """Return the key of the hash of marks: the entries that are enqueued in Redis and not acknowledged by their source yet."""
+    """Return the key of the hash of marks.
+
+    A mark is for an entry that is enqueued in Redis and not acknowledged yet.
+    """
     return f"{{{prefix}}}:handed-over"
 
 
 def router(prefix: str, name: str) -> str:
-    """Return the key of a router's heartbeat, which holds the process that runs under the name `name`."""
+    """Return the key of a router's heartbeat. The value identifies the process that runs under the name `name`."""
     return f"{{{prefix}}}:router:{name}"
 
 
 def beside(prefix: str, key: str, what: str, *owner: str) -> str:
     """Return the name of a key of the router that belongs to the list or stream `key` of a source.
 
-    Redis Cluster stores both keys in one slot. `what` is `landing` or `items`, or `router` with its `owner`. The name begins
-    with the hash tag of `key`, or with the whole `key` if it has no tag. If `key` contains a single brace, no name in the same
-    slot exists, which matters only in a cluster.
+    Redis Cluster stores both keys in one slot. `what` is `landing` or `items`, or `router` with its `owner`. The name
+    begins with the hash tag of `key`, or with the whole `key` if `key` has no tag. If `key` contains a single brace, no
+    name in the same slot exists. This matters only in a cluster.
     """
     begin = key.find("{")
     end = key.find("}", begin + 1) if begin >= 0 else -1

@@ -1,7 +1,7 @@
 """A connection that sends commands and scripts one at a time, and reconnects after a failure; floor 4.
 
-A link never sends a command twice, because only the caller knows whether that is safe. All scripts of the queues are
-idempotent and may be sent again. An answer is never mistaken for the answer to another command.
+A link never sends a command twice, because only the caller knows whether a second sending is safe. All scripts of the
+queues are idempotent, so they may be sent again. An answer is never mistaken for the answer to another command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMAND = "a command to Redis neither ends nor fails"
 
 
 _OF_ANOTHER_SERVER = (failures.AuthenticationError, failures.ReadOnlyError)
-"""Error answers that close the connection: after a failover another server may answer at this address."""
+"""Errors after which the link closes the connection: after a failover, another server may answer at this address."""
 
 
 class Script:
@@ -41,7 +41,8 @@ class Script:
 class Turn:
     """A fair lock that records when it was acquired. It is used as an async context manager.
 
-    `asyncio.Lock` needs five calls where this lock needs two, which matters because every command acquires it.
+    `asyncio.Lock` needs five calls, and this lock needs two. The difference matters, because every command acquires the
+    lock.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Turn:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def __aenter__(self) -> None:
-        """Acquire the lock. Tasks get it in the order in which they began to wait."""
+        """Acquire the lock. Tasks get the lock in the order in which they began to wait."""
         if self.since is not None:
             await self._wait()
         self.since = time.monotonic()
@@ -73,13 +74,16 @@ class Turn:
         while self._waiting:
             granted = self._waiting.popleft()
             if not granted.done():
-                granted.set_result(None)  # `since` stays set, so that no other task acquires the lock meanwhile
+                granted.set_result(None)  # `since` stays set, so that no other task acquires the lock first
                 return
         self.since = None
 
 
 class Link:
-    """A connection to a server, opened at the first command. `patience` is the number of seconds allowed for an answer."""
+    """A connection to a server, which is opened at the first command.
+
+    `patience` is the time limit for an answer in seconds.
+    """
 
     def __init__(self, server: Server, patience: float = client.TIMEOUT) -> None:
         self._server = server
@@ -96,7 +100,7 @@ class Link:
 
     @property
     def ended(self) -> bool:
-        """True if there is no open connection: none was opened, or the server is known to have closed it."""
+        """True if there is no open connection: none was opened yet, or the server has closed the connection."""
         return self._exchange is None or self._exchange.ended
 
     async def open(self) -> None:
@@ -114,7 +118,8 @@ class Link:
             return await self._send(_pack(words))
 
     async def script(self, script: Script, keys: Sequence[str | bytes], words: Sequence[Word]) -> Any:
-        """Run a script and return its answer; send its text if the server does not know the digest.
+        """Run a script and return its answer. The text of the script is sent only if the server does not know the
+        digest.
 
         Raises redis-py's errors. The error of a command inside the script is raised as if the command had been sent
         alone.
@@ -132,8 +137,8 @@ class Link:
     async def pipeline(self, commands: Iterable[Sequence[Word]], *, texts: bool = False) -> list[Any]:
         """Send commands together; return their answers in order. An error answer is returned, not raised.
 
-        Strings in the answers are bytes. If `texts` is True, they are decoded as UTF-8, with invalid bytes backslash-escaped.
-        Raises redis-py's errors if the connection fails.
+        Strings in the answers are bytes. If `texts` is True, strings are decoded as UTF-8, with invalid bytes
+        backslash-escaped. Raises redis-py's errors if the connection fails.
         """
         packed = [_pack(words) for words in commands]
         async with self._turn:
@@ -143,19 +148,19 @@ class Link:
             return found
 
     def hurry(self, seconds: float, late: Exception) -> None:
-        """Make the current command raise `late` if its answer does not come within `seconds` from now."""
+        """Make the current command raise the error `late` if the answer does not come within `seconds` from now."""
         if self._exchange is not None:
             self._exchange.hurry(seconds, late)
 
     async def courtesy(self, *words: Word) -> Any:
-        """Send a command that the router can do without; return its answer, or None if the server refuses it."""
+        """Send an optional command; return the answer, or None if the server refuses the command."""
         try:
             return await self.call(*words)
         except failures.ResponseError:
             return None
 
     async def _send(self, command: bytes) -> Any:
-        """Send a command and return the answer to exactly this command."""
+        """Send a command; return the answer that belongs to this command."""
         (answer,), mark = await self._ask(command, 1)
         if not isinstance(answer, Exception):
             if self._marked and mark != b"%d" % self._marks:
@@ -169,10 +174,11 @@ class Link:
         raise answer
 
     async def _ask(self, commands: bytes, number: int, *, texts: bool = False) -> tuple[list[Any], Any]:
-        """Send packed commands; return their answers, and the answer to the mark, or None if no mark was sent.
+        """Send packed commands; return their answers, and the answer to the mark (None if no mark was sent).
 
-        The mark is an ECHO of a new number, which is sent after the commands. If the number does not come after the answers, the
-        other side has sent one answer too many or too few, as a broken proxy may do. All later answers would be shifted by one.
+        The mark is an ECHO of a new number, which is sent after the commands. If the number does not follow the
+        answers, the other side has sent one answer too many or too few. A broken proxy may do this. All later answers
+        would be shifted by one.
         """
         patience = self._patience
         try:
@@ -195,13 +201,16 @@ class Link:
             return found, mark
 
     async def _check_mark(self, found: Any) -> None:
-        """Close the connection and raise redis-py's `ConnectionError`, unless `found` is the answer to the last ECHO."""
+        """Check that `found` is the answer to the last ECHO.
+
+        If not, close the connection and raise a `ConnectionError`.
+        """
         if found != b"%d" % self._marks:
             await self.close()
             raise failures.ConnectionError(UNASKED)
 
     async def _connected(self) -> Exchange:
-        """Return the open connection; open a new one if there is none or if the server has closed it."""
+        """Return the open connection. Open a new connection if none is open, or if the server has closed it."""
         if self._exchange is not None and self._exchange.ended:
             await self.close()  # the server closed the connection between two commands, so no command is lost
         if self._exchange is None:
@@ -263,9 +272,10 @@ class PlainLink(Link):
 
 
 def _knows_echo(answer: Any) -> bool:
-    """Return whether the server answers ECHO, according to its `answer` to the first one.
+    """Return whether the server answers ECHO. `answer` is its answer to the first ECHO of a connection.
 
-    The user may lack the permission, or a proxy may not know the command. Raises the error of a connection that failed.
+    The user may lack the permission for ECHO, or a proxy may not know the command. If `answer` is the error of a failed
+    connection, this error is raised.
     """
     if isinstance(answer, failures.ResponseError):
         return answers.is_temporary(answer)
@@ -277,14 +287,14 @@ def _knows_echo(answer: Any) -> bool:
 
 
 def _pack(words: Sequence[Word]) -> bytes:
-    return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # its stub knows one word only
+    return bytes(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]  # the stub knows only one word
 
 
 async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks that send commands, and wait until they have ended.
 
-    One cancellation may not be enough: redis-py uses `asyncio.wait_for`, which swallows a cancellation that arrives
-    together with the awaited result (https://github.com/python/cpython/issues/86296).
+    One cancellation may not be enough. redis-py uses `asyncio.wait_for`, which swallows a cancellation if the awaited
+    result arrives at the same time (https://github.com/python/cpython/issues/86296).
     """
     left = set(tasks)
     while left:

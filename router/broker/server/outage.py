@@ -11,10 +11,11 @@ KINDS = 10
 
 
 class Outage:
-    """An outage, judged by the attempts of tasks. It is over when each task that failed has had an answer from Redis.
+    """An outage, judged by the attempts of tasks. The outage is over when each failed task has received an answer from
+    Redis.
 
-    `who` identifies a task. Redis may accept the commands of one task and refuse those of another. Only an answer ends the
-    failure of a task; a new attempt does not.
+    `who` identifies a task. Redis may accept the commands of one task and refuse the commands of another task. Only an
+    answer of Redis ends the failure of a task. A new attempt alone does not.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -29,10 +30,11 @@ class Outage:
         return next(reversed(self._failing.values()), None)
 
     def failed(self, reason: str, who: Hashable = "", *, ended: bool = False) -> bool:
-        """Record a failed attempt; return True if it must be logged, because it is the first one or has a new reason.
+        """Record a failed attempt; return True if the failure must be logged: it is the first failure, or has a new
+        reason.
 
-        `ended` is True if the failure is the end of a connection. That does not prove an outage, so it is logged only if the
-        next attempt fails too.
+        `ended` is True if the failure is the end of a connection. The end of a connection does not prove an outage, so
+        it is logged only if the next attempt fails too.
         """
         first = not self._failing
         if first:
@@ -45,11 +47,11 @@ class Outage:
         return True
 
     def succeeded(self, who: Hashable = "") -> float | None:
-        """Record an answer of Redis; return the length of the outage in seconds if this ends a logged outage, else None."""
+        """Record an answer of Redis. If this ends a logged outage, return the outage's length in seconds, else None."""
         if self._failing.pop(who, None) is None or self._failing or not self._logged:
             return None
         return self._clock.monotonic() - self._since
 
     def dismiss(self, who: Hashable) -> None:
-        """Forget a task that has ended while it was failing, because it will never report a success."""
+        """Forget a failing task that has ended: such a task will never report a success."""
         self._failing.pop(who, None)

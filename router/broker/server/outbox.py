@@ -1,7 +1,7 @@
 """The outbox: sends numbered batches to Redis in order, and retries each batch until Redis has accepted it; floor 4.
 
-A batch whose answer was lost is sent again under the same number. The script does nothing if it has seen the
-number before, so every batch takes effect only once.
+If the answer to a batch is lost, the batch is sent again under the same number. The script does nothing if it has seen
+this number before, so every batch takes effect only once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class Batch(NamedTuple):
 
 
 class Cargo(Protocol):
-    """The contents of an outbox: the items that wait to be sent. It makes the batches and handles the answers."""
+    """The contents of an outbox: the items that wait to be sent.
+
+    The cargo makes the batches and handles the answers.
+    """
 
     def next_batch(self) -> Batch | None:
         """Return the next batch; None if no item waits."""
@@ -61,7 +64,8 @@ class Outbox:
         self._number = 0
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        # No other batch may be sent before the current one is accepted: the script ignores every number below its highest.
+        # Send no other batch before the current batch is accepted: the script ignores numbers below the highest one so
+        # far.
         self._turn = Turn()
         self._task: asyncio.Task[None] | None = None
 
@@ -83,7 +87,10 @@ class Outbox:
             return await self.link.script(self._script, batch.keys, (self._next_number(), *batch.words))
 
     def signs(self, part: str) -> Iterator[Sign]:
-        """Yield the progress of the outbox, for the watchdog. `part` names the outbox there."""
+        """Yield the progress of the outbox, for the watchdog.
+
+        `part` is the name of the outbox in the watchdog's messages.
+        """
         yield Sign(part, COMMAND, self.link.since)
         if self._task is not None and self._task.done():
             yield Sign(part, "its task ended unexpectedly", None, ended=True)
@@ -109,7 +116,10 @@ class Outbox:
             self.idle.set()
 
     async def _send(self, batch: Batch) -> None:
-        """Send a batch, again and again until it is accepted. While Redis answers that a queue is full, the delays grow too."""
+        """Send a batch until Redis accepts it.
+
+        The delays between the attempts grow, after errors and while a queue is full.
+        """
         number, backoff = self._next_number(), None
         while True:
             try:

@@ -14,9 +14,9 @@ from router.core.accounts.beats import until_beat
 class Repeating:
     """Calls `work` every `every` seconds, from `start` to `close`.
 
-    `work` may return the seconds until the next call, or None for the usual time. Objects with the same `every` call their
-    functions at the same times (`core.accounts.beats`). An exception of `work` does not end the task. Each call is reported to
-    `health`, if there is one. After a failure, `health` decides how long to wait.
+    `work` may return the seconds until the next call, or None for the usual time. Objects with the same `every` call
+    their functions at the same times (see `core.accounts.beats`). An exception of `work` does not end the task. If
+    `health` is given, each call is reported to `health`, which decides how long to wait after a failure.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The check of the router's own Redis: one PING a second on a separate connection; floor 4.
 
-The other connections notice that the server is dead only when they have a command to send. The router's readiness must change
+The router's other connections notice a dead server only when they send a command. The router's readiness must change
 earlier.
 """
 
@@ -36,7 +36,7 @@ class ServerCheck:
 
     @property
     def reason(self) -> str | None:
-        """The reason why the server can't be reached; None while it answers, and before the first check."""
+        """The reason why the server can't be reached; None while the server answers, and before the first check."""
         return self._health.reason
 
     def start(self) -> None:
@@ -51,7 +51,8 @@ class ServerCheck:
     async def _ping(self) -> None:
         """Send a PING, and wait for the answer.
 
-        An error answer (for example because of a full disk) also shows that the server is alive. Other components report it.
+        An error answer, for example because of a full disk, also shows that the server is alive. Other components
+        report such errors.
         """
         try:
             await self._link.call("PING")

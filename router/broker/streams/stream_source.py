@@ -1,4 +1,4 @@
-"""The stream source, which acknowledges an entry when all its deliveries are settled or stored; floor 4."""
+"""The stream source: acknowledges an entry when all deliveries of the entry are settled or stored; floor 4."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class StreamOptions(Membership, frozen=True, kw_only=True):
     payload_field: str = "payload"
     """The field of an entry that becomes the payload. The other fields become headers."""
     observe: bool = False
-    """True if the source reads new entries without a consumer group, because of `deliver: print`."""
+    """True with `deliver: print`: the source then reads new entries without a consumer group."""
 
 
 class StreamObserver:
-    """The reader of a stream source with `deliver: print`. It uses no group and acknowledges nothing.
+    """The reader of a stream source with `deliver: print`: uses no group and acknowledges nothing.
 
-    One read returns at most `most` entries of each stream, and waits up to `block` seconds for them.
+    One read returns at most `most` entries of each stream, and waits up to `block` seconds for entries.
     """
 
     fault = None
@@ -42,7 +42,7 @@ class StreamObserver:
         self._words = ("XREAD", "COUNT", most, "BLOCK", max(1, int(block * 1000)), "STREAMS")
 
     async def prepare(self, stream: Stream) -> None:
-        """Set the position in the stream to its newest entry, so that only entries after it are read."""
+        """Set the position in the stream to its newest entry, so that only later entries are read."""
         newest = await self._link.call("XREVRANGE", stream.key, "+", "-", "COUNT", 1)
         stream.progress.last = newest[0][0] if newest else START
 

@@ -21,7 +21,8 @@ _COUNT = re.compile(r"-?[0-9]{1,18}")
 
 
 class QueueBooks:
-    """Makes the requests that read the books and return due deliveries to the stream, and handles the answers.
+    """The books of one queue. Makes the requests for the books and for the return of due deliveries, and reads the
+    answers.
 
     `own` is the book of this router alone.
     """
@@ -32,13 +33,14 @@ class QueueBooks:
         self.held = 0
         """The number of deliveries in the queue at the last answer, including those in flight."""
         self.delayed = 0
-        """The number of delayed deliveries in the queue at the last answer; `held` includes them."""
+        """The number of delayed deliveries in the queue at the last answer. `held` includes these deliveries."""
         self.due: float | None = None
         """The time (monotonic seconds) at which the next delayed delivery is due; None if no delivery is delayed."""
         self.more = False
-        """True if more deliveries were due than the last request has returned to the stream."""
+        """True if deliveries are still due after the last request has returned its share to the stream."""
         self.abandoned = False
-        """True if entries of a dead router were found. The caller that claims them sets it back to False."""
+        """True if entries of a dead router were found. The caller that claims these entries resets the attribute to
+        False."""
         self.server_time = ServerTime()
         self._context = context
         self._link = link
@@ -56,8 +58,8 @@ class QueueBooks:
     def question(self, idle: float = 0.0) -> Question:
         """Return the request that moves due deliveries back to the stream and reads the books.
 
-        If `idle` is not 0, the request also asks whether there are entries of dead routers, which were not renewed for `idle`
-        seconds.
+        If `idle` is not 0, the request also asks whether there are entries of dead routers. These are entries that were
+        not renewed for `idle` seconds.
         """
         counters = self._counters
         words: list[Word] = [round(idle * 1000), self._epoch, self._next_epoch, len(counters)]
@@ -102,10 +104,10 @@ class QueueBooks:
                 setattr(book, name, number)
 
     async def reschedule(self) -> None:
-        """Correct due times and delivery times that are in the future because the server's clock was set back.
+        """Correct due times and delivery times that are too late because the server's clock was set back.
 
-        Afterwards no delivery is due later than its planned delay from now, and the idle time of entries of dead routers grows
-        again.
+        Afterwards every delivery is due within its planned delay from now, and the idle time of entries of dead routers
+        grows again.
         """
         if not self.server_time.went_back:
             return

@@ -26,7 +26,8 @@ MOST = 500
 """The largest number of entries that one command reads or settles."""
 
 MAX_DELIVERIES = 5
-"""The delivery count at which an entry is poison: the process crashed in an attempt with nothing else in flight."""
+"""The delivery count at which an entry is poison. Before the last attempt, nothing else was in flight, and the process
+crashed."""
 
 MOVES = 100
 """The largest number of retries that one script call returns to the stream or defers."""
@@ -38,13 +39,15 @@ class Timing(msgspec.Struct, frozen=True):
     block: float = 10.0
     """The time that a read waits for entries. `CLIENT UNBLOCK` ends a read earlier if necessary."""
     unblock: float = 0.5
-    """The time after `CLIENT UNBLOCK` until a blocking read is cut off. The server may refuse `CLIENT UNBLOCK`."""
+    """The time after `CLIENT UNBLOCK` until the connection of a blocking read is closed, in case the server has refused
+    `CLIENT UNBLOCK`."""
     tick: float = 1.0
-    """The time between two requests for the books. A due retry of a peer is noticed within this time."""
+    """The time between two requests for the books. Within this time, this router notices a due retry that a peer has
+    added."""
     claim: float = 5.0
     """The time between two checks for entries of dead peers."""
     linger: float = 1.0
-    """The maximum time during a shutdown in which due deliveries are still read from Redis."""
+    """The maximum time for which a shutdown still reads due deliveries from Redis."""
     alone: float = 30.0
     """The maximum time that a suspect waits for all other deliveries to finish."""
     first_delay: float = 0.1
@@ -62,7 +65,7 @@ class QueueHost(msgspec.Struct, frozen=True):
     isolation: CrashIsolation
     rounds: QueueRounds
     outage: Outage
-    """The outage that all queues of the server share, so that it is logged only once."""
+    """The outage that all queues of the server share, so that an outage is logged only once."""
 
 
 class QueueKeys(NamedTuple):
@@ -81,7 +84,8 @@ class QueueKeys(NamedTuple):
 class Ending:
     """The shutdown of a queue.
 
-    After `begin`, the queue still reads deliveries that are due, for `linger` seconds at most, but does not wait for new ones.
+    After `begin`, the queue still reads due deliveries for `linger` seconds at most, but does not wait for new
+    deliveries.
     """
 
     def __init__(self, clock: Clock, linger: float) -> None:
@@ -91,7 +95,7 @@ class Ending:
         self._at = 0.0
 
     def begin(self, *, at_once: bool = False) -> None:
-        """Begin the shutdown. If `at_once` is True, read nothing more. Only the first call has an effect."""
+        """Begin the shutdown. If `at_once` is True, the queue reads nothing more. Only the first call has an effect."""
         if not self.begun:
             self.begun, self._at = True, float("-inf") if at_once else self._clock.monotonic()
 

@@ -1,4 +1,4 @@
-"""The deliveries of one Redis queue that are in flight at this router: ready for a worker, or taken by one; floor 4."""
+"""The deliveries of one Redis queue in flight at this router: ready for a worker, or taken by a worker; floor 4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.events import Event
 class Bundle(msgspec.Struct):
     """Deliveries that are ready.
 
-    `count` is None, except for a single delivery that must be alone in flight: then it is the delivery count.
+    `count` is usually None. For a single delivery that must be alone in flight, `count` is its delivery count.
     """
 
     events: list[Event]
@@ -29,7 +29,8 @@ class Ready:
     def __init__(self) -> None:
         self.number = 0
         self.hold = 0
-        """The largest number of deliveries to read ahead. Deliveries that workers give back may exceed it."""
+        """The largest number of deliveries to read ahead. With deliveries that workers give back, `number` may exceed
+        `hold`."""
         self._room = asyncio.Event()
         self._bundles: deque[Bundle] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()
@@ -46,9 +47,11 @@ class Ready:
 
     @property
     def enough(self) -> bool:
-        """True while the number of ready deliveries is more than half of `hold`. Meanwhile the reader waits.
+        """True while the number of ready deliveries is more than half of `hold`. As long as this is so, the reader
+        waits.
 
-        If it read one delivery for each delivery that is taken, every delivery would need a round trip to Redis.
+        Otherwise the reader would read one delivery each time a delivery is taken, with a round trip to Redis for every
+        delivery.
         """
         return 2 * self.number > self.hold
 
@@ -73,7 +76,10 @@ class Ready:
         self.lower(Bundle(events))
 
     def lift(self) -> Bundle:
-        """Remove and return the first bundle. Its deliveries count as ready until `taken` or `lower` is called."""
+        """Remove and return the first bundle.
+
+        The deliveries of the bundle count as ready until `taken` or `lower` is called.
+        """
         return self._bundles.popleft()
 
     def lower(self, bundle: Bundle) -> None:
@@ -164,7 +170,7 @@ class QueueInFlight:
 
     @property
     def resting(self) -> bool:
-        """True if no delivery is in flight, except deliveries that wait for their sink or for an earlier delivery."""
+        """True if all deliveries in flight, if any, wait for their sink or for an earlier delivery."""
         return self.open == len(self._waiting)
 
     def let_go(self, entries: Collection[bytes]) -> None:
@@ -178,7 +184,8 @@ class QueueInFlight:
     def may_wait(self, entry: bytes) -> bool:
         """Record that an entry waits without an attempt, and return True.
 
-        Record nothing and return False for a suspect that runs alone, because all other deliveries wait for it.
+        For a suspect that runs alone, record nothing and return False, because all other deliveries wait for the
+        suspect.
         """
         if self._single == entry:
             return False
@@ -187,7 +194,7 @@ class QueueInFlight:
         return True
 
     def take_up(self, entries: Iterable[bytes]) -> None:
-        """Record that entries no longer wait, because their attempts begin."""
+        """Record that entries wait no longer, because their attempts begin."""
         self._waiting.difference_update(entries)
 
     def _less(self) -> None:
@@ -201,7 +208,7 @@ class QueueInFlight:
         self._quiet.set()
 
     async def change(self, most: float | None = None) -> None:
-        """Wait until `resting` may have become true, or until `stir` is called, for `most` seconds at most (None: no limit)."""
+        """Wait until `resting` may have become true or `stir` is called, at most for `most` seconds (None: no limit)."""
         self._quiet.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most):

@@ -45,7 +45,7 @@ class Admission:
     def admit(self, entries: Iterable[tuple[bytes, bytes]], count: int | None = None) -> None:
         """Decode entries, given as (id, record), and offer their deliveries.
 
-        `count` is None, except for a single entry that must be alone in flight: then it is the delivery count.
+        `count` is usually None. For a single entry that must be alone in flight, `count` is its delivery count.
         """
         events: list[Event] = []
         append, read, held = events.append, self.reader.read, self._in_flight.held
@@ -81,7 +81,10 @@ class Admission:
 
 
 class QueueRecovery:
-    """Claims entries that were in flight when a router died. The higher their delivery counts, the fewer it claims at a time."""
+    """Claims entries that were in flight when a router died.
+
+    The higher the delivery counts of the entries, the fewer entries are claimed at a time.
+    """
 
     def __init__(
         self,
@@ -101,7 +104,7 @@ class QueueRecovery:
         self._admission = admission
 
     async def recover(self, *, own: bool) -> bool:
-        """Claim pending entries of this router (`own`) or of dead peers; return whether more may be left."""
+        """Claim pending entries of this router (`own`) or of dead peers; return whether more entries may be left."""
         context, ending = self._context, self._context.ending
         idle = None if own else self._renewal.idle
         page = await self._pending.first(lambda: self._in_flight.held, idle)
@@ -129,7 +132,8 @@ class QueueRecovery:
         return bool(found or gone) and not ending.begun
 
     async def _take(self, entries: Sequence[Pending], idle: float | None, *, count: bool) -> tuple[list[Entry], int]:
-        """Claim the entries that have not changed since they were listed, and acknowledge those that were deleted.
+        """Claim the entries that have not changed since they were listed, and acknowledge the entries that were
+        deleted.
 
         Returns the claimed entries, and the number of deleted entries.
         """
@@ -144,8 +148,8 @@ class QueueRecovery:
     async def _poison(self, entries: Sequence[Pending], idle: float | None) -> None:
         """Turn poison entries into dead letters, one at a time and with nothing else in flight.
 
-        Otherwise another delivery could crash the process after the letter was written and before the entry is settled. Then
-        the next run would write the letter again.
+        If other deliveries were in flight, one of them could crash the process after the letter was written and before
+        the entry is settled. Then the next run would write the letter again.
         """
         in_flight, alone = self._in_flight, self._context.timing.alone
         counts = {entry.id: entry.deliveries for entry in entries}
@@ -169,8 +173,9 @@ class QueueRecovery:
     async def take_alone(self) -> Event | None:
         """Take the first ready delivery, which is a suspect; return None if a peer has claimed it.
 
-        The delivery count is raised before the attempt, because the attempt may crash the process. The last count, which makes
-        the entry poison, is written only if nothing else is in flight: otherwise another delivery could be the cause.
+        The delivery count is raised before the attempt, because the attempt may crash the process. The last count makes
+        the entry poison. This count is written only if nothing else is in flight, because otherwise another delivery
+        could be the cause of a crash.
         """
         in_flight = self._in_flight
         bundle = in_flight.ready.lift()
@@ -200,7 +205,7 @@ class QueueRecovery:
                 if state == OF_ANOTHER:
                     self._in_flight.let_go([entry])
             except failures.ResponseError:
-                return  # the group was deleted, and its counts with it
+                return  # the group was deleted together with its delivery counts
             except (failures.RedisError, OSError) as error:
                 await asyncio.sleep(context.health.failed(error, "settle"))
             else:
@@ -251,7 +256,7 @@ class QueueReader:
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
                     self._grouped = True
                 if own:
-                    # If no entry was found, nothing was written. So this does not show that Redis accepts writes.
+                    # If no entry was found, nothing was written. Such a call does not show that Redis accepts writes.
                     own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)
@@ -270,7 +275,7 @@ class QueueReader:
                         continue
                 await asyncio.sleep(delay)
             except Exception as error:  # noqa: BLE001  # after any error the read is tried again
-                # An answer that was lost may have held entries, which are pending for this router now.
+                # An answer may be lost. The entries in this answer are pending for this router now.
                 self._grouped, own = False, True
                 await asyncio.sleep(context.health.failed(error, "read"))
             else:
@@ -281,12 +286,14 @@ class QueueReader:
         self._in_flight.stir()
 
     def _regroup(self) -> None:
-        """Create the group again, also if no more deliveries are read at present: without a group no entry can be renewed."""
+        """Create the group again. Without a group, entries can't be renewed, even if the reader reads nothing at
+        present.
+        """
         self._grouped = False
         self._in_flight.ready.make_room()
 
     async def _make_group(self) -> None:
-        """Create the group, if it is missing. It begins at the first entry, because all entries of the stream are unsettled."""
+        """Create the group if it is missing. The group begins at the first entry, because all entries are unsettled."""
         try:
             await self._writing.call("XGROUP", "CREATE", self._context.keys.stream, GROUP, "0", "MKSTREAM")
         except failures.ResponseError as error:
@@ -312,7 +319,10 @@ class QueueReader:
         return True
 
     async def stop_waiting(self) -> None:
-        """End a blocking read by CLIENT UNBLOCK. If the server does not end the read, cut it off a little later."""
+        """End a blocking read by CLIENT UNBLOCK.
+
+        If the server does not end the read, close the connection a little later.
+        """
         if self._blocked:
             late = failures.ConnectionError("CLIENT UNBLOCK did not end the read")
             self._reading.hurry(self._context.timing.unblock, late)

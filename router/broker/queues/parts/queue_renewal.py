@@ -28,7 +28,8 @@ class QueueRenewal:
         self._in_flight = in_flight
         self._books = books
         self.regroup: Callable[[], None] = lambda: None
-        """Called when the consumer group is missing. The reader, which creates it, sets this."""
+        """The function that is called when the consumer group is missing. The reader sets this function, and creates
+        the group."""
         self.renewed_at = 0.0
         self.resting = False
         """True while `run` waits, until `wake` is called."""
@@ -46,7 +47,8 @@ class QueueRenewal:
     async def run(self, abandoned: Callable[[], Awaitable[None]]) -> None:
         """Repeat the periodic work until cancelled; call `abandoned` when a dead router has left entries.
 
-        The `QueueRounds` read the books every second without waking this task. They wake it if an answer shows more work.
+        `QueueRounds` reads the books every second without waking this task. If an answer shows more work, `read` wakes
+        the task.
         """
         context, health = self._context, self._context.health
         self._renew_at = context.clock.monotonic() + claims.renew_every(self.idle)
@@ -88,7 +90,10 @@ class QueueRenewal:
     # Called by the rounds: implements `queue_rounds.Member`.
 
     def question(self) -> Question:
-        """Return the request for the books; every `Timing.claim` seconds it also checks for entries of dead routers."""
+        """Return the request for the books.
+
+        Every `Timing.claim` seconds, a request also checks for entries of dead routers.
+        """
         self._checks = self._context.clock.monotonic() >= self._check_at and not self._context.ending.begun
         return self._books.question(self.idle if self._checks else 0.0)
 
@@ -113,16 +118,16 @@ class QueueRenewal:
         self._wake.set()
 
     def renewed(self) -> None:
-        """Record that an answer of Redis has just shown that all entries in flight belong to this router."""
+        """Record the time: an answer of Redis has just shown that all entries in flight belong to this router."""
         self.renewed_at = self._context.clock.monotonic()
 
     @property
     def overdue(self) -> bool:
-        """True if the last renewal is so long ago that a peer may have claimed deliveries that are ready here."""
+        """True if the last renewal was so long ago that a peer may have claimed deliveries which are ready here."""
         return self._context.clock.monotonic() - self.renewed_at > claims.undisputed(self.idle)
 
     async def catch_up(self) -> None:
-        """Renew the entries, again and again until that succeeds. Then no delivery that a peer has claimed is attempted."""
+        """Renew the entries, and repeat this until it succeeds. So no delivery is attempted that a peer has claimed."""
         while True:
             try:
                 await self._renew()
@@ -142,14 +147,15 @@ class QueueRenewal:
     async def _renew_entries(self) -> None:
         """Reset the idle time of the entries in flight, and forget ready entries that a peer has claimed or settled.
 
-        An entry that is no longer pending was settled by a peer. The exception is that deliveries have vanished from Redis,
-        so that `losses` has changed. In that case this router still delivers the missing entry.
+        If an entry is no longer pending, a peer has settled it, or the entry has vanished from Redis. If entries have
+        vanished, `QueueBooks.losses` has changed. In that case this router still delivers the missing entries.
         """
         began, losses, in_flight = self._context.clock.monotonic(), self._books.losses, self._in_flight
         before = {*in_flight.held}
         states: dict[bytes, int] = {}
-        # List only entries up to the present last id, because entries that are read later need no renewal. Otherwise the
-        # renewal of a long queue would list page after page of new entries, and end only when the queue is empty.
+        # List only entries up to the present last id, because entries that are read later need no renewal. Without this
+        # limit, the renewal of a long queue would list page after page of new entries, and end only when the queue is
+        # empty.
         last = await self._pending.last()
         if last is not None:
             # Entries that are not recovered yet are renewed too.
@@ -173,6 +179,10 @@ class QueueRenewal:
         self.renewed_at, self._losses = began, losses
 
     async def set_free(self) -> None:
-        """Release the remaining entries at a graceful shutdown: set their delivery count to 0, and let peers claim them at once."""
+        """Release the remaining entries at a graceful shutdown.
+
+        Their delivery count is set to 0. Their idle time is set to the limit, so that peers may claim the entries at
+        once.
+        """
         async for page in self._pending.pages(frozenset):
             await self._pending.claim([entry.id for entry in page], count=0, idle=self.idle)

@@ -22,7 +22,7 @@ Row = tuple[int, list[Any]]
 
 
 class Question(NamedTuple):
-    """The request of one queue: its keys, the largest number of retries to move, and the other arguments of the script."""
+    """The request of one queue: its keys, the largest number of retries to move, and further script arguments."""
 
     keys: Sequence[str]
     moves: int
@@ -34,7 +34,7 @@ class Member(Protocol):
 
     @property
     def resting(self) -> bool:
-        """True if the next round must include the queue. A queue that is working calls `QueueRounds.ask` itself."""
+        """True if the next round must include the queue. While False, the queue calls `QueueRounds.ask` itself."""
 
     def question(self) -> Question:
         """Return the request to send now."""
@@ -47,8 +47,8 @@ class Member(Protocol):
 
 
 Asked = dict[Member, list[asyncio.Future[None]]]
-"""The queues that have a request to send, and for each the futures of the callers of `ask` that wait for its answer. A request
-of a round has no caller."""
+"""The queues with a request to send. For each queue: the futures of the callers of `ask` that wait for the answer. A
+request of a round has no such caller."""
 
 
 class QueueRounds:
@@ -71,7 +71,10 @@ class QueueRounds:
         return self._link.since
 
     def join(self, member: Member, every: float) -> None:
-        """Send a request of `member` every `every` seconds from now on, or more often if another member has a shorter time."""
+        """Send a request of `member` every `every` seconds from now on.
+
+        The shortest time of all members applies to all.
+        """
         self._members[member] = every
         if self._beat is None:
             self._beat = asyncio.create_task(self._go_round(), name="queues: rounds")
@@ -128,7 +131,8 @@ class QueueRounds:
         except failures.NoPermissionError:
             if share == 1:
                 raise
-            # Redis refuses the whole call if one key is forbidden, so send a separate request for each queue.
+            # Redis refuses the whole call if the user has no permission for one key, so send a separate request for
+            # each queue.
             for member, answers in asked.items():
                 try:
                     await self._ask({member: answers})
@@ -146,7 +150,10 @@ class QueueRounds:
 
 
 def _fail(asked: Asked, error: Exception) -> None:
-    """Report an error to each queue: raise it in the callers of `ask`; if there is none, call `failed` of the queue."""
+    """Report an error to each queue: raise the error in the callers of `ask`.
+
+    If a queue has no caller, call its `failed`.
+    """
     for member, answers in asked.items():
         if not answers:
             member.failed(error)

@@ -17,12 +17,12 @@ from router.errors import Reason
 from router.events import Event, Outcome
 
 PAUSE = 0.01
-"""The minimum number of seconds between two reports to Redis. A report of ten outcomes takes about as long as one of a
-single outcome."""
+"""The minimum number of seconds between two reports to Redis. A report of ten outcomes takes about as long as a report
+of one outcome."""
 
 FEW = 32
-"""The number of outcomes below which a report waits for more outcomes, for up to `LONGEST_PAUSE` seconds. From this number on,
-a report waits only `PAUSE` seconds: if the router is killed, the deliveries of unreported outcomes are made again.
+"""The number of outcomes from which on a report waits only `PAUSE` seconds. With fewer outcomes, a report waits up to
+`LONGEST_PAUSE` seconds for more outcomes. If the router is killed, deliveries with unreported outcomes are repeated.
 """
 
 LONGEST_PAUSE = 0.02
@@ -30,13 +30,13 @@ LONGEST_PAUSE = 0.02
 
 
 class _Part(msgspec.Struct, eq=False):
-    """The receipt of a part of a split delivery. The receipts of all other deliveries of the queue are entry ids."""
+    """The receipt of a part of a split delivery. All other deliveries of the queue have their entry id as receipt."""
 
     whole: _Split
 
 
 class _Split(msgspec.Struct, eq=False):
-    """An entry whose delivery was split: the number of open parts, and the outcomes of the other parts."""
+    """The entry of a split delivery: the number of open parts, and the outcomes of the finished parts."""
 
     entry: bytes
     size: int
@@ -46,7 +46,7 @@ class _Split(msgspec.Struct, eq=False):
 
 
 def entry_of(event: Event) -> bytes:
-    """Return the id of a delivery's entry; for a part, the id of the split delivery's entry."""
+    """Return the entry id of a delivery. For a part of a split delivery, return the entry id of the split delivery."""
     receipt = event._receipt
     entry: bytes = receipt.whole.entry if isinstance(receipt, _Part) else receipt
     return entry
@@ -55,11 +55,12 @@ def entry_of(event: Event) -> bytes:
 class Settlement:
     """Collects outcomes and sends them to Redis in batches. A batch without an answer is sent again.
 
-    The first outcome after a pause is sent at once. Outcomes that follow within `PAUSE` seconds are sent together. Fewer than
-    `FEW` outcomes wait longer, up to `LONGEST_PAUSE` seconds, unless the router shuts down or a delivery is deferred.
+    The first outcome after a pause is sent at once. Outcomes that follow within `PAUSE` seconds are sent together.
+    Fewer than `FEW` outcomes wait longer, up to `LONGEST_PAUSE` seconds. The wait ends early if the router shuts down
+    or a delivery is deferred.
 
-    `put_off` is called after deliveries were deferred. `overriding` are the routes that override options
-    of the sink.
+    `put_off` is called after deliveries were deferred. `overriding` contains the routes that override options of the
+    sink.
     """
 
     def __init__(
@@ -112,7 +113,10 @@ class Settlement:
         self._defer(event._receipt, event._position, {}, [(delay, record)])
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """Replace a delivery by `parts`. Its entry stays in the stream until each part is deferred or settled."""
+        """Replace a delivery by `parts`.
+
+        The entry of the delivery stays in the stream until all parts are deferred or settled.
+        """
         self._parted = True
         counters = {"handed_over": 1, "accepted": len(parts)}
         whole = _Split(event._receipt, event._position, len(parts), counters, [])
@@ -166,12 +170,12 @@ class Settlement:
                 return
 
     async def flush(self) -> None:
-        """Send all outcomes. Outcomes that could not be sent are kept and sent again later. Raises redis-py's errors."""
+        """Send all outcomes. Outcomes that could not be sent remain for a later attempt. Raises redis-py's errors."""
         while self._done or self._deferred:
             await self._report()
 
     async def _report(self) -> None:
-        """Send the outcomes collected so far. Outcomes that are added during a report wait for the next report."""
+        """Send the outcomes collected so far. Outcomes that arrive during a report wait for the next report."""
         for counter in list(self._done):
             ids, size = self._done.pop(counter)
             self._sending = True
