@@ -331,7 +331,7 @@ async def test_http_404_is_missing_another_4xx_is_dead_and_the_rest_is_tried_aga
     assert details == {
         "lookup user: there is no record with the key '",
         "lookup user: HTTP 403",
-        "lookup user: the answer is not a JSON object",
+        "lookup user: the response is not a JSON object",
     }
     assert "sesame" not in router.process.err
 

@@ -1,7 +1,7 @@
 """The graph of a configuration as an SVG picture; floor 4.
 
-The picture is self-contained: it has no script and no font, and loads nothing. Its colours follow the reader's light or
-dark scheme.
+The picture is self-contained: it has no script and no font, and loads nothing. It has colours for a light and a dark
+scheme, and uses the reader's scheme.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ DARK = {
     "unused": "#4c5560",
     "fallback": "#e0914a",
 }
-"""The colours of the light scheme, by use. A pair is a fill and a stroke."""
+"""The colours of the dark scheme, by use. A pair is a fill and a stroke; `LIGHT` has the same keys."""
 
 _COLOUR = {"source": "source", "schema": "schema", "route": "route", "sink": "sink"}
 _XML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\ufffe": r"\ufffe", "\uffff": r"\uffff"})
@@ -123,7 +123,7 @@ def _detail(node: Node) -> str:
 
 
 class Drawing:
-    """The layout of a picture, and the SVG elements made of it."""
+    """The layout of a picture, and its SVG elements."""
 
     def __init__(self, picture: Picture) -> None:
         self._nodes = {node.id: node for node in picture.nodes}
@@ -212,7 +212,10 @@ class Drawing:
         return f'<path class="{"events" if live else "unused"}" d="{path}"{head}><title>{xml(" → ".join(names))}</title></path>'
 
     def _arc(self, edge: Edge, lane: int) -> str:
-        """Draw an edge between two nodes of the last column, outside of it."""
+        """Return the line of an edge between two nodes of the last column.
+
+        The line is drawn at the right of this column.
+        """
         start, end = self.boxes[edge.start], self.boxes[edge.end]
         down = 1 if end.middle > start.middle else -1
         y, to_y = start.middle + 6 * down, end.middle - 6 * down
@@ -262,7 +265,10 @@ class Drawing:
 
 
 class _Ports:
-    """The points at which links leave and reach boxes, spread over their sides in the order of the other ends."""
+    """The points at which links leave and reach boxes.
+
+    The points of a box are in the vertical order of the boxes at the other ends.
+    """
 
     def __init__(self, boxes: Mapping[str, Box], links: Iterable[tuple[str, str]]) -> None:
         self._boxes = boxes
@@ -314,7 +320,10 @@ def svg(picture: Picture) -> str:
 
 
 def described(picture: Picture) -> str:
-    """Return a description of the picture for readers who can't see it: the nodes that each node leads to."""
+    """Return a text for readers who can't see the picture.
+
+    The text lists, for each node, the nodes to which it leads.
+    """
     names = {node.id: node.name for node in picture.nodes}
     ends: dict[str, list[str]] = {}
     for edge in picture.edges:

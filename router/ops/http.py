@@ -1,10 +1,10 @@
 """The guarded HTTP client of sinks; floor 4.
 
-All HTTP requests for events use this client. The address is checked when it is dialled, so a name that resolves to a
-different address a moment later (DNS rebinding) is caught too. Redirects are never followed and cookies never stored.
-At most 64 KiB of a response are read. No error contains the URL, which may be a credential.
+All HTTP requests for events use this client. An address is checked when the client connects to it. So a host name that
+resolves to a different address a moment later (DNS rebinding) is caught too. Redirects are never followed and cookies
+never stored. At most 64 KiB of a response are read. No error contains the URL, because a URL may be a credential.
 
-aiohttp is imported for the first request, so that commands that send nothing start fast.
+aiohttp is imported at the first request, so that commands without requests start fast.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for resolving, connecting and the TLS handshake. The router limits the attempt as a whole."""
+"""Seconds for resolving, connecting and the TLS handshake. The whole attempt has a time limit of its own in the
+router."""
 
 MAX_BODY = 64 * 1024
-"""Bytes of a response that are read."""
+"""The largest number of bytes of a response body that are read."""
 
 REMEMBERED_URLS = 100
 """The largest number of URLs that a client remembers in parsed form."""
@@ -48,25 +49,28 @@ _Result = TypeVar("_Result")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The response to one request. Names in `headers` are case-insensitive; `body` holds at most the first 64 KiB."""
+    """The response to one request. Names in `headers` are case-insensitive. `body` holds at most the first 64 KiB."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """Return the decoded body. Raises `ValueError` if it is not JSON."""
+        """Return the decoded body. Raises `ValueError` if the body is not JSON."""
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise ValueError("the answer is not JSON") from None
+            raise ValueError("the response is not JSON") from None
 
 
 _imported = threading.Event()
 
 
 async def import_aiohttp() -> None:
-    """Import aiohttp in a thread, because that takes 0.2 s, too long for the event loop. Later calls return at once."""
+    """Import aiohttp in a thread, because the import takes 0.2 s, too long for the event loop.
+
+    Later calls return at once.
+    """
     if not _imported.is_set():
         await _in_thread(partial(importlib.import_module, "aiohttp.web"), "import aiohttp")
         _imported.set()
@@ -76,9 +80,9 @@ class GuardedClient:
     """The HTTP client of one sink. Connections stay open between requests, until `close`.
 
     `proxy` is an `http://` or `https://` URL, with user and password if the proxy needs them; empty means no proxy. A
-    proxy resolves names itself, so with a proxy only hosts that are written as addresses are checked. `connect_timeout`
-    is in seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private addresses for every
-    request. `owner` names the owner of the client in messages.
+    proxy resolves host names itself. So with a proxy, the client checks only hosts that are written as addresses.
+    `connect_timeout` is in seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private
+    addresses for every request. `owner` names the owner of the client in messages.
     """
 
     def __init__(
@@ -95,8 +99,8 @@ class GuardedClient:
         self._connect_timeout = connect_timeout
         self._ssl = ssl_context
         self._allow_private = allow_private
-        # One pool for guarded requests and one for the others: a connection to a private address must not be reused by
-        # a guarded request.
+        # One pool for guarded requests, and one pool for all other requests: a guarded request must not reuse a
+        # connection to a private address.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._targets = Recent(REMEMBERED_URLS)
         self._last_headers: tuple[Mapping[str, str], bool, CIMultiDict[str] | None] = {}, False, None
@@ -113,12 +117,14 @@ class GuardedClient:
     ) -> Answer:
         """Send one request and return the response, whatever its status.
 
-        The URL is sent as written, because a service may have signed it. The body is the encoded `json` if given, or
-        else `data`. A cancelled request closes its connection.
+        The URL is sent as written, because a service may have signed it. The body is the encoded `json`, or `data` if
+        `json` is None. A cancelled request closes its connection.
 
-        Raises `TransientError` (no connection, no complete response), `SinkError` (an untrusted certificate, a proxy
-        that refuses the credentials) or `PermanentError` (a private address without `allow_private`, an invalid URL or
-        header). No error contains the URL.
+        No error contains the URL. The errors are:
+
+        - `TransientError`: no connection, or no complete response
+        - `SinkError`: an untrusted certificate, or a proxy that refuses the credentials
+        - `PermanentError`: a private address without `allow_private`, an invalid URL, or an invalid header
         """
         failure: DeliveryError
         if not self._sessions:
@@ -135,7 +141,7 @@ class GuardedClient:
             if authorization or self._proxy:
                 fields = with_defaults(fields, authorization)
                 more = through(self._proxy, target, fields)
-            # Without `async with`, which would add two coroutines to each step of the request.
+            # `async with` would add two coroutines to each step of the request.
             response = await session.request(method, target, data=body, headers=fields, allow_redirects=False, **more)
             try:
                 return Answer(response.status, response.headers, await _read(response))
@@ -146,10 +152,10 @@ class GuardedClient:
             raise
         except Exception as error:  # noqa: BLE001  # any error of aiohttp is replaced by one without the URL
             failure = _rebuilt(error, self._connect_timeout, self._owner)
-        raise failure  # raised outside of the handler: otherwise aiohttp's error, which contains the URL, would be its context
+        raise failure  # not in the handler: otherwise its context would be aiohttp's error, which contains the URL
 
     async def close(self) -> None:
-        """Close all connections. A later request opens new ones."""
+        """Close all connections. A later request opens new connections."""
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
@@ -161,7 +167,10 @@ class GuardedClient:
             raise TransientError(f"the HTTP client can't be loaded ({type(error).__name__})") from error
 
     def _fields(self, headers: Mapping[str, str] | None, *, is_json: bool) -> CIMultiDict[str]:
-        """Return the headers to send. The last ones are remembered, because many sinks send the same with each request."""
+        """Return the headers to send.
+
+        The last headers are remembered, because many sinks send the same headers every time.
+        """
         last, last_is_json, fields = self._last_headers
         if fields is None or last_is_json is not is_json or last != (headers or {}):
             fields = checked(headers, is_json=is_json)
@@ -169,9 +178,11 @@ class GuardedClient:
         return fields
 
     def _target(self, text: str) -> tuple[yarl.URL, dict[str, str], bool]:
-        """Return a URL without its credentials, the credentials as a header, and whether the host as written is private.
+        """Return three values: a URL without its credentials, the credentials as a header, and whether the host is
+        private.
 
-        The last URLs are remembered, because most sinks have only one. Raises `PermanentError` for an invalid URL.
+        The last URLs are remembered, because most sinks have only one URL. The host is checked as it is written,
+        without resolving names. Raises `PermanentError` for an invalid URL.
         """
         found: tuple[yarl.URL, dict[str, str], bool] | None = self._targets.get(text)
         if found is None:
@@ -203,7 +214,10 @@ class GuardedClient:
 
 
 class _PrivateAddressError(OSError):
-    """A private address that must not be dialled. It is an OSError, because aiohttp passes those on."""
+    """The error for a private address that must not be used.
+
+    It is an OSError, because aiohttp lets an OSError through.
+    """
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
@@ -211,10 +225,11 @@ class _PrivateAddressError(OSError):
 
 
 class _Resolver:
-    """The resolver of host names. It has a daemon thread per lookup and checks every address.
+    """The resolver of host names: uses a daemon thread for each lookup, and checks every address.
 
-    The executor of the event loop has few threads, shared by all sinks: a name server that hangs would block the other
-    sinks and the exit of the process. aiohttp makes one lookup per name at a time and caches the result for 10 s.
+    The executor of the event loop has few threads, which all sinks share. There, a name server that hangs would block
+    the other sinks and the exit of the process. aiohttp makes one lookup per name at a time, and caches the result for
+    10 s.
     """
 
     def __init__(self, *, guarded: bool) -> None:
@@ -235,11 +250,11 @@ class _Resolver:
         ]
 
     async def close(self) -> None:
-        """Do nothing: the resolver holds no resources."""
+        """Do nothing, because the resolver has no resources to release."""
 
 
 def _addresses(host: str, port: int, family: int) -> list[_AddressInfo]:
-    """Return the answer of the system's resolver. Raises OSError, also for a string that is not a host name."""
+    """Return the addresses from the system's resolver. Raises OSError, also for a string that is not a host name."""
     try:
         found: list[Any] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except UnicodeError:
@@ -272,7 +287,7 @@ def _scoped(address: tuple[Any, ...]) -> str:
 
 
 def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
-    """Return a socket for an address that may be dialled. Addresses written in the URL are checked only here."""
+    """Check an address and return a socket for it. This is the only check for an address that is written in the URL."""
     family, kind, proto, _, address = info
     _refuse_private(address[0])
     return socket.socket(family, kind, proto)
@@ -288,7 +303,7 @@ def _private(address: str, owner: str) -> PermanentError:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body up to `MAX_BODY` bytes. The rest of a longer one is not read."""
+    """Return the body up to `MAX_BODY` bytes. The rest of a longer body is not read."""
     content = response.content
     body = content.read_nowait(MAX_BODY) if content.is_eof() else await content.read(MAX_BODY)
     if content.at_eof() or not body:
@@ -303,7 +318,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryError:
-    """Return the router's error for an error of aiohttp, whose text may contain the URL."""
+    """Return the router's error for an error of aiohttp. The text of aiohttp's error may contain the URL."""
     import aiohttp  # noqa: PLC0415  # see the module's docstring
 
     refused = _find(error, _PrivateAddressError)
@@ -329,18 +344,18 @@ def _rebuilt(error: Exception, connect_timeout: float, owner: str) -> DeliveryEr
         case TimeoutError():
             return TransientError(f"no connection within {connect_timeout:g} s")
         case aiohttp.ServerDisconnectedError():
-            return TransientError("the server closed the connection without an answer")
+            return TransientError("the server closed the connection without a response")
         case aiohttp.ClientPayloadError():
-            return TransientError("the connection ended before the answer was complete")
+            return TransientError("the connection ended before the response was complete")
         case aiohttp.ClientResponseError():
-            return TransientError("the answer is not HTTP")
+            return TransientError("the response is not HTTP")
         case OSError():
             return TransientError(f"the connection broke: {_cause(error)}")
     return TransientError(f"the request failed ({type(error).__name__})")
 
 
 def _cause(error: BaseException) -> str:
-    """Return the system's name of the fault (`connection refused`), without the address that asyncio adds."""
+    """Return the system's text for an error, such as `connection refused`, without the address that asyncio adds."""
     number = getattr(error, "errno", None)
     return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown cause"
 

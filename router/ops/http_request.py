@@ -1,7 +1,7 @@
 """The parts of an HTTP request as they are sent: headers, body, URL, credentials; floor 4.
 
-A fault in a part is a fault of the delivery, so every function raises `PermanentError`. No error contains a URL, which
-may be a credential.
+A wrong part means that the delivery can never succeed, so every function raises `PermanentError`. No error contains a
+URL, because a URL may be a credential.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
 MAX_HEADER = 8 * 1024
-"""The largest number of bytes in the value of a header. Common servers refuse more."""
+"""The largest number of bytes in the value of a header. Common servers refuse longer values."""
 
 _DEFAULTS = {"User-Agent": f"event-router/{__version__}", "Accept-Encoding": "identity"}
 _WRITTEN = re.compile(r"[!-~]+")
@@ -34,7 +34,7 @@ _is_header_name = lru_cache(1000)(is_header_name)
 def checked(headers: Mapping[str, str] | None, *, is_json: bool) -> CIMultiDict[str]:
     """Return the headers to send. Raises `PermanentError` for a name or a value that is not allowed.
 
-    These headers replace those that every request has: the program's name, and a demand for uncompressed answers.
+    `headers` may replace the default headers, which name the program and ask for uncompressed responses.
     """
     from multidict import CIMultiDict  # noqa: PLC0415  # comes with aiohttp, whose import takes long
 
@@ -51,7 +51,8 @@ def checked(headers: Mapping[str, str] | None, *, is_json: bool) -> CIMultiDict[
 
 
 def _header_fault(value: str) -> str | None:
-    """Return why a string can't be the value of a header (RFC 9110 section 5.5); None if it can.
+    """Return the reason why a string can't be the value of a header (RFC 9110 section 5.5); None if it can be the
+    value.
 
     Values are sent as UTF-8.
     """
@@ -77,7 +78,7 @@ def encoded(value: Any) -> bytes:
 def parsed(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
     """Return a URL without its credentials, and the credentials as a header (RFC 7617).
 
-    `what` names the URL in messages. Raises `PermanentError` for an invalid URL; the error does not contain it.
+    `what` names the URL in messages. Raises `PermanentError` for an invalid URL; the error does not contain the URL.
     """
     import yarl  # noqa: PLC0415  # comes with aiohttp, whose import takes long
 
@@ -97,7 +98,7 @@ def parsed(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
 
 
 def with_defaults(fields: CIMultiDict[str], defaults: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return a copy of headers, with those of `defaults` that are missing."""
+    """Return a copy of headers, with the headers of `defaults` that `fields` lacks."""
     whole = fields.copy()
     for name, value in defaults.items():
         whole.setdefault(name, value)
@@ -107,7 +108,7 @@ def with_defaults(fields: CIMultiDict[str], defaults: Mapping[str, str]) -> CIMu
 def through(proxy: str | None, target: yarl.URL, fields: CIMultiDict[str]) -> dict[str, Any]:
     """Return aiohttp's arguments for the proxy.
 
-    For `http://` targets, which need no CONNECT, credentials go into `fields`.
+    An `http://` target needs no CONNECT request, so the proxy's credentials are added to `fields`.
     """
     if proxy is None:
         return {}

@@ -1,9 +1,9 @@
 """Logging to stderr: structlog on top of stdlib logging; floor 4.
 
 A terminal gets coloured lines. Any other output gets JSON lines. In the journal, each line begins with its priority,
-`<N>`. Lines of plugins and libraries that use stdlib logging are treated alike. Secrets are replaced before a line is
-rendered. A separate thread writes, so that a stalled reader of stderr never blocks the daemon; lines that can't be
-written are counted and dropped.
+`<N>`. Lines of plugins and libraries that use stdlib logging get the same format. Secrets are replaced before a line is
+rendered. A separate thread writes the lines. So the daemon never waits for a reader of stderr that has stalled. Lines
+that can't be written are dropped and counted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ _SEVERAL_LINES = ("exception", "stack")
 
 
 class Writer(threading.Thread):
-    """The thread that writes lines to a file descriptor, in order. Its callers never block and get no exceptions."""
+    """The thread that writes lines to a file descriptor, in order.
+
+    Callers of `put` never block and get no exceptions.
+    """
 
     def __init__(self, descriptor: int, *, lost_line: Callable[[int], str], bound: int = _BOUND) -> None:
         super().__init__(name="log-writer", daemon=True)
@@ -50,10 +53,10 @@ class Writer(threading.Thread):
         self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._lost = 0
         self._lock = threading.Lock()
-        self._torn = False  # the last line was written in part
+        self._torn = False  # True if the last line was written only in part
 
     def put(self, line: str) -> None:
-        """Queue a line (without newline); drop and count it if too many wait."""
+        """Queue a line (without newline). If too many lines wait, drop and count the line."""
         if self._lines.qsize() < self._bound:
             self._lines.put(line)
         else:
@@ -66,7 +69,7 @@ class Writer(threading.Thread):
         return done.wait(timeout)
 
     def stop(self, timeout: float = 1.0) -> None:
-        """Write the queued lines and end the thread; wait at most `timeout` seconds for that."""
+        """Write the queued lines and end the thread; wait at most `timeout` seconds for the end."""
         self._lines.put(None)
         self.join(timeout)
 
@@ -80,7 +83,7 @@ class Writer(threading.Thread):
                 lines.append(self._lost_line(lost))
             if lines and not self._write(lines):
                 self._lose(len(lines) - bool(lost) + lost)
-                time.sleep(0.05)  # a full disk must not be retried a thousand times a second
+                time.sleep(0.05)  # otherwise writing to a full disk would be tried a thousand times a second
             for event in events:
                 event.set()
 
@@ -94,7 +97,7 @@ class Writer(threading.Thread):
         return lost
 
     def _next_lines(self) -> tuple[list[str], list[threading.Event], bool]:
-        """Return up to `_AT_ONCE` lines, the events that `flush` has put between them, and False if `stop` was called."""
+        """Return up to `_AT_ONCE` lines, the events of `flush` among them, and False if `stop` was called."""
         lines: list[str] = []
         events: list[threading.Event] = []
         item = self._lines.get()
@@ -127,7 +130,7 @@ class Writer(threading.Thread):
 
 
 class _Handler(logging.Handler):
-    """The handler that renders lines in the calling thread, because fields may change later, and queues them."""
+    """The handler that renders and queues lines. It renders in the calling thread, because fields may change later."""
 
     def __init__(self, writer: Writer, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -216,7 +219,7 @@ class Logs:
         self.redactor = redactor
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Redact these secrets from now on, and no others."""
+        """Redact exactly these secrets from now on. Secrets of earlier calls are no longer redacted."""
         self.redactor.hide(secrets)
 
     def flush(self, timeout: float = 1.0) -> bool:
@@ -276,12 +279,18 @@ def configure(
 
 
 def redacted(text: str) -> str:
-    """Return the text without the secrets hidden in the log, for other outputs; unchanged if no log was configured."""
+    """Return a text without the secrets that the log hides.
+
+    Without a configured log, the text is returned unchanged.
+    """
     return text if _active is None else _active.redactor.text(text)
 
 
 def flush(timeout: float = 1.0) -> None:
-    """Wait at most `timeout` seconds until all lines logged so far are written. Call this before `os._exit`."""
+    """Wait at most `timeout` seconds until all lines logged so far are written.
+
+    Call this function before `os._exit`.
+    """
     if _active is not None:
         _active.flush(timeout)
 
@@ -305,7 +314,7 @@ def _renderers(format: Format, redactor: Redactor, environ: Mapping[str, str], d
 
 
 def _lost_record(count: int) -> logging.LogRecord:
-    message = "log lines were lost: stderr was not read, or could not be written"
+    message = "log lines were lost: the reader of stderr was too slow, or stderr could not be written"
     record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, message, None, None)
     record.lines = count
     return record

@@ -1,8 +1,8 @@
 """Metrics for Prometheus; floor 4.
 
-Each scrape reads the books, so nothing is counted twice. Only attempts and durations, which no book has, are counted by
-a `SinkMeter` in plain integers, in a fraction of a microsecond per call. The histogram of prometheus_client takes 2 µs
-and can't add many equal values at once. That library is imported at the first scrape.
+Each scrape reads the books, so no number is counted in two places. Only attempts and durations are in no book. A
+`SinkMeter` counts them in plain integers, in a fraction of a microsecond per call. The histogram of prometheus_client
+would take 2 µs, and can't add many equal values at once. prometheus_client is imported at the first scrape.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Histogram:
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """The number of values between two bounds; the last element counts values above all bounds."""
+        """The number of values between two bounds. The last element counts the values above all bounds."""
         self.sum = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:
@@ -93,7 +93,8 @@ class SinkMeter:
         self.ages.observe(max(seconds, 0.0), count)
 
     def delivered(self, received_at: Iterable[tuple[datetime, int]], now: float) -> None:
-        """Count successful deliveries, given as the number of deliveries by the time at which their events were received.
+        """Count successful deliveries. `received_at` yields pairs: a time, and the number of events received at this
+        time.
 
         `now` is seconds since the epoch.
         """
@@ -245,7 +246,10 @@ def _outcomes(book: SinkBook) -> Iterator[Row]:
 
 
 def _complete(counter: Mapping[Reason, int], known: frozenset[Reason]) -> list[tuple[str, int]]:
-    """Return all known reasons with their numbers, including 0, because `increase()` misses the first event of a new series."""
+    """Return all known reasons with their numbers, including 0.
+
+    PromQL's `increase()` misses the first event of a new series.
+    """
     return [(str(reason), counter.get(reason, 0)) for reason in sorted(known | counter.keys())]
 
 

@@ -21,7 +21,8 @@ from router.options import Addresses, Text
 HIDDEN = "***"
 
 SHORT = 8
-"""The length in characters below which a secret is hidden only as a whole word: it may be part of ordinary words."""
+"""The length in characters below which a secret is hidden only as a whole word. A short secret may also be a part of
+ordinary words."""
 
 _USERINFO = r"(?<=://)[^/\s@?#\"'<>]*(?=@)"
 _ESCAPE = re.compile("%[0-9A-F]{2}")
@@ -30,11 +31,12 @@ _REASONS = frozenset(map(str, Reason))
 
 
 class Redactor:
-    """Replaces secrets with `***`: those passed to `hide`, in every encoding, and the user and password in any URL.
+    """Replaces secrets with `***`: the secrets passed to `hide`, in every encoding, and the user and password in any
+    URL.
 
     A secret of at least `SHORT` characters is found anywhere: plain, escaped as in JSON and Python strings,
-    percent-encoded, and inside base64 (`Authorization: Basic …` encodes user and password together). A shorter one is
-    hidden only as a whole word, and never in the keys of a mapping.
+    percent-encoded, and inside base64. (`Authorization: Basic …` encodes user and password together.) A shorter secret
+    is hidden only as a whole word, and never in the keys of a mapping.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -42,7 +44,7 @@ class Redactor:
         self.hide(secrets)
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Hide these secrets from now on, and no others; empty ones are ignored."""
+        """Hide exactly these secrets from now on. Empty strings are ignored."""
         forms = {form for secret in secrets if secret for form in forms_of(secret)}
         self._pattern = re.compile("|".join([*expressions(forms), _USERINFO]))
         long = (form for form in forms if len(form) >= SHORT)
@@ -53,7 +55,10 @@ class Redactor:
         return self._pattern.sub(HIDDEN, text)
 
     def value(self, value: Any) -> Any:
-        """Return the value with all strings in it redacted; unknown objects are replaced by their redacted `repr`."""
+        """Return the value with all its strings redacted.
+
+        An object of an unknown type is replaced by its redacted `repr`.
+        """
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
@@ -67,7 +72,10 @@ class Redactor:
         return self.text(_text(value))
 
     def __call__(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Redact the fields of a log line (structlog processor), except the router's own names and the reasons of `errors`."""
+        """Redact the fields of a log line (structlog processor).
+
+        Names of the router, and reasons of `errors.Reason`, are not redacted.
+        """
         for key, value in fields.items():
             if key not in _UNTOUCHED and not (key == "reason" and value in _REASONS):
                 fields[key] = self.value(value)
@@ -81,7 +89,10 @@ def _text(value: Any) -> str:
 
 
 def expressions(forms: Iterable[str]) -> list[str]:
-    """Return regular expressions for these forms of secrets, the longest first; short ones match whole words only."""
+    """Return regular expressions for these forms of secrets, the longest first.
+
+    A short form matches only a whole word.
+    """
     longest_first = sorted(forms, key=len, reverse=True)
     return [re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)" for form in longest_first]
 
@@ -89,7 +100,7 @@ def expressions(forms: Iterable[str]) -> list[str]:
 def forms_of(secret: str) -> set[str]:
     """Return the forms in which a text may contain a secret: unchanged, or escaped as in a string of JSON or Python.
 
-    For a secret of at least `SHORT` characters, the forms in URLs and in base64 are returned too.
+    For a secret of at least `SHORT` characters, its forms in URLs and in base64 are returned too.
     """
     forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
     if len(secret) >= SHORT:
@@ -101,9 +112,9 @@ def forms_of(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> set[str]:
-    """Return the base64 characters that depend only on the secret, for each of its three possible alignments.
+    """Return the base64 characters that depend only on the secret, for each of the three possible alignments.
 
-    Base64 encodes three bytes as four characters, so characters at the edges also depend on neighbouring bytes.
+    Base64 encodes three bytes as four characters. So the characters at the edges also depend on neighbouring bytes.
     """
     forms = set()
     for before in range(3):
@@ -116,9 +127,10 @@ def _in_base64(secret: bytes) -> set[str]:
 
 
 def plain_options(value: Any, *, whole: bool = False) -> Any:
-    """Return the options that were set, and options with the text of a message, as plain values with credentials hidden.
+    """Return options as plain values with hidden credentials: the options that were set, and texts for people.
 
-    Recipients that are mappings or URLs with credentials are replaced by their addresses, unless `whole`.
+    A recipient may be a mapping, or a URL with credentials. Such a recipient is replaced by its address if `whole` is
+    False.
     """
     if isinstance(value, SecretStr):
         return HIDDEN if value.get_secret_value() else ""
@@ -149,7 +161,7 @@ def _marker(field: FieldInfo) -> Any:
 
 
 def _addressed(field: FieldInfo, value: Any) -> Any:
-    """Return the value of a field. Recipients that have more data than an address are replaced by their addresses."""
+    """Return the value of a field. If recipients have more data than an address, only their addresses are returned."""
     marker = _marker(field)
     if not isinstance(marker, Addresses) or marker.known_by is None or not isinstance(value, list):
         return value

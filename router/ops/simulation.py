@@ -1,6 +1,7 @@
 """The simulation of one message under a configuration: every decision of the router, without sending; floor 4.
 
-`event-router explain` shows the result. The simulation uses the daemon's own verdict, delivery rules and templates.
+`event-router explain` shows the result. The simulation uses the same code as the daemon for the verdict, the delivery
+rules and the templates.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from router.ops.loading import Loaded
 from router.ops.loading.reading.problems import did_you_mean
 from router.ops.redaction import Redactor, plain_options
 
-_BOOT = "explain"  # marks generated event ids: a running router has a random word at this place
+_BOOT = "explain"  # marks the event ids of simulations: ids of a running router have a random word at this place
 
 
 class Ending(StrEnum):
     """The result of a simulated message."""
 
     UNREAD = "unread"
-    """No source reads the channel: the router never gets the message."""
+    """No source reads the channel, so the router never receives the message."""
     REJECTED = "rejected"
     UNMATCHED = "unmatched"
     ROUTED = "routed"
@@ -47,9 +48,9 @@ class Ending(StrEnum):
 class Message(msgspec.Struct, frozen=True):
     """A message as it would come from Redis.
 
-    If `source` is None, the first source that reads the channel is used. If `id` is None, an id is generated; an id that
-    the source reads from the payload or envelope replaces it. `received_at` and `now` are seconds since the epoch.
-    Deliveries are made at `now`; None means `received_at`.
+    If `source` is None, the first source that reads the channel is used. If `id` is None, an id is generated. If the
+    source reads an id from the payload or envelope, this id replaces `id`. `received_at` and `now` are seconds since
+    the epoch. Deliveries are made at `now`; None means `received_at`.
     """
 
     channel: bytes
@@ -97,13 +98,15 @@ class RouteVerdict(msgspec.Struct, frozen=True):
 class SimulatedDelivery(msgspec.Struct, frozen=True):
     """A delivery of the simulated message.
 
-    `merged` lists later routes whose delivery to the same sink was merged into this one. `refused` is the reason why
-    the delivery is not attempted, else None. `prints` is true if `deliver` prints the delivery, or a part of it, instead
-    of sending it; `printed` lists the addresses of `to` that are printed. `rendered` has the sink's options as plain
-    values, without secrets. `text` is the message for people, or else
-    (`previews`) the sink's preview of the data that it would send. `degraded` is the error of a text that could not be
-    rendered and was replaced by the JSON line. `keys` has the keys of the message, such as `thread`, by option. `unsure` says which part of the result depends on lookups that were not
-    fetched.
+    - `merged`: the later routes with a delivery to the same sink that was merged into this delivery
+    - `refused`: the reason why the delivery is not attempted, or None
+    - `prints`: True if `deliver` prints the delivery, or a part of it, instead of sending it
+    - `printed`: the addresses of `to` that are printed
+    - `rendered`: the sink's options as plain values, without secrets
+    - `text`: the message for people; if `previews` is True, the sink's preview of the data that it would send
+    - `degraded`: the error of a text that could not be rendered, and was replaced by the JSON line of the event
+    - `keys`: the keys of the message, such as `thread`, by option
+    - `unsure`: the parts of the result that depend on lookups which were not fetched
     """
 
     route: str
@@ -133,16 +136,16 @@ class SimulatedDelivery(msgspec.Struct, frozen=True):
 
     @property
     def dead(self) -> Reason | None:
-        """The reason why the delivery becomes a dead letter before any attempt; None if it does not."""
+        """The reason for which the delivery becomes a dead letter before any attempt; None without such a reason."""
         return self.refused.reason if self.refused is not None and not self.refused.suppressed else None
 
 
 class Simulation(msgspec.Struct, frozen=True):
     """The result of simulating one message.
 
-    `came` is the event before decoding; `event` is the event after decoding, with the id, headers and data of its
-    envelope. `verdict` is None if no source reads the channel; then `detail` says why. `routes` are in the order of the
-    configuration, and empty for a rejected message.
+    `came` is the event before decoding. `event` is the event after decoding, with the id, headers and data of its
+    envelope. `verdict` is None if no source reads the channel; then `detail` contains the reason. `routes` are in the
+    order of the configuration, and empty for a rejected message.
     """
 
     came: Event
@@ -156,7 +159,7 @@ class Simulation(msgspec.Struct, frozen=True):
 
     @property
     def rejected(self) -> Rejected | None:
-        """The rejection, None if the message is not rejected."""
+        """The rejection; None if the message is not rejected."""
         return self.verdict if isinstance(self.verdict, Rejected) else None
 
     @property
@@ -166,7 +169,10 @@ class Simulation(msgspec.Struct, frozen=True):
 
     @property
     def nearest(self) -> RouteVerdict | None:
-        """The route that came nearest to taking an unmatched event; None for other events, or without routes."""
+        """The route that came nearest to taking an unmatched event.
+
+        None if the event is not unmatched, or if there are no routes.
+        """
         return None if self.ending != Ending.UNMATCHED else min(self.routes, key=_distance, default=None)
 
 
@@ -180,11 +186,11 @@ def _distance(route: RouteVerdict) -> tuple[int, int, int]:
 
 
 class Simulator:
-    """Simulates messages under one configuration. Every attempt is assumed to succeed, so no delivery falls back.
+    """Simulates messages under one configuration. Every attempt is assumed to succeed, so no fallback is used.
 
-    `given` has the records of lookups. If it is None, each field of a lookup is shown as its name, `{{ user.email }}`. An
-    `only_if` that uses a lookup is then assumed to be true. Without `reasons`, the conditions of the routes are not
-    listed, because evaluating each of them takes longer than the rest of the simulation.
+    `given` returns the records of lookups. If `given` is None, each field of a lookup is shown as its name, `{{
+    user.email }}`, and an `only_if` that uses a lookup is assumed to be true. If `reasons` is False, the conditions of
+    the routes are not listed. Evaluating all conditions takes longer than the rest of the simulation.
     """
 
     def __init__(self, loaded: Loaded, given: Given | None = None, *, reasons: bool = True) -> None:
@@ -199,7 +205,10 @@ class Simulator:
 
     @property
     def asked(self) -> Mapping[str, Collection[str]]:
-        """The keys of records missing in `given`, by lookup. Deliveries that need such a record are not simulated."""
+        """The keys of the records that `given` lacks, by lookup.
+
+        Deliveries that need such a record are not simulated.
+        """
         return {} if self._records is None else self._records.asked
 
     def simulate(self, message: Message) -> Simulation:
@@ -271,7 +280,7 @@ class Simulator:
             return _unread(event, f"there is no source {letter.source!r} any more")
         source = SourceFormat.of(letter.source, config)
         if letter.sink is not None and source.format == events.CLOUDEVENTS:
-            # The dead letter of a delivery has only the data of the CloudEvents envelope, not the envelope itself.
+            # The dead letter of a delivery contains only the data of the CloudEvents envelope, not the envelope itself.
             source = msgspec.structs.replace(source, format=format_of(letter, None) or events.TEXT)
         return self._received(event, letter.channel.encode("utf-8", "surrogateescape"), source, now)
 
@@ -316,7 +325,7 @@ class Simulator:
         unsure = f"the lookups {', '.join(names)} are not fetched"
         if rules.only_if is not None and rules.only_if.names & self._loaded.lookups.keys():
             rules = msgspec.structs.replace(rules, only_if=None)
-            unsure += "; only_if uses a lookup and is assumed to be true"
+            unsure += "; `only_if` uses a lookup, and is assumed to be true"
         named = NamedRecords(self._loaded.lookups)
         prepared = prepare(delivery, rules, now, named.find)
         if isinstance(prepared, Refused) and prepared.reason == Reason.ADDRESS:
@@ -358,7 +367,7 @@ class Simulator:
         )
 
     def _rules(self, delivery: Event) -> Rules:
-        """Return the rules of a delivery. Rules of the route override those of the sink."""
+        """Return the rules of a delivery. Rules of the route override rules of the sink."""
         loaded, own, of_route = self._loaded, (delivery.sink, None), (delivery.sink, overriding_route(delivery))
         return Rules(
             loaded.templates.get(of_route) or loaded.templates[own],
@@ -367,7 +376,7 @@ class Simulator:
         )
 
     def _parted(self, rendered: Rendered, *, mail: bool, local: bool) -> tuple[list[str], list[str]] | None:
-        """Return the addresses to send to and the addresses to print; None if `deliver` changes nothing."""
+        """Return two lists: the addresses to send to, and the addresses to print; None if `deliver` changes nothing."""
         if local or self._config.deliver == "send":
             return None
         return self._allowed.split(rendered, mail=mail)

@@ -16,9 +16,10 @@ from router.files import distrust
 def state_directory(environ: Mapping[str, str]) -> Path:
     """Return the state directory of this user's router; create it (mode 0700) if it is missing.
 
-    The directory is `$STATE_DIRECTORY` (the first one, if systemd lists several), else `$XDG_STATE_HOME/event-router`, else
-    `~/.local/state/event-router`. Raises `ConfigError` if it can't be created or written, and if another user owns it
-    or can write to it, because that user could replace the router's files with links, or read them.
+    The directory is `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/event-router`, else `~/.local/state/event-router`. If
+    systemd lists several directories in `$STATE_DIRECTORY`, the first one is used. Raises `ConfigError` if the
+    directory can't be created or written. Raises `ConfigError` too if another user owns the directory or can write to
+    it: this user could read the router's files, or replace them with links.
     """
     path = state_path(environ)
     try:
@@ -41,7 +42,7 @@ def state_path(environ: Mapping[str, str]) -> Path:
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(given).absolute()
     home = environ.get("XDG_STATE_HOME", "")
-    # The XDG Base Directory Specification says that a relative path is invalid and must be ignored.
+    # By the XDG Base Directory Specification, a relative path is invalid and must be ignored.
     if not Path(home).is_absolute():
         user = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # Path.home() raises without a home
         if not Path(user).is_absolute():
@@ -51,7 +52,7 @@ def state_path(environ: Mapping[str, str]) -> Path:
 
 
 class InstanceLock:
-    """The lock of a running router. It prevents a second router with the same name and state directory.
+    """The lock of a running router: prevents a second router with the same name and state directory.
 
     The lock is acquired on entering. The kernel releases the lock when the process ends, even if it was killed.
     """
@@ -62,7 +63,7 @@ class InstanceLock:
         self._file: int | None = None
 
     def __enter__(self) -> Self:
-        """Acquire the lock. Raises `ConfigError` if another router runs under the name."""
+        """Acquire the lock. Raises `ConfigError` if another router runs under the same name."""
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -73,7 +74,7 @@ class InstanceLock:
             pid = os.pread(file, 32, 0).decode(errors="replace").strip()
             os.close(file)
             who = f"another event-router (process {pid})" if pid else "another event-router"
-            cure = "stop the other one, or start this one under another name with --instance NAME"
+            cure = "stop the other router, or start this router under another name with --instance NAME"
             raise _problem(f"{who} already runs under the name {self._instance!r}; {cure}") from error
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
@@ -83,11 +84,11 @@ class InstanceLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the lock. The file stays: removing it would race with the next router."""
+        """Release the lock. The file is not removed, because the removal would race with the next router."""
         file, self._file = self._file, None
         if file is not None:
             os.ftruncate(file, 0)
-            fcntl.flock(file, fcntl.LOCK_UN)  # a child that is being forked may still have the file open for a moment
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child that is forked now may still have the file open for a moment
             os.close(file)
 
 

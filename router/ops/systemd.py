@@ -1,7 +1,7 @@
 """Notifications to the service manager (systemd); floor 4.
 
-The protocol is a datagram to `$NOTIFY_SOCKET` (sd_notify(3)). Without that variable, or if the manager can't be
-reached, the functions do nothing. They never raise, because a lost notification must not end the router.
+Each notification is a datagram to `$NOTIFY_SOCKET` (sd_notify(3)). Without this variable, or if the manager can't be
+reached, the functions do nothing. The functions never raise, because a lost notification must not end the router.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import time
 
 SOCKET = "NOTIFY_SOCKET"
-_PATIENCE = 1.0  # seconds to wait for a manager that is too busy to read, because nothing else is sent in its place
+_PATIENCE = 1.0  # seconds to wait for a manager that is too busy to read: most notifications are not repeated
 
 
 def managed() -> bool:
@@ -20,7 +20,7 @@ def managed() -> bool:
 
 
 def notify(*assignments: str, patience: float | None = None) -> bool:
-    """Send assignments (`READY=1`, `STATUS=…`) in one datagram; return whether it was sent.
+    """Send assignments (`READY=1`, `STATUS=…`) in one datagram; return whether the datagram was sent.
 
     If the manager does not read, the call blocks for up to `patience` seconds (None: one second).
     """
@@ -47,7 +47,7 @@ def ready(status: str) -> bool:
 def reloading(status: str) -> bool:
     """Notify that a reload begins. Call `ready` afterwards, also after a failure.
 
-    systemd ignores the notification unless the same datagram has the time (sd_notify(3), MONOTONIC_USEC).
+    The datagram must also contain the time, because otherwise systemd ignores it (sd_notify(3), MONOTONIC_USEC).
     """
     microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     return notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}", f"STATUS={status}")
@@ -59,12 +59,15 @@ def stopping(status: str) -> bool:
 
 
 def status(text: str) -> bool:
-    """Set the status line of `systemctl status`. Never blocks, because the next status replaces one that is lost."""
+    """Set the status line of `systemctl status`. Never blocks: a lost status is soon replaced by the next status."""
     return notify(f"STATUS={text}", patience=0.0)
 
 
 def watchdog() -> float | None:
-    """Return the maximum number of seconds between two heartbeats (`alive`); None without a watchdog (sd_watchdog_enabled(3))."""
+    """Return the maximum number of seconds between two heartbeats (`alive`).
+
+    None without a watchdog (sd_watchdog_enabled(3)).
+    """
     asked = os.environ.get("WATCHDOG_USEC", "")
     of = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not managed() or not asked.isdecimal() or int(asked) == 0 or of != str(os.getpid()):
@@ -73,15 +76,17 @@ def watchdog() -> float | None:
 
 
 def alive() -> bool:
-    """Send a heartbeat to the watchdog of the service manager. Call this only while every component makes progress.
+    """Send a heartbeat to the watchdog of the service manager. Call this function only while every component makes
+    progress.
 
-    Never blocks: a manager that reads nothing has unread heartbeats, and blocking would delay all deliveries.
+    Never blocks, because blocking would delay all deliveries. A manager that has stopped reading has unread heartbeats
+    already.
     """
     return notify("WATCHDOG=1", patience=0.0)
 
 
 def extend_timeout(seconds: float, text: str | None = None) -> bool:
-    """Request `seconds` more to start or stop, counted from now. Set the status line if `text` is given."""
+    """Ask the manager for `seconds` more to start or stop, counted from now. Set the status line if `text` is given."""
     assignments = [f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"]
     if text is not None:
         assignments.append(f"STATUS={text}")

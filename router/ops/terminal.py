@@ -1,6 +1,7 @@
-"""The detection of a file descriptor's kind: the journal, a terminal, colours; floor 4.
+"""The kind of a file descriptor: the journal, or a terminal, with or without colours; floor 4.
 
-The module is separate from `logs`, because the import of structlog takes longer than `check` needs for a configuration.
+The module is separate from `logs`, because `logs` imports structlog. This import takes longer than `check` needs for a
+whole configuration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The watch for changed files; floor 4. It needs the extra `event-router[watch]` (watchfiles)."""
+"""The watch for changed files; floor 4. Watching needs the extra `event-router[watch]` (watchfiles)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIET = 100
 files."""
 
 State = tuple[int, int, int] | None
-"""The state of a file by which a change is noticed: modification time, size, inode; None if the file is missing."""
+"""The state of a file, by which a change is noticed: modification time, size and inode; None if the file is missing."""
 
 
 def available() -> bool:
@@ -28,12 +28,15 @@ def available() -> bool:
 
 
 def states(files: Iterable[Path]) -> Mapping[Path, State]:
-    """Return the state of each file or folder now. Links are followed; a folder changes with the names in it."""
+    """Return the present state of each file or folder.
+
+    Links are followed. The state of a folder changes with the names in the folder.
+    """
     return {file: _state(file) for file in files}
 
 
 def digests(files: Iterable[Path]) -> dict[Path, str]:
-    """Return the SHA-256 of each file; empty for a folder and for a file that can't be read."""
+    """Return the SHA-256 of each file, or an empty string for a folder and for a file that can't be read."""
     found: dict[Path, str] = {}
     for file in files:
         try:
@@ -75,7 +78,7 @@ async def possible_changes(files: Callable[[], Iterable[Path]]) -> AsyncIterator
 
 
 def _folders(files: Iterable[Path]) -> list[Path]:
-    """Return the folders to watch: for each file the folder of its name and, for a link, that of its target."""
+    """Return the folders to watch: the folder of each file, and the folder of the target if the file is a link."""
     found: set[Path] = set()
     for file in files:
         really = Path(os.path.realpath(file))

@@ -147,6 +147,6 @@ def test_a_name_for_the_second_router(folder, server):
         first.wait_ready()
         refused = run("run", cwd=folder, env=env)
         assert refused.code == 78
-        assert "start this one under another name with --instance NAME" in refused.err
+        assert "start this router under another name with --instance NAME" in refused.err
         with Process("run", "--instance", "second", cwd=folder, env=env, notify=True) as second:
             second.wait_ready()

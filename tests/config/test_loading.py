@@ -132,9 +132,7 @@ def test_a_secret_that_every_user_can_read_is_a_warning(write, tmp_path):
 
 
 def test_a_short_secret_is_a_warning(write, tmp_path):
-    warned = (
-        "a secret of fewer than 8 characters is hidden in the output only where it is a whole word; use a longer secret"
-    )
+    warned = "a secret of fewer than 8 characters is hidden in the output only if it is a whole word there; use a longer secret"
     for value, expected in (("1234567", 1), ("12345678", 0)):
         loaded = load(write('token: "${TOKEN}"'), environ={"TOKEN": value})
         said = [problem.headline() for problem in loaded.problems if warned in problem.message]
@@ -245,10 +243,10 @@ def test_warnings(write, tmp_path):
         "(did you mean `notification`?)"
     )
     assert [warning.removeprefix(f"{file}:") for warning in warnings] == [
-        "4:3: sources.web-app: no route takes the events of this source; add a route for them [warning]",
-        "5:3: sources.idle: no route takes the events of this source; add a route for them [warning]",
+        "4:3: sources.web-app: no route takes the events of this source; add a route for these events [warning]",
+        "5:3: sources.idle: no route takes the events of this source; add a route for these events [warning]",
         "8:3: sinks.page: no route uses this sink, so it gets no deliveries [warning]",
-        "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text, because YAML's quotes are \" and '; write one of these instead [warning]",
+        "14:49: routes[0].channels[0]: the quotes “ and ” are a part of the text, because YAML knows only the quotes \" and '; write \" or ' instead [warning]",
         f"14:49: routes[0].channels[0]: {unread} [warning]",
         '15:10: include: no file matches "none.d/*.yaml" [warning]',
         '17:31: schemas[0].channels[1]: no source reads a channel that "x" matches; the channels that are read: notification, idle.* [warning]',

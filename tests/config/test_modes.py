@@ -58,7 +58,7 @@ def test_strict_objects(folder):
     assert done.code == 1
     assert "config.yaml:1:1: " in done.out
     assert f"{folder}/config.yaml can be written by every user" in done.out
-    assert f"{folder}, which holds config.yaml, can be written by every user" in done.out
+    assert f"{folder}, which contains config.yaml, can be written by every user" in done.out
     assert run("check", "config.yaml", cwd=folder).code == 0
 
 
@@ -73,7 +73,7 @@ def test_the_folder_that_a_link_leads_to_counts_too(folder, tmp_path):
     (folder / "more.yaml").symlink_to(tmp_path / "open" / "more.yaml")
     (tmp_path / "open").chmod(0o777)
     [message] = warnings(folder)
-    assert message.startswith(f"{tmp_path}/open, which holds more.yaml, can be written by every user")
+    assert message.startswith(f"{tmp_path}/open, which contains more.yaml, can be written by every user")
 
 
 def test_nothing_is_said_on_a_read_only_mount(folder, monkeypatch):

@@ -351,7 +351,7 @@ def test_a_survivor_of_a_route_without_test_events_says_why(tmp_path):
     both = "`severity > 5` and `severity < 3` can't both hold: this `match` never holds"
     assert (
         hints["route never removed"]
-        == f"no test has an event that this route takes, and `check` warns about the route: {both}"
+        == f"no test has an event that this route takes; `check` warns about this route: {both}"
     )
     assert hints["route never: `match` negated: severity > 5"] == hints["route never removed"]
 
@@ -360,9 +360,7 @@ def test_a_survivor_of_a_route_that_no_event_reaches_repeats_the_warning(tmp_pat
     config = CONFIG.replace("id: user, channels: [notification],", "id: user, final: true,")
     found, ran = results(tmp_path, {"event": USER, "expect": {"rejected": False}}, config=config)
     hints = {mutant.change: mutant.hint for mutant in Mutation(found, ran).survivors()}
-    warned = (
-        "no test has an event that this route takes, and `check` warns about the route: no event reaches this route: "
-    )
+    warned = "no test has an event that this route takes; `check` warns about this route: no event reaches this route: "
     assert hints["route rest removed"].startswith(warned)
 
 

@@ -376,9 +376,9 @@ async def test_the_connection_breaks(server, how):
     error = await failure(f"{server.url}/{SECRET}")
     assert type(error) is TransientError
     assert str(error) in {
-        "the server closed the connection without an answer",
+        "the server closed the connection without a response",
         "the connection broke: connection reset by peer",
-        "the connection ended before the answer was complete",
+        "the connection ended before the response was complete",
     }
 
 
@@ -390,7 +390,7 @@ async def test_an_answer_that_is_not_http():
 
     async with raw_server(talk) as url:
         error = await failure(f"{url}/{SECRET}")
-    assert (type(error), str(error)) == (TransientError, "the answer is not HTTP")
+    assert (type(error), str(error)) == (TransientError, "the response is not HTTP")
 
 
 async def test_a_server_that_does_not_take_the_connection():

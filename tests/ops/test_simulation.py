@@ -303,7 +303,9 @@ def test_the_fields_of_lookups_appear_as_names(simulate, tmp_path):
     mail, chat, sums = found.deliveries
     assert mail.to == ("{{ user.email }}",)
     assert mail.rendered["subject"] == "For {{ user.name }} of {{ company.name }}"
-    assert mail.unsure == ("the lookups company, user are not fetched; only_if uses a lookup and is assumed to be true")
+    assert mail.unsure == (
+        "the lookups company, user are not fetched; `only_if` uses a lookup, and is assumed to be true"
+    )
     assert (chat.to, chat.text) == (("{{ user.chat }}",), "<{{ user.name }}>")
     assert sums.delivers
     assert "without their records: template: " in sums.unsure

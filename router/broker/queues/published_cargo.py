@@ -142,7 +142,7 @@ class PublishedCargo:
         return False
 
     def lost(self) -> dict[str, int]:
-        """Count all deliveries that were not sent as dropped, at the end of the process. Returns their number by sink."""
+        """At the end of the process, count the waiting deliveries as dropped; return their number by sink."""
         lost: dict[str, int] = {}
         for chunk in (*self._batch.values(), *self._chunks):
             number, inbox = chunk.over(), chunk.inbox

@@ -295,9 +295,8 @@ class QueueAdmin(PlainLink):
 
 
 def _due(first: Sequence[bytes]) -> Due | None:
-    """Return the first delayed delivery of a queue.
-
-    `first` holds its member of the sorted set and its score, or nothing.
+    """Return the first delayed delivery of a queue. `first` holds the member of the sorted set and its score, or
+    nothing.
     """
     if not first:
         return None

@@ -19,9 +19,8 @@ from router.broker.server.link import Script
 # a graceful shutdown, the router sets the delivery count of the remaining entries to 0 and their idle time to the
 # limit. So an entry is free in two cases:
 # - The entry was idle for the idle time, and its delivery count is 0.
-# - Both the entry and its consumer were idle for the idle time. Its router may use a longer idle time than this script,
-#   and so
-#   renew the entry less often.
+# - Both the entry and its consumer were idle for the idle time. The consumer is checked too, because its router may use
+#   a longer idle time than this script, and so renew the entry less often.
 _IN_FLIGHT = """
 local group, idle = ARGV[1], tonumber(ARGV[2])
 local function named(row)
@@ -92,8 +91,7 @@ redis.call('HINCRBY', KEYS[3], 'bytes', 0)
 # - `now` for entries of the stream, `later` for members of the sorted set
 # - the limits of the second queue, in events and in bytes
 # - for each item: its entry id or its member, and its replacement in the second queue. The replacement is a record, or
-#   a member
-#   that gets the same due time.
+#   a member that gets the same due time.
 MOVE = Script(
     _IN_FLIGHT
     + _ITEMS

@@ -48,8 +48,7 @@ return told
 # ARGV:
 # - the batch number
 # - for each queue: its limits in events and in bytes; a value that only APPEND_ENTRIES uses; the number of deliveries
-#   that were
-#   dropped because of an outage and are not in the books yet
+#   that were dropped because of an outage and are not in the books yet
 # - for each queue: the number of its records, and the records
 # The scripts read all keys before the first write, so that a key of a wrong type makes the whole script fail. The SET is the
 # first write, because a server that is out of memory refuses a script only at its first write.
@@ -81,18 +80,16 @@ local told = table.concat(kept, ' ')
 )
 
 # Appends the deliveries of stream entries or list items, and acknowledges these entries, in one step.
-# A *way* is a pair of a route and a queue. An entry has one delivery for each of its ways.
+# A *way* is a pair of a route and a queue, by which a delivery of an entry reaches its sink.
 # KEYS: as for APPEND.
 # ARGV:
 # - the batch number
 # - for each queue: its limits in events and in bytes; 1 if the queue drops deliveries when it is full, 0 if it pauses
-#   the source;
-#   0 (only APPEND uses this value)
+#   the source; 0 (only APPEND uses this value)
 # - the number of ways
 # - for each way: the number of its queue, and the name of the way
 # - for each entry: the five words of `contracts.Removal` (how to change the entry; '' for no change); the number of
-#   deliveries;
-#   and for each delivery the number of its way, and its record
+#   deliveries; and for each delivery the number of its way, and its record
 #
 # The deliveries of an entry that is pending for another router are not appended. If our consumer is the only consumer
 # of the group, XACK alone shows that the entry is ours. Redis may no longer know an entry, because the entry was
@@ -263,11 +260,9 @@ return 1
 # Does the periodic work of queues, in three steps:
 # 1. Move due deliveries back into the stream.
 # 2. Restore lost books. If the epoch has changed, the books were lost together with the server's data. Then add the
-# counters
-#    that this router read last. Only one router does so.
+#    counters that this router read last. Only one router does so.
 # 3. Count lost deliveries. If the books have more unsettled deliveries than stream and sorted set together, the
-# difference was
-#    lost.
+#    difference was lost.
 # KEYS: stream, sorted set and books of each queue.
 # ARGV: the group. Then for each queue:
 # - the largest number of deliveries to move
@@ -379,9 +374,9 @@ end
 
 # Corrects the due times of delayed deliveries after the server's clock was set back.
 # KEYS: sorted set. ARGV: the rank of the first member to check; the number of members to check; a default delay in ms,
-# for members of older routers, which have no delay in their names. If a member is due later than now plus its delay, it
-# was added before the clock was set back. Its due time becomes now plus its delay. So its rank can only decrease, and
-# the next call skips no member.
+# for members of older routers, which have no delay in their names.
+# If a member is due later than now plus its delay, it was added before the clock was set back. The due time of such a
+# member becomes now plus its delay. So its rank can only decrease, and the next call skips no member.
 # Answer: the number of members that were checked.
 RESCHEDULE = Script("""
 local now = redis.call('TIME')

@@ -43,7 +43,8 @@ class _Comparison:
     def misses(self) -> Iterator[Miss]:
         """Yield each expectation that is not met.
 
-        If the rejection differs, yield only that, because all other differences follow from it.
+        If the event is rejected unexpectedly, or not rejected as expected, yield only this difference. All other
+        differences follow from it.
         """
         rejected = self._rejected()
         if rejected is not None:
@@ -141,7 +142,10 @@ class _Comparison:
                 yield Miss(f"{key} {sink}", reason, others[0] if others else None, why)
 
     def _failures(self) -> Iterator[Miss]:
-        """Yield the unexpected dead letters and failed texts. They fail a test even if the test does not mention the sink."""
+        """Yield the unexpected dead letters and failed texts.
+
+        Each of them fails a test, even if the test does not mention the sink.
+        """
         expect = self._expect
         for delivery in self._found.deliveries:
             if delivery.dead is not None and delivery.sink not in (expect.dead or {}):
@@ -160,7 +164,7 @@ class _Comparison:
         return tuple(map(self._why_not, leading)) or (f"no route sends events to the sink {sink}",)
 
     def _present(self, sink: str) -> tuple[str, ...]:
-        """Return why a sink gets the event."""
+        """Return the routes from which a sink gets the event, as lines of text."""
         found = [delivery for delivery in self._found.deliveries if delivery.sink == sink and delivery.delivers]
         return tuple(
             f"{sink} gets the event from the {'routes' if each.merged else 'route'} {' and '.join([each.route, *each.merged])}"
@@ -176,7 +180,7 @@ class _Comparison:
         return f"route {route} {_told(decided)}"
 
     def _not_evaluated(self) -> str:
-        """Return why no result of a route is known: the event was rejected, or the configuration lacks the route."""
+        """Return why there is no result of a route: the event was rejected, or the route is not configured."""
         rejected = self._found.rejected is not None
         return "was not evaluated, because the event was rejected" if rejected else "is not in the configuration"
 

@@ -22,8 +22,8 @@ class SinkOfRoute(NamedTuple):
 class Coverage(msgspec.Struct, frozen=True):
     """The enabled routes and their sinks, and the routes and sinks that no test reached.
 
-    A test reaches a route with an event that the route takes. It reaches a sink of the route with a delivery that is
-    sent or printed. The sinks of `unmatched` count as sinks of a route named `unmatched`.
+    A test reaches a route if the route takes an event of the test. A test reaches a sink of the route if a delivery of
+    the route to this sink is sent or printed. The sinks of `unmatched` count as sinks of a route named `unmatched`.
     """
 
     routes: tuple[str, ...]

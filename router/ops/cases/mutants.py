@@ -1,7 +1,7 @@
 """Mutation testing of a configuration: small changes of its routes that a test should notice; floor 4.
 
-A mutant is the configuration with one change. If every test passes with a mutant, the mutant survives: no test checks
-the changed part.
+A mutant is the configuration with one change. If every test passes with a mutant, the mutant *survives*. Then no test
+checks the changed part of the configuration.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from router.ops.loading import Loaded
 from router.ops.simulation import Simulation
 
 _NEVER = ("never holds", "always false", "no event reaches", " reads a channel that ")
-"""The words by which a warning of `check` is recognised as one about a condition that no event meets, or a route that
-no event reaches."""
+"""Words in warnings of `check`. A warning with one of these words is about a condition that no event meets, or about a
+route that no event reaches."""
 
 
 class Mutant(msgspec.Struct, frozen=True):
@@ -35,7 +35,8 @@ class Mutant(msgspec.Struct, frozen=True):
 
     `place` is the place in the file, `change` describes the change, and `make` returns the changed configuration.
     `concerns` returns False for simulated events that the change can't affect. `route` is the number of the changed
-    route, None for a change of a sink. `hint` says why no test can notice the change, if that is known.
+    route; None for a change of a sink. `hint` names the reason why no test can notice the change, if the reason is
+    known.
     """
 
     place: str
@@ -47,10 +48,10 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 class Mutation:
-    """The mutants of a configuration whose tests all pass; `results` are the results of the unchanged configuration.
+    """The mutants of a configuration that passes all its tests. `results` are the results without a change.
 
-    To be fast, a mutant compiles only its change, and runs only the tests that the change may affect. The first test that
-    fails ends the run of a mutant.
+    For speed, only the change of a mutant is compiled, and only the tests that the change may affect are run. The first
+    failed test ends the run of a mutant.
     """
 
     def __init__(self, loaded: Loaded, results: Iterable[CaseResult]) -> None:
@@ -69,20 +70,21 @@ class Mutation:
             tried(1)
 
     def _hint(self, mutant: Mutant, cases: Sequence[Case]) -> str:
-        """Return the hint that no test can notice a mutant, because no test has an event for the changed part; empty if a test has one."""
+        """Return a hint if no test can notice the mutant, because no test has an event for the changed part; else ""."""
         if mutant.route is None:
-            return "" if cases else "no test makes a delivery to this sink: add a test whose event reaches the sink"
+            message = "no test makes a delivery to this sink: add a test with an event that reaches the sink"
+            return "" if cases else message
         route = self._loaded.config.routes[mutant.route]
         if route.id in self._taken:
             return ""
         warning = _warning(self._loaded, mutant.route)
         if warning:
-            return f"no test has an event that this route takes, and `check` warns about the route: {warning}"
+            return f"no test has an event that this route takes; `check` warns about this route: {warning}"
         return "no test has an event that this route takes: add such a test (`explain` shows why the route does not take an event)"
 
 
 def _warning(loaded: Loaded, number: int) -> str:
-    """Return the first warning of `check` that says why a route may never take an event; empty without one."""
+    """Return the first warning of `check` with a reason why a route may never take an event; empty if there is none."""
     path = f"routes[{number}]"
     about = (f"{path}.match", f"{path}.when", f"{path}.channels", f"{path}.sources")
     found = (each for each in loaded.problems if each.path == path or each.path.startswith(about))
@@ -98,7 +100,7 @@ def _noticed(mutant: Mutant, cases: Sequence[Case]) -> bool:
 
 
 class _Mutator:
-    """Makes the mutants: first those of the enabled routes, in order, then those of the `only_if` of sinks."""
+    """Makes the mutants: first for the enabled routes, in order, then for the `only_if` of each sink."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -185,7 +187,7 @@ class _Mutator:
         return replace(self._loaded, conditions={**self._loaded.conditions, route: condition})
 
     def _leads_on(self, number: int, route: RouteConfig) -> bool:
-        """Return whether a later route may take an event that this route takes. Otherwise `final` has no effect."""
+        """Return whether a later route may take an event that this route takes. If not, `final` has no effect."""
         for later in self._config.routes[number + 1 :]:
             shared = set(self._reach.sources_of(route)) & set(self._reach.sources_of(later))
             for source in shared if later.enabled else ():
@@ -194,7 +196,7 @@ class _Mutator:
         return False
 
     def _of_sink(self, sink: str) -> tuple[str, ...]:
-        """Return the paths at which the `only_if` of a sink may be written, the one with the highest priority first."""
+        """Return the paths at which the `only_if` of a sink may be written, in order of priority."""
         kind = self._loaded.types[sink].name
         own = next((path for path in (f"sinks.{sink}", f'sinks."{sink}"') if path in self._loaded.places), "sinks")
         return f"{own}.only_if", f"defaults.{kind}.only_if", "defaults.all.only_if", own
@@ -211,12 +213,12 @@ def _line(source: Any) -> str:
 
 
 def _taken(route: str) -> Callable[[Simulation], bool]:
-    """Return a function that returns whether the route takes the event of a simulation."""
+    """Return a predicate for simulations: True if the route takes the event."""
     return lambda found: any(each.matched for each in found.routes if each.id == route)
 
 
 def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
-    """Return a function that returns whether the event of a simulation is from a source and channel of the route."""
+    """Return a predicate for simulations: True if the event is from a source and channel of the route."""
     channels = any_of(["*"] if route.channels is None else route.channels)
 
     def concerns(found: Simulation) -> bool:
@@ -228,5 +230,5 @@ def _reached(route: RouteConfig) -> Callable[[Simulation], bool]:
 
 
 def _delivered(sink: str, route: str | None) -> Callable[[Simulation], bool]:
-    """Return a function that returns whether the event of a simulation makes a delivery to the sink, by this route or by any route (None)."""
+    """Return a predicate for simulations: True if `route` makes a delivery to the sink (None: if any route does)."""
     return lambda found: any(each.sink == sink and route in {None, each.route} for each in found.deliveries)

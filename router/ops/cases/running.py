@@ -44,7 +44,7 @@ class CaseRunner:
         """The records of lookups in the running test."""
         self._brief = Simulator(loaded, self._given, reasons=False)
         self._thorough: Simulator | None = None
-        """The simulator that also gives reasons, which takes longer. Created when the first test fails."""
+        """The simulator that also finds reasons, and so takes longer. It is created when the first test fails."""
 
     def run(self, cases: Iterable[Case]) -> Iterator[CaseResult]:
         """Yield the result of each test."""

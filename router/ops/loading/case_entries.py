@@ -38,7 +38,7 @@ _TRUTHS = ("true", "false")
 
 
 def check_cases(draft: Draft) -> list[Case]:
-    """Return the valid tests of a configuration; report the faults of the others."""
+    """Return the valid tests of a configuration; report the faults of invalid tests."""
     node = typed.sequence(draft.root.get("tests"), draft.problems)
     checker = _CaseChecker(draft)
     found = [checker.case(item) for item in (node.items if node is not None else ())]
@@ -59,7 +59,7 @@ class _CaseChecker:
         self._first: dict[str, Node] = {}
 
     def case(self, item: Node) -> Case | None:
-        """Return one test; None if it has faults (reported)."""
+        """Return one test. Report its faults, and return None if there are any."""
         keys = typed.mapping(item, self._problems)
         if keys is None:
             return None
@@ -132,7 +132,10 @@ class _CaseChecker:
         return CaseStep(channel, raw, source, event.headers, *times, expect)
 
     def _source(self, event: CaseEvent, node: Node | None) -> str | None:
-        """Return the source that reads the channel of an event; None if no source does (reported)."""
+        """Return the source that reads the channel of an event.
+
+        If no source reads the channel, report this and return None.
+        """
         channel = event.channel.encode("utf-8", "surrogateescape")
         known = list(self._draft.entries("sources"))
         readers = [name for name, globs in self._reads.items() if any(matches(channel) for _, matches in globs)]
@@ -151,7 +154,10 @@ class _CaseChecker:
         return readers[0] if readers and event.source is None else None
 
     def _raw(self, node: Node | None) -> bytes | None:
-        """Return the bytes of a test's payload, from the test or its file; None if they can't be read (reported)."""
+        """Return the bytes of a test's payload, from the test or its file.
+
+        If they can't be read, report this and return None.
+        """
         file, payload = find(node, "file"), find(node, "payload")
         if isinstance(file, Scalar):
             path = file.mark.file.folder / str(file.value)
@@ -170,7 +176,7 @@ class _CaseChecker:
             return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
             self._problems.add(
-                "contains half of a surrogate pair, which is not valid text; write the bytes into a file and name it with `file`",
+                "contains half of a surrogate pair, which is not valid text; write the bytes into a file, and its path as `file`",
                 payload,
             )
         except ValueError:
@@ -204,7 +210,7 @@ class _CaseChecker:
             self._problems.add(unknown("reason", reason, [*REJECTIONS, *_TRUTHS]), rejected)
 
     def _together(self, node: Node | None) -> None:
-        """Report expectations that contradict `rejected` or `unmatched`."""
+        """Report expectations that contradict the expectation `rejected` or `unmatched`."""
         entries = node.entries if isinstance(node, Mapping) else {}
         said = {key: plain(entry.node) for key, entry in entries.items() if plain(entry.node)}
         if "rejected" in said:

@@ -1,4 +1,4 @@
-"""Files of tests beside a configuration, `*_test.yaml`: the configuration they are for, and `tests:`; floor 4."""
+"""Files of tests beside a configuration, `*_test.yaml`. Each file names the tested configuration; floor 4."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class CaseFile(NamedTuple):
 
 
 class Cases(NamedTuple):
-    """The tests to load with a configuration: its own section `tests` if `own` is true, and test files."""
+    """The tests to load with a configuration: its own section `tests` if `own` is True, and the tests of `files`."""
 
     own: bool = True
     files: Sequence[CaseFile] = ()
 
 
 def read_case_file(path: Path) -> CaseFile | None:
-    """Return a test file; None if the file does not have the name of a test file, or is a whole configuration.
+    """Read a test file. Returns None if the file does not have the name of a test file, or is a whole configuration.
 
     Raises `ConfigError` for a test file with faults.
     """

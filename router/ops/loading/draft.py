@@ -44,7 +44,7 @@ class Draft(msgspec.Struct):
     folders: set[Path]
     secrets: set[str]
     unknown: MappingType[str, Problem]
-    """The reason why a value is unknown, by the path of its placeholder."""
+    """The reasons why values are unknown, by the paths of their placeholders."""
     reader: TemplateReader = msgspec.field(default_factory=TemplateReader)
     redis: RedisConfig = msgspec.field(default_factory=RedisConfig)
     plugin_paths: PluginsConfig = msgspec.field(default_factory=PluginsConfig)
@@ -57,9 +57,10 @@ class Draft(msgspec.Struct):
     conditions: dict[str, Condition] = msgspec.field(default_factory=dict)
     """The compiled `match` and `when` by route id."""
     lookups_used: dict[tuple[str, str | None], frozenset[str]] = msgspec.field(default_factory=dict)
-    """The lookups that deliveries need, by (sink, route id). The route id is None for the sink's own options."""
+    """The names of the lookups that deliveries need, by (sink, route id). The route id is None for the sink's own
+    options."""
     places: dict[tuple[str, str | None], Mapping] = msgspec.field(default_factory=dict)
-    """The options of (sink, route) for routes that override some."""
+    """The written options by (sink, route id), for the routes that override options of a sink."""
     unmatched: Literal["drop", "dead-letter"] | list[RouteSink] = "drop"
     deliver: Literal["send", "print"] | DeliverOnly = "send"
     timezone: str = "UTC"
@@ -69,7 +70,7 @@ class Draft(msgspec.Struct):
     cases: list[Case] = msgspec.field(default_factory=list)
 
     def entries(self, section: str) -> dict[str, Entry]:
-        """Return the entries of a section; empty if it is not a mapping."""
+        """Return the entries of a section; empty if the section is not a mapping."""
         node = self.root.get(section)
         return node.entries if isinstance(node, Mapping) else {}
 

@@ -1,4 +1,4 @@
-"""The effective configuration as YAML: includes and defaults merged in, `${…}` kept, literal secrets hidden; floor 4."""
+"""The effective configuration as YAML: with includes and defaults, unexpanded `${…}`, and hidden secrets; floor 4."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _RELATIVE_FILE = re.compile(r"\$\{file:([^/}][^}]*)\}")
 
 
 def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | None = None, pipes: bool = False) -> str:
-    """Return the configuration in one file, with defaults, as YAML that can be loaded from the same folder.
+    """Return the text of a single YAML file with the whole configuration and all defaults.
 
-    No secrets are needed. Raises `ConfigError` with every problem found.
+    The text can be loaded from the same folder. No secrets are needed. Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=True, pipes=pipes)
     draft.problems.check()
@@ -39,9 +39,9 @@ def effective(path: Path, *, environ: MappingType[str, str], env_file: Path | No
 
 
 class _Dumper(yaml.SafeDumper):
-    """A YAML dumper that quotes every text that YAML 1.2 would read as another type."""
+    """A YAML dumper. It quotes each string that YAML 1.2 would read as a value of another type."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the same list twice is written twice
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # a list that occurs twice is written twice
         return True
 
 
@@ -77,7 +77,10 @@ def dump(document: Any) -> str:
 
 
 def dump_compact(document: dict[str, Any]) -> str:
-    """Return a mapping as YAML as if written by hand: innermost lists and mappings are on one line, except each `Block`."""
+    """Return a mapping as YAML in the style of a hand-written file.
+
+    The innermost lists and mappings are on one line, except a mapping of type `Block`.
+    """
     return _dumped(Block(document), _Indented, default_flow_style=None)
 
 
@@ -197,7 +200,7 @@ class _Printer:
     def _raw(self, node: Node, shape: shapes.Shape, *, names_files: bool = True) -> Any:
         """Return the written value, with secrets hidden and paths relative to the main file.
 
-        Without `names_files` a key `file` has no special meaning.
+        If `names_files` is False, a key `file` has no special meaning.
         """
         if isinstance(node, Mapping):
             names_files = names_files and not shapes.is_json(shape)
@@ -223,7 +226,7 @@ class _Printer:
         return node.text
 
     def _path(self, node: Node) -> Any:
-        """Return the path of a file that is read, relative to the main file."""
+        """Return the path of a file that the configuration names, relative to the main file."""
         text = node.text if isinstance(node, Scalar) else ""
         if isinstance(node, Scalar) and node.mark.file.folder != self._home and not text.startswith(("/", "${")):
             return self._relative(node, text)
@@ -236,7 +239,8 @@ class _Printer:
 def _hidden(text: str, *, secret: bool) -> str:
     """Return a written text without secrets.
 
-    If the text itself is a `secret`, only the user and the host of a URL are shown. Otherwise only the password of a URL is hidden.
+    If the text itself is a `secret`, nothing but the user and the host of a URL is shown. Otherwise only the password
+    of a URL is hidden.
     """
     if not secret and not url_secrets(text):
         return text

@@ -1,6 +1,6 @@
 """Loading and checking a configuration; floor 4.
 
-The steps are: read, include, expand, load plugins, check each section. Every step goes on after a fault, so that all
+The steps are: read, include, expand, load plugins, check each section. Every step continues after a fault, so that all
 faults are reported together.
 """
 
@@ -70,7 +70,7 @@ class Loaded(msgspec.Struct, frozen=True):
     types: MappingType[str, SinkType]
     """The type of each configured sink, by the sink's name."""
     schemas: tuple[SchemaRule, ...]
-    """The schemas in the order of the configuration. The first one that matches a channel applies."""
+    """The schemas in the order of the configuration. For a channel, the first schema that matches applies."""
     templates: MappingType[tuple[str, str | None], OptionsTemplate]
     """The compiled options by (sink, route id). The route id is None for the sink's own options."""
     order_by: MappingType[str, Expression]
@@ -91,31 +91,31 @@ class Loaded(msgspec.Struct, frozen=True):
     folders: frozenset[Path]
     """The folders of plugins and of `include`, where a new file may belong to the configuration."""
     secrets: frozenset[str]
-    """The secrets, which must never be shown."""
+    """The secrets. They must never be shown."""
     write_base: Path
-    """The folder to which relative paths of written files are relative."""
+    """The folder from which the relative paths of written files start."""
 
     redis_origin: RedisOrigin
     """The origin of `redis.url`."""
     unknown: MappingType[str, Problem]
-    """The reason why a value is unknown, by the path of its placeholder."""
+    """The reasons why values are unknown, by the paths of their placeholders."""
     places: MappingType[str, Mark]
     """The place of each section and of each key in a section, by path: `redis`, `redis.url`, `sources.orders`.
 
-    If tests were loaded, the place of every node, such as `routes[0].match.severity`.
+    If tests were loaded, `places` contains the place of every node, such as `routes[0].match.severity`.
     """
     cases: tuple[Case, ...]
     """The tests that `load` was asked to read."""
 
     def placed(self, message: str, section: str, key: str = "") -> Problem:
-        """Return a problem, without secrets, at the place of the section or key if the file contains it."""
+        """Return a problem, without secrets, at the place of a key, or of its section if the file lacks the key."""
         path = child_path(section, key) if key else section
         mark = self.places.get(path) or self.places.get(section)
         file, line, column = (mark.file.name, mark.line, mark.column) if mark else (str(self.path), None, None)
         return Problem(Redactor(self.secrets).text(message), file, line, column, path)
 
     def require(self, *paths: str) -> None:
-        """Raise `ConfigError` for each value at or below these paths that is a placeholder."""
+        """Raise `ConfigError` if values at or below these paths are placeholders, with one problem for each value."""
         missing = [problem for path, problem in self.unknown.items() if any(_is_below(path, above) for above in paths)]
         if missing:
             raise ConfigError(missing)
@@ -128,11 +128,11 @@ class Loaded(msgspec.Struct, frozen=True):
         return Routing(config.routes, self.schemas, unmatched, fallbacks, conditions=self.conditions)
 
     def has_keys(self, sink: str) -> bool:
-        """Return whether an option of a sink, or a route's override, is a key by which deliveries are ordered."""
+        """Return whether the options of a sink, or a route's overrides, contain a key that orders deliveries."""
         return any(template.has_keys for (owner, _), template in self.templates.items() if owner == sink)
 
     def overriding(self, sink: str) -> frozenset[str]:
-        """Return the routes that replace options of a sink."""
+        """Return the ids of the routes that override options of a sink."""
         routes = self.config.routes
         return frozenset(r.id for r in routes for each in r.sinks if each.sink == sink and each.options is not None)
 
@@ -153,10 +153,13 @@ def load(
 ) -> Loaded:
     """Load a configuration and every file that the configuration names.
 
-    `environ` has the environment variables, which take precedence over those of `env_file`. With `placeholders`, an unset
-    variable in a secret or URL is reported as a note, not as an error. `deliver` (`send` or `print`) replaces the key
-    `deliver` of the file. With `pipes`, the configuration and the env file may be pipes, or `-` for standard input; only
-    commands that read them once allow that. Without `tests`, the section `tests` is ignored, even if it has faults.
+    - `environ`: the environment variables. They take precedence over the variables of `env_file`.
+    - `placeholders`: if True, an unset variable in a secret or URL is reported as a note, not as an error.
+    - `deliver`: `send` or `print`, which replaces the key `deliver` of the file.
+    - `pipes`: if True, the configuration and the env file may be pipes, or `-` for standard input. A pipe can be read
+      only once, so only commands that read the files once set `pipes`.
+    - `tests`: the tests to load. If None, the section `tests` is ignored, even if it has faults.
+
     Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes, tests=tests)
@@ -196,9 +199,9 @@ def load(
 def _finished_checks(draft: Draft, environment: TemplateEnvironment) -> frozenset[Path]:
     """Make the last checks, add warnings and notes, and return every file that was read.
 
-    Raises `ConfigError` if an error was found; its `files` lists the files too.
+    Raises `ConfigError` if an error was found. The attribute `files` of the error lists the files too.
 
-    `run --watch` needs the list to notice that the faulty file was corrected. The search for loops is the last check,
+    With this list, `run --watch` notices that a faulty file was corrected. The search for loops is the last check,
     because it needs the environment of the templates.
     """
     look_for_loops(draft, environment)
@@ -214,7 +217,7 @@ def _finished_checks(draft: Draft, environment: TemplateEnvironment) -> frozense
 
 
 def _write_base(draft: Draft) -> Path:
-    """Return the folder for relative paths of written files: systemd's log folder, else that of the configuration."""
+    """Return the base of relative paths of written files: systemd's log folder, else the configuration's folder."""
     # systemd separates several folders by colons.
     logs = draft.environ.get("LOGS_DIRECTORY", "").split(":", maxsplit=1)[0]
     return Path(logs).absolute() if logs else draft.root.mark.file.path.parent
@@ -230,10 +233,10 @@ def check(
     tests: Cases | None = None,
     every_type: bool = False,
 ) -> Draft:
-    """Read a configuration and check every section, as `load` does, but do not compile templates and conditions.
+    """Read a configuration and check every section. Unlike `load`, compile no templates and no conditions.
 
-    With `every_type`, the built-in plugins that the configuration does not use are imported too.
-    Raises `ConfigError` only if the file can't be read. All other problems are in the returned draft.
+    If `every_type` is True, built-in plugins are imported even if the configuration does not use them. Raises
+    `ConfigError` only if the file can't be read. All other problems are in the returned draft.
     """
     problems = Problems()
     absolute = path.absolute()
@@ -278,8 +281,8 @@ def read_admin(
 ) -> tuple[AdminConfig, tuple[Problem, ...]]:
     """Return the section `admin` of a configuration, and the errors of the file.
 
-    Errors in other sections do not matter. A section `admin` that can't be read is replaced by the default. Templates
-    and conditions are not checked.
+    Errors in other sections do not matter. If the section `admin` can't be read, the default is returned. Templates and
+    conditions are not checked.
     """
     try:
         draft = check(path, environ=environ, env_file=env_file, placeholders=True, pipes=True)
@@ -338,7 +341,7 @@ def _places(root: Mapping) -> dict[str, Mark]:
 
 
 def _every_place(root: Mapping) -> dict[str, Mark]:
-    """Return the place of every node: of its key if it has one, else its beginning."""
+    """Return the place of every node: the place of its key, or its beginning if it has no key."""
     found = {below.path: below.mark for below in walk(root)}
     keys = (entry for below in walk(root) if isinstance(below, Mapping) for entry in below.entries.values())
     return {**found, **{entry.node.path: entry.mark for entry in keys}}
@@ -361,20 +364,20 @@ def _secrets(draft: Draft) -> set[str]:
     for scalar in scalars(draft.root):
         if isinstance(scalar.value, str):
             found |= url_secrets(scalar.value)
-            # A short default, such as `guest`, is readable in the file anyway. Hiding the word everywhere would make
-            # other messages unreadable.
+            # A short default, such as `guest`, is readable in the file anyway. If this word were hidden everywhere,
+            # other messages would become unreadable.
             if scalar.default and len(scalar.value) < SHORT:
                 harmless.add(scalar.value)
             elif scalar.value in found and len(scalar.value) < SHORT:
                 draft.problems.warn(
-                    f"a secret of fewer than {SHORT} characters is hidden in the output only where it is a whole word; use a longer secret",
+                    f"a secret of fewer than {SHORT} characters is hidden in the output only if it is a whole word there; use a longer secret",
                     scalar,
                 )
     return {secret for secret in found if secret.strip()} - harmless
 
 
 def _assembled(draft: Draft, deliver: str | None) -> RouterConfig:
-    """Return the configuration made of the checked sections. `deliver` overrides that of the file."""
+    """Return the configuration made of the checked sections. `deliver` replaces the key `deliver` of the file."""
     sinks: dict[str, Any] = {name: sink.config for name, sink in draft.sinks.items()}
     return RouterConfig.model_construct(
         version=1,

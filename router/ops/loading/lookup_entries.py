@@ -31,7 +31,7 @@ from router.plugin_loading.plugin_manager import Plugins
 
 _NAME = re.compile(LOOKUP_NAME)
 _NO_SECRET = frozenset({"accept", "accept-language", "content-type", "user-agent"})
-"""The headers of a request that hold no credential."""
+"""Headers of a request that never contain a credential."""
 
 
 class CheckedLookup(msgspec.Struct):
@@ -41,14 +41,14 @@ class CheckedLookup(msgspec.Struct):
     entry: Entry
     keys: Mapping
     type: LookupType | None = None
-    """The type that a plugin registered; None for a built-in one."""
+    """The type that a plugin registered; None for a built-in type."""
     config: LookupConfig | None = None
 
 
 def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: set[Path]) -> dict[str, CheckedLookup]:
-    """Check every lookup; return the lookups with a known type, including those with faults.
+    """Check every lookup; return all lookups with a known type, even if they have faults.
 
-    A file of records is added to `files` even if it has faults, so that `run --watch` notices its correction.
+    A file of records is added to `files` even if the file has faults, so that `run --watch` notices its correction.
     """
     found: dict[str, CheckedLookup] = {}
     if not node.entries:
@@ -77,7 +77,7 @@ def check_lookups(node: Mapping, plugins: Plugins, problems: Problems, files: se
 
 
 def _of_plugin(lookup: CheckedLookup, kind: LookupType, problems: Problems) -> LookupConfig | None:
-    """Check the router's keys and the plugin's options, which are keys of the same mapping."""
+    """Check the router's keys and the plugin's options. Both are keys of the same mapping."""
     keys, host, own = lookup.keys, shapes.fields(PluginLookupConfig), shapes.fields(kind.options)
     unknown_names = typed.unknown_keys(keys, (*host, *own), problems)
     checked = typed.check(PluginLookupConfig, _part(keys, host), problems, at=lookup.entry)
@@ -126,7 +126,7 @@ def _checked(checked: BuiltInLookup, keys: Mapping, problems: Problems, files: s
 
 
 def _concerned(keys: Mapping, message: str) -> Scalar | None:
-    """Return the key concerned by a fault of a file: `by` if the file lacks that column, else the file's path."""
+    """Return the node of the key to blame for a fault of a file: `by` if the column or field is missing, else `path`."""
     by, path = keys.get("by"), keys.get("path")
     node = by if by is not None and message.startswith(("there is no column", "no record has")) else path
     return node if isinstance(node, Scalar) else None
@@ -141,7 +141,7 @@ def _warn_of_secrets(keys: Mapping, problems: Problems) -> None:
 
 
 def settle_lookups(node: Mapping, plugins: Plugins, settler: Settler) -> None:
-    """Replace each unset `${…}` in the section by a placeholder, or report it, depending on the type of its field."""
+    """Replace each unset `${…}` of the section by a placeholder, or report it. The type of its field decides."""
     for lookup in node.entries.values():
         named = word(find(lookup.node, "type")) or ""
         of_plugin = plugins.lookups.get(named)

@@ -26,7 +26,10 @@ KINDS = (".csv", ".json", ".yaml", ".yml")
 
 
 class RecordFileError(ValueError):
-    """Raised for a record file that can't be used. `place` is `:line`, `:line:column`, or empty if unknown."""
+    """Raised for a record file that can't be used.
+
+    `place` is `:line`, `:line:column`, or empty if the place is unknown.
+    """
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -34,10 +37,10 @@ class RecordFileError(ValueError):
 
 
 def read_records(path: Path, by: str | None) -> Table:
-    """Read a file of records. `by` names the column or field that holds the key. Raises `RecordFileError`.
+    """Read a file of records. `by` is the name of the column or field with the key. Raises `RecordFileError`.
 
-    A JSON or YAML file is a list of mappings, or a mapping of keys to mappings (without `by`). A record without a key is
-    left out. Keys are strings, so `42` and `"42"` are the same key. Two records with the same key are an error.
+    A JSON or YAML file is a list of mappings, or a mapping of keys to mappings (then `by` is None). A record without a
+    key is left out. Keys are strings, so `42` and `"42"` are the same key. Two records with the same key are an error.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -153,7 +156,10 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.CSafeLoader):
-    """A loader that reads every scalar as text. The types follow YAML 1.2 later, as in the configuration."""
+    """A loader that reads every scalar as text.
+
+    `nodes.resolve` converts the scalars later, by the rules of YAML 1.2.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML's own attribute
 

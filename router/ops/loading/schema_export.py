@@ -90,7 +90,7 @@ def _expanded(model: type[BaseModel]) -> Json:
 
 
 def _inlined(schema: Any, definitions: Json, open_: tuple[str, ...]) -> Any:
-    """Return a schema without `$ref` (draft-07 ignores keywords beside one) and with `${…}` allowed."""
+    """Return a schema without `$ref` and with `${…}` allowed. Draft-07 ignores keywords beside a `$ref`."""
     if isinstance(schema, list):
         return [_inlined(item, definitions, open_) for item in schema]
     if not isinstance(schema, dict):
@@ -121,7 +121,7 @@ def _cleaned(schema: Json, definitions: Json, open_: tuple[str, ...]) -> Json:
 
 
 def _loosened(schema: Json) -> Json:
-    """Allow a string with `${…}` for scalars of other types and for strings with a pattern."""
+    """Allow a string with `${…}` instead of a scalar of another type, and instead of a string with a pattern."""
     kind = schema.get("type")
     is_scalar = kind in _SCALARS or "enum" in schema or "const" in schema
     is_formed = kind == "string" and set(schema) - _PLAIN_TEXT
@@ -149,7 +149,7 @@ def _described(schema: Json, description: str) -> Json:
 
 
 def _or_empty(schema: Json) -> Json:
-    """Return a schema that also allows null: all lines of a section may be commented out."""
+    """Return a schema that also allows null. A section is null if all its lines are commented out."""
     return {**schema, "type": [schema["type"], "null"]}
 
 
@@ -176,13 +176,16 @@ def _kind(kind: SinkType, host: Json) -> Json:
 
 
 def _sink(kinds: Json) -> Json:
-    """Return the schema of a sink, whose keys depend on its type. No key is required, because `defaults` may set it."""
+    """Return the schema of a sink.
+
+    Its keys depend on its type. Only `type` is required, because `defaults` may set all other keys.
+    """
     cases: Json = {name: {"properties": keys, "additionalProperties": False} for name, keys in kinds.items()}
     return _by_type(cases, "write the type of the sink, such as email or webhook")
 
 
 def _source() -> Json:
-    """Return the schema of a source, whose keys depend on its type."""
+    """Return the schema of a source. Its keys depend on its type."""
     return _by_type({name: _model(model) for name, model in SOURCES.items()}, "write pubsub, stream or list")
 
 
@@ -226,7 +229,10 @@ def _defaults(kinds: Json, host: Json) -> Json:
 
 
 def _route(plugins: Plugins) -> Json:
-    """Return the schema of a route; `sinks` may override any template option of any type, and `only_if`."""
+    """Return the schema of a route.
+
+    Its `sinks` may override `only_if` and any option with templates, of any type of sink.
+    """
     overrides: Json = {"sink": {"type": "string", "description": "write the name of a sink"}}
     for kind in plugins.sinks.values():
         schemas = _properties(kind.options)
@@ -257,7 +263,7 @@ def _case() -> Json:
 
 
 def _definitions() -> Json:
-    """Return the schemas that refer to themselves: of `match`, and of one condition in it."""
+    """Return the schemas that refer to themselves: the schema of `match`, and the schema of one condition in `match`."""
     scalar: Json = {"type": ["string", "number", "boolean", "null"]}
     scalars: Json = {"type": "array", "minItems": 1, "items": scalar}
     number: Json = {"anyOf": [{"type": "number"}, _EXPRESSION]}
@@ -274,7 +280,7 @@ def _definitions() -> Json:
         "suffix": (text, "is a string that ends with this text, or with one of these texts"),
         "contains": (
             {"anyOf": [scalar, scalars]},
-            "is a string that contains this text, or a list that has this element; if a list is written here, one of its values is enough",
+            "is a string that contains this text, or a list that has this element; if you write a list here, one of its values is enough",
         ),
         "regex": (text, "is a string in which this regular expression is found"),
         "exists": (
@@ -283,7 +289,7 @@ def _definitions() -> Json:
         ),
         "not": (
             {"$ref": "#/definitions/condition"},
-            "does not meet this condition; also true for a missing field, unless the condition holds for it, as `exists: false` does",
+            "does not meet this condition; a missing field meets only a condition such as `exists: false`",
         ),
     }
     properties = {

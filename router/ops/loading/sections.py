@@ -46,7 +46,7 @@ def check_sections(draft: Draft) -> None:
     """Check every section of the merged tree, and store the valid parts in the draft."""
     root, problems = draft.root, draft.problems
     typed.unknown_keys(root, SECTIONS, problems)
-    for key in _OPTIONAL:  # a section whose lines are all commented out
+    for key in _OPTIONAL:  # the section is empty if all its lines are commented out
         found = root.get(key)
         if isinstance(found, Scalar) and found.empty:
             del root.entries[key]
@@ -92,7 +92,7 @@ def _version(root: Mapping, problems: Problems) -> None:
 
 
 def _simple(draft: Draft, key: str, default: M) -> M:
-    """Return a section that is a plain model; the default if it is missing or has faults."""
+    """Return a section that is a plain model; the default if the section is missing or has faults."""
     entry = draft.root.entries.get(key)
     node = typed.mapping(entry.node if entry else None, draft.problems)
     found = typed.check(type(default), node, draft.problems, at=entry) if node is not None else None
@@ -112,7 +112,7 @@ def _admin(draft: Draft) -> AdminConfig:
 
 
 def _dead_letters(draft: Draft) -> None:
-    """Return the section `dead_letters`; the sinks in `notify` must exist and be named once."""
+    """Check the section `dead_letters`. The sinks in `notify` must exist, and must be named only once."""
     draft.dead_letters = _simple(draft, "dead_letters", draft.dead_letters)
     references.check_notified(draft)
 
@@ -126,7 +126,7 @@ class _Allowed(Model):
 
 
 def _alone(draft: Draft, key: str, model: type[M]) -> M | None:
-    """Return the model of a section that is a single value; None if it is missing or has a fault."""
+    """Return the model of a section that is a single value; None if the section is missing or has a fault."""
     entry = draft.root.entries.get(key)
     return None if entry is None else typed.check(model, Mapping(entry.mark, {key: entry}), draft.problems)
 
@@ -190,7 +190,7 @@ def _sinks(draft: Draft) -> None:
 
 
 def _programs(draft: Draft) -> None:
-    """Report the sinks that run programs, unless the configuration allows it."""
+    """Report the sinks that run programs, if the configuration does not allow programs."""
     for sink in draft.sinks.values():
         if sink.type.runs_programs and not draft.allow_commands:
             message = f"a sink of type {sink.type.name} runs programs with the rights of the router"

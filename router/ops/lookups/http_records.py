@@ -1,4 +1,4 @@
-"""The store of a lookup whose records are JSON objects on an HTTP server; floor 4."""
+"""The store of a lookup with JSON objects on an HTTP server as records; floor 4."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class HttpRecords:
         self._one_by_one = OneByOne()
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return for each URL its JSON object, None for HTTP 404, or the error.
+        """Return one result for each URL: the JSON object, None for HTTP 404, or the error.
 
-        After an answer that asks for a delay (`Retry-After`), the remaining URLs are not requested and get the same
+        If a response demands a delay (`Retry-After`), the remaining URLs are not requested. Their result is the same
         error.
         """
         asking: list[TransientError] = []
@@ -47,11 +47,11 @@ class HttpRecords:
         except PermanentError as error:
             return error
         except DeliveryError as error:
-            # All other delivery errors count as transient: an untrusted certificate, for example, may be replaced.
+            # All other delivery errors count as transient. For example, the server may soon get a trusted certificate.
             return error if isinstance(error, TransientError) else TransientError(str(error))
 
     async def close(self) -> None:
-        """Do nothing: the client belongs to the lookup's context."""
+        """Do nothing, because the lookup's context owns the client and closes it."""
 
 
 def _record(response: HttpResponse, now: float) -> Record | Exception | None:
@@ -66,5 +66,5 @@ def _record(response: HttpResponse, now: float) -> Record | Exception | None:
         found = response.json()
     except ValueError as error:
         large = len(response.body) >= MAX_BODY
-        return PermanentError(f"the answer is larger than {MAX_BODY // 1024} KiB" if large else str(error))
-    return Record(found) if isinstance(found, dict) else PermanentError("the answer is not a JSON object")
+        return PermanentError(f"the response is larger than {MAX_BODY // 1024} KiB" if large else str(error))
+    return Record(found) if isinstance(found, dict) else PermanentError("the response is not a JSON object")

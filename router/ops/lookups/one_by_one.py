@@ -1,4 +1,4 @@
-"""Fetching records key by key, for stores that take one key at a time; floor 4."""
+"""Fetching records key by key, for stores that return one record per request; floor 4."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ AT_ONCE = 16
 PATIENCE = 8.0
 """Seconds after which keys without an answer fail.
 
-Shorter than the time allowed for the whole call (`lookup.PATIENCE`), after which all keys would fail.
+This time is shorter than the time limit of the whole call (`lookup.PATIENCE`), after which all keys would fail.
 """
 
 
 class OneByOne:
-    """Fetches many keys, each by its own call, so that a key without an answer does not delay the others."""
+    """Fetches many keys, each by its own call, so that a key without an answer does not delay the other keys."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def fetch(self, keys: Sequence[str], one: Callable[[str], Awaitable[T]]) -> list[T | TransientError]:
-        """Return the result of `one` for each key, in order; a `TransientError` for a key without an answer in time."""
+        """Return the result of `one` for each key, in order.
+
+        The result is a `TransientError` for a key without an answer in time.
+        """
 
         async def fetched(key: str) -> T:
             async with self._turns:
@@ -49,4 +52,4 @@ class OneByOne:
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # marks the exception as retrieved, because nothing waits for a late answer
+            task.exception()  # marks the exception as retrieved: no caller waits for a late answer

@@ -1,4 +1,4 @@
-"""The store of a lookup with records in a file, which is read again when it changes; floor 4."""
+"""The store of a lookup with records in a file. A changed file is read again; floor 4."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUIET = 0.1
 LOOKS = 20
 """The largest number of waits of `QUIET` seconds each.
 
-A file that keeps changing is read after the last wait, and again at the next check.
+If a file changes again and again, it is read after the last wait, and again at the next check.
 """
 
 
@@ -35,9 +35,9 @@ class RunBlocking(Protocol):
 
 
 class RecordFile:
-    """The records of one file. If a changed file can't be used, the earlier records stay in force.
+    """The records of one file. If a changed file can't be used, the earlier records are still used.
 
-    `by` names the column or field with the key; `ttl` bounds, in seconds, how long a change may go unnoticed.
+    `by` is the name of the column or field with the key. A change of the file is noticed within `ttl` seconds.
     """
 
     def __init__(self, path: str, by: str | None, *, ttl: float, clock: Clock, run_blocking: RunBlocking) -> None:
@@ -51,30 +51,33 @@ class RecordFile:
         self._next_look = -math.inf
         self._reading: asyncio.Task[None] | None = None
         self.fault: str | None = None
-        """The reason why the current file can't be used; None if it can."""
+        """The reason why the current file can't be used; None if the file can be used."""
 
     def __len__(self) -> int:
         return len(self._table or ())
 
     @property
     def loaded(self) -> bool:
-        """True once the file has been read without an error: from then on there are records."""
+        """True after the file has been read once without an error: from then on there are records."""
         return self._table is not None
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Record | Exception | None]:
-        """Return for each key its record, or None if the file has no record for the key. Read a changed file first.
+        """Return the record of each key, or None if the file has no record for the key. A changed file is read first.
 
         Raises `TransientError` if the file has never been readable.
         """
         reading = self.look()
         if reading is not None:
-            await asyncio.wait({reading})  # if this call is cancelled, the reading continues: a large file takes long
+            await asyncio.wait({reading})  # a cancellation does not end the reading, because a large file takes long
         if self._table is None:
             raise TransientError(self.fault or "the file has not been read yet")
         return [self._table.get(key) for key in keys]
 
     def look(self) -> asyncio.Task[None] | None:
-        """Start to read the file if it has changed, unless it was checked a short time ago. Return the reading under way."""
+        """Check the file, at most once in `LOOK` seconds, and start to read a changed file.
+
+        Returns the reading under way.
+        """
         now = self._clock.monotonic()
         if self._reading is None and now >= self._next_look:
             self._next_look = now + self._every

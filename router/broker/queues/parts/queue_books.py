@@ -21,7 +21,7 @@ _COUNT = re.compile(r"-?[0-9]{1,18}")
 
 
 class QueueBooks:
-    """The books of one queue. Makes the requests for the books and for the return of due deliveries, and reads the
+    """The books of one queue: makes the requests for the books and for the return of due deliveries, and reads the
     answers.
 
     `own` is the book of this router alone.

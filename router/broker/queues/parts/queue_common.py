@@ -26,8 +26,8 @@ MOST = 500
 """The largest number of entries that one command reads or settles."""
 
 MAX_DELIVERIES = 5
-"""The delivery count at which an entry is poison. Before the last attempt, nothing else was in flight, and the process
-crashed."""
+"""The delivery count at which an entry is poison: the process crashed during an attempt with no other delivery in
+flight."""
 
 MOVES = 100
 """The largest number of retries that one script call returns to the stream or defers."""
@@ -39,8 +39,8 @@ class Timing(msgspec.Struct, frozen=True):
     block: float = 10.0
     """The time that a read waits for entries. `CLIENT UNBLOCK` ends a read earlier if necessary."""
     unblock: float = 0.5
-    """The time after `CLIENT UNBLOCK` until the connection of a blocking read is closed, in case the server has refused
-    `CLIENT UNBLOCK`."""
+    """The time that `CLIENT UNBLOCK` has to end a blocking read. If the server refuses the command, the connection is
+    closed after this time."""
     tick: float = 1.0
     """The time between two requests for the books. Within this time, this router notices a due retry that a peer has
     added."""

@@ -29,7 +29,7 @@ class Ready:
     def __init__(self) -> None:
         self.number = 0
         self.hold = 0
-        """The largest number of deliveries to read ahead. With deliveries that workers give back, `number` may exceed
+        """The largest number of deliveries to read ahead. If workers give deliveries back, `number` may exceed
         `hold`."""
         self._room = asyncio.Event()
         self._bundles: deque[Bundle] = deque()
@@ -47,8 +47,7 @@ class Ready:
 
     @property
     def enough(self) -> bool:
-        """True while the number of ready deliveries is more than half of `hold`. As long as this is so, the reader
-        waits.
+        """True while the number of ready deliveries is more than half of `hold`. The reader waits while this is True.
 
         Otherwise the reader would read one delivery each time a delivery is taken, with a round trip to Redis for every
         delivery.

@@ -256,7 +256,7 @@ class QueueReader:
                     self._id = await self._reading.courtesy("CLIENT", "ID") or 0
                     self._grouped = True
                 if own:
-                    # If no entry was found, nothing was written. Such a call does not show that Redis accepts writes.
+                    # If no entry was found, nothing was written, so this call has not shown that Redis accepts writes.
                     own = answered = await self.recovery.recover(own=True)
                 elif self._abandoned and not context.ending.begun:
                     self._abandoned = answered = await self.recovery.recover(own=False)
@@ -286,9 +286,7 @@ class QueueReader:
         self._in_flight.stir()
 
     def _regroup(self) -> None:
-        """Create the group again. Without a group, entries can't be renewed, even if the reader reads nothing at
-        present.
-        """
+        """Let `run` create the group again, even if it waits at present: entries can't be renewed without a group."""
         self._grouped = False
         self._in_flight.ready.make_room()
 

@@ -1,4 +1,4 @@
-"""Compiles the templates and expressions of every sink and route, and reports their faults with their places; floor 4."""
+"""Compiles the templates and expressions of every sink and route, and reports each fault with its place; floor 4."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from router.core.rendering.expressions import Expiry, Expression
 
 Key = tuple[str, str | None]
-"""A sink and the route that overrides some of its options; the route is None for the sink's own options."""
+"""A sink, and a route that overrides options of the sink. The route is None for the sink's own options."""
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, OptionsTemplate]:
@@ -46,7 +46,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Option
 
 
 def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupDefinition]:
-    """Return the lookups with their compiled keys; report faults, and keys that depend on each other in a cycle."""
+    """Return the lookups with their compiled keys. Faults, and cycles of keys that need each other, are reported."""
     if not draft.lookups:
         return {}
     from router.config.lookups import HttpLookupConfig
@@ -69,13 +69,13 @@ def lookups(draft: Draft, environment: TemplateEnvironment) -> dict[str, LookupD
         way = cycle(needs, name)
         if way:
             draft.problems.add(f"the key of a lookup must not depend on the lookup itself: {' → '.join(way)}", node)
-            needs[name] = frozenset()  # report the cycle only once, not for each of its members
+            needs[name] = frozenset()  # so that the cycle is reported only once, and not for each lookup in it
         found[name] = LookupDefinition(name, lookup.config, key, needs[name], lookup.type)
     return found
 
 
 def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expression]:
-    """Return the compiled `order_by` of each sink that has one; report faults."""
+    """Return the compiled `order_by` of each sink with this key; report faults."""
     found = {}
     for sink in draft.sinks.values():
         source = None if sink.config is None else sink.config.host.order_by
@@ -85,7 +85,7 @@ def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expres
 
 
 def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Expression]:
-    """Return the compiled `only_if` of each sink that has one, and of each route that overrides it; report faults."""
+    """Return each compiled `only_if`: those of sinks, and those of routes that override the key; report faults."""
     found: dict[Key, Expression | None] = {}
     for name, sink in draft.sinks.items():
         source = None if sink.config is None else sink.config.host.only_if
@@ -104,7 +104,7 @@ def lookups_used(
     templates: MappingType[Key, OptionsTemplate],
     only_if: MappingType[Key, Expression],
 ) -> dict[Key, frozenset[str]]:
-    """Return the lookups that each (sink, route) needs: in templates, in `only_if`, and in the keys of those lookups."""
+    """Return the lookups that each (sink, route) needs in templates, in `only_if`, and in the keys of needed lookups."""
     if not lookups:
         return {}
     needs = {name: lookup.needs for name, lookup in lookups.items()}
@@ -119,7 +119,7 @@ def lookups_used(
 def _expression(
     where: str, source: str, node: Node | None, draft: Draft, environment: TemplateEnvironment
 ) -> Expression | None:
-    """Return the compiled expression at a node, the value of the key `where`; None if it has a fault (reported)."""
+    """Return the compiled expression at a node, the value of the key `where`. Report a fault, and return None then."""
     from router.core.rendering.expressions import Expression
 
     try:
@@ -132,7 +132,7 @@ def _expression(
 
 
 def expires(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expiry]:
-    """Return the compiled `expires` of each route that has one; report faults."""
+    """Return the compiled `expires` of each route with this key; report faults."""
     found: dict[str, Expiry] = {}
     for route in draft.routes:
         if route.expires is not None:
@@ -185,7 +185,10 @@ def _report(fault: TemplateFault, options: Mapping, problems: Problems) -> None:
 
 
 def node_at(path: Iterable[str | int], node: Node) -> Node:
-    """Return the node at a path of a sink's options, or its nearest written parent; for a template file, its name."""
+    """Return the node at a path of a sink's options, or the nearest written node above.
+
+    For a template file, return its name.
+    """
     for part in path:
         if isinstance(node, Mapping) and str(part) in node.entries:
             node = node.entries[str(part)].node
@@ -197,7 +200,10 @@ def node_at(path: Iterable[str | int], node: Node) -> Node:
 
 
 def mark_of(node: Node, line: int | None) -> Mark:
-    """Return the place of a line of a template; inside a literal block, that line of the configuration."""
+    """Return the place of a line of a template.
+
+    In a literal block, this is the line of the configuration, else the template's beginning.
+    """
     if not isinstance(node, Scalar) or node.style != "|" or line is None:
         return node.mark
     number = node.mark.line + line

@@ -1,4 +1,4 @@
-"""The compilation of `match` and `when` of routes, with faults reported at their place; floor 4."""
+"""The compilation of `match` and `when` of routes. Each fault is reported at its place; floor 4."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from router.core.conditions.reading import At
 
 _TYPED = frozenset({*NUMBERS, "exists"})
-"""Operators whose value is a number or a truth value. A string that `${…}` gives is converted."""
+"""Operators that need a number or a truth value. For these operators, a string from `${…}` is converted."""
 
 
 def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condition]:
@@ -54,7 +54,7 @@ def compiled(draft: Draft, environment: TemplateEnvironment) -> dict[str, Condit
 
 
 def _match(entry: Entry, problems: Problems) -> Match | None:
-    """Return the compiled `match` of a route; None if it has faults (reported)."""
+    """Return the compiled `match` of a route. Report its faults, and return None if there are any."""
     node = entry.node
     if node.faulty:
         return None
@@ -106,7 +106,7 @@ def _when(entry: Entry, environment: TemplateEnvironment, problems: Problems) ->
 
 
 def data_of(node: Node, operator: str = "") -> Any:
-    """Return the values of a `match`. A value from `${…}` stays a string unless the operator needs another type."""
+    """Return the values of a `match`. A value from `${…}` is converted only if the operator needs another type."""
     if isinstance(node, Mapping):
         return {key: data_of(entry.node, key) for key, entry in node.entries.items()}
     if isinstance(node, Sequence):
@@ -130,7 +130,7 @@ def below(entry: Entry, at: At) -> Entry:
 
 
 def _shown_at(entry: Entry, *, in_key: bool) -> Mark:
-    """Return the place of a fault: of the key if the key is wrong or the value has several lines, else of the value."""
+    """Return the place of a fault: of the value, or of the key if the key is wrong or the value is a collection."""
     return entry.mark if in_key or isinstance(entry.node, Mapping | Sequence) else entry.node.mark
 
 
@@ -143,9 +143,9 @@ def _place(mark: Mark) -> str:
 
 
 def without_fields(draft: Draft) -> Iterator[tuple[Entry, str]]:
-    """Yield each `match` whose route may get events of a source with `format: text`, and the name of that source.
+    """Yield the `match` of each route that may get events of a source with `format: text`, and the name of this source.
 
-    Events of such a source have no fields, so no `match` with a path holds for them.
+    Events of such a source have no fields, so no `match` with a path holds for these events.
     """
     reach = Reach(draft.sources, [], draft.routes)
     texts = [name for name, source in draft.sources.items() if source.format == "text"]

@@ -1,7 +1,8 @@
 """Warnings and notes about a valid configuration: probable mistakes and facts to know; floor 4.
 
-`check --strict` fails for warnings and not for notes. A file that other users can write is refused only if it is code
-(`files`). A configuration that other users can write gets a warning: they could send events elsewhere.
+`check --strict` fails for warnings, and not for notes. If other users can write to a file, the file is refused only if
+it is code (see `router.files`). If other users can write to a configuration, there is a warning, because they could
+send events elsewhere.
 """
 
 from __future__ import annotations
@@ -56,15 +57,18 @@ def look_around(draft: Draft, environment: TemplateEnvironment) -> None:
 
 
 def _typographic_quotes(draft: Draft) -> None:
-    """Warn about typographic quotes: YAML does not know them, so they are part of the text."""
+    """Warn about typographic quotes, because YAML reads typographic quotes as a part of the text."""
     for scalar in scalars(draft.root):
         if not scalar.style and scalar.text[:1] in _OPENING and scalar.text[-1:] in _CLOSING and len(scalar.text) > 1:
-            message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text, because YAML's quotes are \" and '; write one of these instead"
+            message = f"the quotes {scalar.text[0]} and {scalar.text[-1]} are a part of the text, because YAML knows only the quotes \" and '; write \" or ' instead"
             draft.problems.warn(message, scalar)
 
 
 def _passwords(draft: Draft) -> None:
-    """Warn about passwords written in a URL: they are secrets like the options for secrets."""
+    """Warn about passwords that are written in a URL.
+
+    Such a password is a secret, like the value of a secret option.
+    """
     for scalar in scalars(draft.root):
         text = scalar.text if scalar.expanded else str(scalar.value)
         if any("${" not in each and each != HIDDEN for each in url_secrets(text)):
@@ -99,7 +103,7 @@ def _broken_plugins(draft: Draft) -> None:
 
 
 def _warnings_of_options(draft: Draft) -> None:
-    """Add the warnings of the options of sinks: the sinks' own options, and those that routes override."""
+    """Add the warnings about the options of sinks: about the sinks' own options, and about overrides of routes."""
     for sink in draft.sinks.values():
         if sink.config is None:
             continue
@@ -114,7 +118,7 @@ def _warnings_of_options(draft: Draft) -> None:
 
 
 def _warnings_of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> list[OptionWarning]:
-    """Return the warnings of options. The property is code of a plugin, so it may raise or return anything."""
+    """Return the warnings about options. `check_warnings` is code of a plugin, so it may raise or return anything."""
     try:
         found = [each for each in options.check_warnings if isinstance(each, OptionWarning)]
         return [each for each in found if isinstance(each.option, str) and isinstance(each.message, str)]
@@ -131,7 +135,10 @@ def _place_warnings(draft: Draft, warnings: Iterable[OptionWarning], keys: Mappi
 
 
 def _unknown_disabled_plugins(draft: Draft) -> None:
-    """Warn about a name in `plugins.disable` that no plugin has. The name is probably misspelt, so the intended plugin is loaded."""
+    """Warn about a name in `plugins.disable` that no plugin has.
+
+    The name may be misspelt, and the intended plugin is loaded.
+    """
     known = list(dict.fromkeys(plugin.name for plugin in draft.plugins.loaded))
     for item, name in words(find(draft.root, "plugins", "disable")):
         if name not in known:
@@ -156,7 +163,7 @@ def _embedded_settings(draft: Draft) -> None:
 
 
 def _exact_names(draft: Draft) -> None:
-    """Report streams and lists whose names look like patterns: they are read by their exact names."""
+    """Report names of streams and lists that look like patterns, because these names are read as exact names."""
     for name, source in draft.sources.items():
         if isinstance(source, PubSubConfig):
             continue
@@ -167,7 +174,7 @@ def _exact_names(draft: Draft) -> None:
 
 
 def _claims(draft: Draft) -> None:
-    """Report streams whose entries another router may claim while a slow attempt is still running."""
+    """Report streams with a `claim.idle` so short that another router may claim an entry during a slow attempt."""
     timeouts = [sink.config.host.timeout for sink in draft.sinks.values() if sink.config is not None]
     longest = max(timeouts, default=0.0)
     for name, source in draft.sources.items():
@@ -177,14 +184,14 @@ def _claims(draft: Draft) -> None:
 
 
 def _texts_without_fields(draft: Draft) -> None:
-    """Report conditions on fields that may get events of a text source, which have no fields."""
+    """Report conditions on fields in routes that may get events of a text source. Such events have no fields."""
     for entry, source in without_fields(draft):
         message = f"the events of source {source} are plain text, which has no fields to match; write only other sources in `sources` of this route"
         draft.remark(message, entry)
 
 
 def _memory_beside_redis(draft: Draft) -> None:
-    """Add notes about sinks whose queue in memory can delay the other sinks of a stream or list."""
+    """Add notes about sinks with a queue in memory that can delay the other sinks of a stream or list."""
     if draft.deliver == "print":
         return
     noted: set[str] = set()
@@ -206,7 +213,10 @@ def _memory_beside_redis(draft: Draft) -> None:
 
 
 def _reached(draft: Draft, source: str, reads: Iterable[str]) -> set[str]:
-    """Return the sinks to which some route may send events of a source with these exact names."""
+    """Return the sinks to which a route may send events of a source.
+
+    `reads` are the exact names that the source reads.
+    """
     names = [name.encode() for name in reads]
     found: set[str] = set()
     for route in draft.routes:
@@ -226,15 +236,15 @@ def _queue(draft: Draft, sink: str) -> str | None:
 
 
 def check_file_modes(files: Iterable[Path], problems: Problems, mark: Mark) -> None:
-    """Warn about files that other users can write, and about folders in which they can replace the file."""
+    """Warn about files that other users can write, and about folders in which other users can replace a file."""
     folders: dict[Path, Path] = {}
     for file in sorted(files):
         _look(file, problems, mark)
-        with contextlib.suppress(UnreadableError):  # reported where the file is read
+        with contextlib.suppress(UnreadableError):  # this error is reported where the file is read
             folders.setdefault(resolve_path(file).parent, file)
             folders.setdefault(file.parent, file)
     for folder, file in folders.items():
-        _look(folder, problems, mark, f", which holds {file.name},")
+        _look(folder, problems, mark, f", which contains {file.name},")
 
 
 def _look(path: Path, problems: Problems, mark: Mark, what: str = "") -> None:

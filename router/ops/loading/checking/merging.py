@@ -23,9 +23,9 @@ Place = tuple[str, str]
 
 
 def note_double_deliveries(draft: Draft) -> None:
-    """Add a note about each route that may send an event to a sink a second time, after an earlier route.
+    """Add a note about each route that may send an event to a sink after an earlier route has sent the same event.
 
-    The note names the difference of the messages.
+    The note names the difference between the two messages.
     """
     by_sink: dict[str, list[Entry]] = {}
     for route in draft.routes:
@@ -72,7 +72,7 @@ def _overridden(item: Node | None) -> list[str]:
 
 
 def note_fallbacks_beside_sinks(draft: Draft) -> None:
-    """Add a note about each sink in a list of sinks that is also a fallback of another sink in that list."""
+    """Add a note about each sink in a list that is also a fallback of another sink in the same list."""
     fallbacks = {name: sink.config.host.fallback for name, sink in draft.sinks.items() if sink.config is not None}
     routes = draft.routes_by_id()
     lists = [(f"the route {route.id}", find(routes[route.id], "sinks")) for route in draft.routes if route.enabled]
@@ -84,8 +84,8 @@ def note_fallbacks_beside_sinks(draft: Draft) -> None:
             if way is not None:
                 shown = " → ".join(way)
                 message = (
-                    f"{what} names {sink}, which is also a fallback ({shown}); if {way[0]} gives its delivery up, {sink} "
-                    f"gets the event twice, with the same idempotency key; remove {sink} from one of the two lists, unless you want this"
+                    f"{what} names {sink}, which is also a fallback ({shown}); if {way[0]} gives up its delivery, {sink} "
+                    f"gets the event twice, with the same idempotency key; to avoid this, remove {sink} from one of the two lists"
                 )
                 draft.problems.add(message, item.mark, path=item.path, severity="note")
 
@@ -105,7 +105,7 @@ def _way(fallbacks: MappingType[str, Sequence[str]], start: str, end: str) -> li
 
 
 class _Overlaps:
-    """Decides whether two routes may take the same event. In doubt, the answer is yes."""
+    """Decides whether two routes may take the same event. If the routes can't be compared, the result is yes."""
 
     def __init__(self, draft: Draft) -> None:
         self._left = MOST_PAIRS
@@ -113,7 +113,7 @@ class _Overlaps:
         self._wanted = {name: equalities(condition.clauses) for name, condition in draft.conditions.items()}
 
     def first(self, entries: Iterable[Entry], later: Entry) -> Entry | None:
-        """Return the first of these routes that may take an event of the later route."""
+        """Return the first of the routes in `entries` that may take an event which the route of `later` takes too."""
         for entry in entries:
             self._left -= 1
             if self._left < 0:

@@ -1,4 +1,4 @@
-"""Warnings about routes, schemas and sources that no event can reach or leave, by names and globs; floor 4."""
+"""Warnings about unreachable routes, unused schemas and unused sources, judged by names and globs; floor 4."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from router.ops.loading.reading.nodes import Node, find, items, quoted, word, wo
 from router.ops.loading.reading.problems import did_you_mean
 
 _READING = ("channels", "patterns", "streams", "keys")
-"""The keys of sources that hold the channels."""
+"""The keys of sources that contain channels."""
 
 _MOST = 5
 """The maximum number of names in one message."""
 
 
 def look_for_the_unreachable(draft: Draft, environment: TemplateEnvironment) -> None:
-    """Add warnings about routes, schemas and sources that no event reaches, and notes about probable mistakes."""
+    """Add warnings about unreachable routes, unused schemas and unused sources, and notes about probable mistakes."""
     _slips_in_globs(draft)
     reach = Reach(draft.sources, [config.channels for config, _, _ in draft.schemas], draft.routes)
     _unread_channels(draft, reach)
@@ -64,7 +64,7 @@ def _look_at_templates(draft: Draft, templates: Collection[TemplateUses]) -> Non
 
 
 def _slips_in_globs(draft: Draft) -> None:
-    """Warn about broken globs, and note globs that look like regular expressions."""
+    """Warn about broken globs, and add notes about globs that look like regular expressions."""
     for node, text in _globs(draft):
         broken = broken_class(text)
         told = regular_expression(text)
@@ -92,7 +92,7 @@ def _places(draft: Draft) -> dict[str, Node]:
 
 
 def _unread_channels(draft: Draft, reach: Reach) -> None:
-    """Warn about channels of a route that none of its sources reads."""
+    """Warn about a channel of a route if none of the route's sources reads it."""
     places = _places(draft)
     for route in draft.routes:
         if not route.enabled:
@@ -109,7 +109,7 @@ def _unread_channels(draft: Draft, reach: Reach) -> None:
 
 
 def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
-    """Warn about a route after final routes that take all its events."""
+    """Warn about a route if final routes above it take all its events."""
     places = _places(draft)
     for number, route in enumerate(draft.routes):
         finals = reach.finals_before(number, _MOST + 1) if route.enabled else []
@@ -126,7 +126,7 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
 
 
 def _sources_that_no_route_takes(draft: Draft) -> None:
-    """Warn about a source that no route takes, and note single channels that no route takes."""
+    """Warn about a source if no route takes its events, and add notes about single channels that no route takes."""
     for name, entry in draft.entries("sources").items():
         source = draft.sources[name]
         routes = [route for route in draft.routes if route.enabled and name in (route.sources or draft.sources)]
@@ -139,7 +139,7 @@ def _sources_that_no_route_takes(draft: Draft) -> None:
             if not any(meet((exactly(read) if exact else read,), channels) for channels in taken)
         ]
         if len(left) == len(source.reads):
-            draft.remark("no route takes the events of this source; add a route for them", entry)
+            draft.remark("no route takes the events of this source; add a route for these events", entry)
         else:
             for node, read in left:
                 message = f"no route takes the events of {quoted(read)}: they are counted as unmatched and dropped"
@@ -147,13 +147,13 @@ def _sources_that_no_route_takes(draft: Draft) -> None:
 
 
 def _schemas_without_events(draft: Draft, reach: Reach) -> None:
-    """Warn about schemas that check no event, and about channels in `schemas` that no source reads."""
+    """Warn about a schema that checks no event, and about a channel in `schemas` that no source reads."""
     for number, (_, _, entry) in enumerate(draft.schemas):
         channels = list(words(find(entry, "channels")))
         unread = [(at, each) for at, each in channels if not any(meet(read, (each,)) for read in reach.reads.values())]
         if len(unread) == len(channels):
             hints = (_read(draft, draft.sources, channel) for _, channel in channels)
-            hint = max(hints, key=len)  # prefer one with `did you mean`
+            hint = max(hints, key=len)  # the longest hint may have a `did you mean`
             draft.problems.warn(f"no source reads a channel of this schema{hint}", entry)
         elif not any(reach.some(reach.with_schema(name, number)) for name in draft.sources):
             message = "no event is checked against this schema, because earlier entries match its channels, and only the first"
@@ -165,7 +165,7 @@ def _schemas_without_events(draft: Draft, reach: Reach) -> None:
 
 
 def _read(draft: Draft, sources: Iterable[str], meant: str) -> str:
-    """Return a string that lists the channels of the sources, and the one that was probably meant."""
+    """Return a text that lists the channels of the sources, and names the channel that was probably meant."""
     read = list(dict.fromkeys(each for name in sources for each in draft.sources[name].reads))
     return f"; the channels that are read: {_list(read)}{did_you_mean(meant, read)}"
 

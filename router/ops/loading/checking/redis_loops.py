@@ -1,4 +1,4 @@
-"""The search for sinks that write to a channel or key that a source reads, or that the router owns; floor 4."""
+"""The search for loops: sinks that write to a channel or key of a source, or to a key of the router; floor 4."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from router.options import RedisTarget, SinkOptions, is_template
 
 
 class _Written(NamedTuple):
-    """A channel or key that a sink writes to: the target, its node in the configuration, and a glob of its names."""
+    """A channel or key to which a sink writes: the target, its node in the configuration, and a glob of its names."""
 
     target: RedisTarget
     node: Node
@@ -28,14 +28,15 @@ class _Written(NamedTuple):
 
 
 def look_for_loops(draft: Draft, environment: TemplateEnvironment) -> None:
-    """Report each sink that writes to a channel or key that a source reads from the same server, or the router owns.
+    """Report each sink that writes to a channel or key of a source on the same server, or to a key of the router.
 
-    A literal name is an error. A template that may give such a name is a warning, except for the router's own keys.
+    For a literal name, the problem is an error. For a template that may give such a name, the problem is a warning. But
+    a template that may give a key of the router is an error too.
     """
     for sink in draft.sinks.values():
         for target, node in _targets(draft, sink):
             glob = _glob_of(target.name, environment)
-            if glob is not None:  # the fault of a template is reported where templates are compiled
+            if glob is not None:  # a faulty template is reported where templates are compiled
                 written = _Written(target, node, glob)
                 _own_keys(draft, written)
                 _loop(draft, written)
@@ -51,7 +52,7 @@ def _glob_of(name: str, environment: TemplateEnvironment) -> str | None:
 
 
 def _targets(draft: Draft, sink: CheckedSink) -> Iterator[tuple[RedisTarget, Node]]:
-    """Yield the channels and keys that a sink writes to, with its own options and with those of overriding routes."""
+    """Yield the channels and keys to which a sink writes, by its own options and by the overrides of routes."""
     if sink.config is None:
         return
     own = _of(draft, sink, sink.config.options)
@@ -65,7 +66,7 @@ def _targets(draft: Draft, sink: CheckedSink) -> Iterator[tuple[RedisTarget, Nod
 
 
 def _of(draft: Draft, sink: CheckedSink, options: SinkOptions) -> Sequence[RedisTarget]:
-    """Return the targets in the options. The property is code of a plugin, so it may raise or return anything."""
+    """Return the targets in the options. `redis_targets` is code of a plugin, so it may raise or return anything."""
     try:
         return [each for each in options.redis_targets if isinstance(each, RedisTarget) and isinstance(each.name, str)]
     except Exception as error:  # noqa: BLE001  # any error of a plugin is a fault of its sink
@@ -80,7 +81,7 @@ def _placed(targets: Sequence[RedisTarget], keys: Mapping) -> Iterator[tuple[Red
 
 
 def _own_keys(draft: Draft, written: _Written) -> None:
-    """Report a destination among the keys of the router, or a template that may give one."""
+    """Report a target if it is a key of the router, or a template that may give such a key."""
     prefix = f"{{{draft.redis.key_prefix}}}:"
     if not meet((written.glob,), (f"{exactly(prefix)}*",)):
         return
@@ -94,7 +95,7 @@ def _own_keys(draft: Draft, written: _Written) -> None:
 
 
 def _loop(draft: Draft, written: _Written) -> None:
-    """Report the first source that reads a destination from the same server."""
+    """Report the first source that reads the target from the same server."""
     target = written.target
     place = server_of(draft, target.url)
     for name, source in draft.sources.items():
@@ -117,10 +118,10 @@ def _loop(draft: Draft, written: _Written) -> None:
 
 
 def server_of(draft: Draft, url: str | None) -> tuple[str | None, str]:
-    """Return the server and database of a URL (None: the router's own). The server is None if it is unknown."""
+    """Return the server and database of a URL (None: the router's own Redis). The server is None if it is unknown."""
     if url is None and WORD in redis_url.server(draft.redis.url):
         return "", ""
-    if url is not None and redis_url.fault(url):  # a plugin's option without the type `RedisUrl`
+    if url is not None and redis_url.fault(url):  # the URL is an option of a plugin without the type `RedisUrl`
         return None, ""
     url = draft.redis.url if url is None else url
     server = redis_url.server(url)

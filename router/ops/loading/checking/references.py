@@ -10,7 +10,7 @@ from router.ops.loading.reading.problems import unknown
 
 
 def check_fallbacks(draft: Draft) -> None:
-    """Check `fallback`: each sink must exist, be named once, and not lead back to itself."""
+    """Check every `fallback`: each sink must exist and be named once, and must not be its own fallback by any path."""
     names: dict[str, list[str]] = {}
     for sink in draft.sinks.values():
         names[sink.name] = []
@@ -20,7 +20,7 @@ def check_fallbacks(draft: Draft) -> None:
             if cycle:
                 shown = " → ".join([sink.name, *cycle])
                 draft.problems.add(f"the fallbacks of a sink must not lead back to the sink: {shown}", item)
-                names[sink.name].pop()  # report a cycle at one of its members only
+                names[sink.name].pop()  # so that a cycle is reported only once
 
 
 def check_notified(draft: Draft) -> None:
@@ -30,7 +30,7 @@ def check_notified(draft: Draft) -> None:
 
 
 def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
-    """Yield the sinks that a list names; report unknown and repeated ones."""
+    """Yield the sinks that a list names; report unknown and repeated names."""
     known = list(draft.entries("sinks"))
     seen: set[str] = set()
     for item, name in words(node):
@@ -44,7 +44,7 @@ def _sinks_once(draft: Draft, node: Node | None) -> Iterator[tuple[Node, str]]:
 
 
 def _way(names: dict[str, list[str]], start: str, end: str) -> list[str]:
-    """Return the sinks on the path from one to another by fallbacks; empty without a path.
+    """Return the sinks on the path of fallbacks from `start` to `end`; empty if there is no path.
 
     `names` must have no cycle.
     """

@@ -1,4 +1,4 @@
-"""Checks of `routes:` and `unmatched:`: names must exist, and only templates may be overridden; floor 4."""
+"""Checks of the sections `routes` and `unmatched`: names must exist, and only templates may be overridden; floor 4."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class RouteChecker:
     ) -> None:
         self._sources = sources
         self._sinks = sinks
-        self._names = names  # all configured sinks, also those with faults
+        self._names = names  # all configured sinks, even if they have faults
         self._problems = problems
         self._reader = reader
         self.places: dict[tuple[str, str | None], Mapping] = {}
-        """The nodes of the options of (sink, route), for places in messages."""
+        """The nodes of the options by (sink, route), for places in messages."""
 
     def routes(self, node: Sequence) -> list[RouteConfig]:
-        """Return the sound routes of the list."""
+        """Return the routes of the list that have no faults; report faults."""
         if not node.items:
             self._problems.add("must not be empty: at least one route is needed", node)
         found: list[RouteConfig] = []
@@ -88,7 +88,7 @@ class RouteChecker:
                 self._problems.add(unknown("source", name, self._sources), item)
 
     def _targets(self, keys: Mapping, route: str) -> list[RouteSink]:
-        """Return the sinks of a route that have no faults, with their overrides; report the faults of the others."""
+        """Return the sinks of a route that have no faults, with their overrides; report faults."""
         node = typed.sequence(keys.get("sinks"), self._problems)
         if node is None:
             return []
@@ -110,7 +110,7 @@ class RouteChecker:
         return found
 
     def _named(self, item: Node) -> str | None:
-        """Return the sink that an item names; None if there is no such sink (reported)."""
+        """Return the sink that an item names. If there is no such sink, report this and return None."""
         node = item
         if isinstance(item, Mapping):
             inner = item.get("sink")
@@ -132,7 +132,7 @@ class RouteChecker:
     def _overridden(self, item: Mapping, name: str, route: str) -> RouteSink:
         """Return the sink with the route's overrides.
 
-        It has no overrides if none are written, or if they have faults.
+        The result has no overrides if none are written, or if the overrides have faults.
         """
         sink = self._sinks.get(name)
         own = {key: entry for key, entry in item.entries.items() if key != "sink"}
@@ -203,6 +203,6 @@ class RouteChecker:
 
 
 def _stand_in(keys: Mapping) -> Node:
-    """Return a placeholder list of sinks that the model accepts; the real ones are checked separately."""
+    """Return a placeholder list of sinks that the model accepts. The real sinks are checked separately."""
     mark = keys.entries["sinks"].mark
     return Sequence(mark, [Mapping(mark, {"sink": Entry(mark, Scalar(mark, "-", "-"))})])

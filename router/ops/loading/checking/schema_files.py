@@ -1,4 +1,4 @@
-"""Checks of `schemas:` and the JSON Schema files that it names; floor 4.
+"""Checks of the section `schemas` and of its JSON Schema files; floor 4.
 
 A schema is allowed to refer only to files in its own folder. URLs, including `file://`, and paths that leave the folder
 by `..` or by a link are refused.
@@ -34,7 +34,10 @@ _DANGLING = re.compile(r"Pointer '(.*)' does not exist")
 
 
 def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Path]) -> SchemaRule | None:
-    """Read and compile the schema of an entry; `node` names the file. None if it is unusable (reported)."""
+    """Read and compile the schema of an entry.
+
+    `node` names the file. If it is unusable, report this and return None.
+    """
     if config.mode == "off":
         return SchemaRule(config.channels, config.file, config.mode, None)
     path = node.mark.file.folder / config.file
@@ -74,7 +77,7 @@ def _told(text: str, document: Any, problem: SchemaProblem) -> str:
 
 
 def _referred(folder: _Folder, own: str) -> str | None:
-    """Return the fault of a file that the schema refers to, if that file is not a valid schema."""
+    """Return the fault of the first referenced file that is not a valid schema; None if all files are valid."""
     for uri, (name, text, document) in list(folder.documents.items()):
         try:
             compile_schema(document, uri=uri, retrieve=folder.retriever(own))
@@ -106,7 +109,7 @@ def _own_uri(document: Any) -> str | None:
 
 
 class _UnusableError(ValueError):
-    """Raised for a file that can't be read or is not JSON; `place` is `:line:column`, if known."""
+    """Raised for a file that can't be read or is not JSON. `place` is `:line:column`; empty if the place is unknown."""
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -114,7 +117,7 @@ class _UnusableError(ValueError):
 
 
 def _usable(function: Callable[[Path], T], path: Path) -> T:
-    """Return the function's result for the path; convert its errors to those of a schema."""
+    """Return the function's result for a path. Its error is raised again as an `_UnusableError`."""
     try:
         return function(path)
     except UnreadableError as error:
@@ -132,7 +135,7 @@ class _Folder:
         self.refused = ""
         """The reason why the last reference could not be followed."""
         self.documents: dict[str, tuple[str, str, Any]] = {}
-        """The name, the text and the contents of each file that was referred to, by URI."""
+        """The name, the text and the contents of each file to which the schema refers, by URI."""
 
     def text(self, path: Path) -> str:
         """Return the text of a file. Raises `_UnusableError`."""
@@ -144,7 +147,7 @@ class _Folder:
             raise _UnusableError("this is not UTF-8", f":{data[: error.start].count(10) + 1}") from None
 
     def retriever(self, base: str) -> Any:
-        """Return a function that returns the documents of references; `base` is the URI of the schema itself."""
+        """Return a function that returns the document for a reference. `base` is the URI of the schema itself."""
         beside = urljoin(base, ".") if not base.startswith(self.base) else ""
 
         def retrieve(uri: str) -> Any:
@@ -196,7 +199,7 @@ def _decode(text: str) -> Any:
 
 
 def _reference(text: str, base: str, asked: str) -> str:
-    """Return `:line:column` of the first `$ref` to a URI; relative references are resolved against `base`."""
+    """Return `:line:column` of the first `$ref` to a URI. Relative references are resolved against `base`."""
     for found in _REF.finditer(text):
         target = urldefrag(found[1]).url
         if target and asked.startswith(
@@ -212,7 +215,7 @@ def _line_and_column(text: str, at: int) -> str:
 
 
 def _where(text: str, pointer: str) -> str:
-    """Return `:line:column` of a JSON pointer in a JSON text, which is parsed as YAML; empty if that fails.
+    """Return `:line:column` of a JSON pointer in a JSON text. The text is parsed as YAML; empty if this fails.
 
     Deep nesting is not a problem here, because the validator has already refused schemas with 255 levels.
     """

@@ -20,7 +20,10 @@ class _Reading(NamedTuple):
 
 
 def look_for_shared_keys(draft: Draft) -> None:
-    """Warn about a key that a stream source and a list source read, or two sources that take its entries from each other."""
+    """Warn about a key that both a stream source and a list source read.
+
+    Warn too if each entry of a key goes to only one of two sources.
+    """
     seen: dict[tuple[str, str, str], list[_Reading]] = {}
     for server, database, key, later in _keys(draft):
         readings = seen.setdefault((server, database, key), [])
@@ -43,7 +46,7 @@ def _keys(draft: Draft) -> Iterator[tuple[str, str, str, _Reading]]:
 
 
 def _conflict(key: str, earlier: _Reading, later: _Reading) -> str | None:
-    """Return the warning for a key that two sources read; None if each of them gets all entries."""
+    """Return the warning for a key that two sources read; None if each source gets all entries."""
     if earlier.name == later.name:
         return None
     named = f"source {earlier.name} also reads {quoted(key)} from the same server"

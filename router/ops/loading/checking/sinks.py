@@ -1,4 +1,4 @@
-"""Checks of `sinks:` and `defaults:`: host keys and the plugin's options, each by its own model; floor 4."""
+"""Checks of the sections `sinks` and `defaults`: keys of the router and options of plugins, by their models; floor 4."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LEAST_PART = 16
 
 
 class CheckedSink(msgspec.Struct):
-    """A sink under check: its keys with the defaults merged in, its type, and its configuration if it is valid."""
+    """A sink under check: its keys with defaults, its type, and its configuration (None if the sink has faults)."""
 
     name: str
     entry: Entry
@@ -48,12 +48,15 @@ class CheckedSink(msgspec.Struct):
 
 
 class TemplateReader(msgspec.Struct):
-    """The reader of `{file: NAME}` templates and their includes; remembers the names of all files read."""
+    """The reader of `{file: NAME}` templates and their includes. `files` collects the paths of all files read."""
 
     files: set[Path] = msgspec.field(default_factory=set)
 
     def context(self, host: HostKeys | None = None) -> dict[str, Any]:
-        """Return the validation context for an options model; with the host keys of the sink, if they are known."""
+        """Return the validation context for an options model.
+
+        `host` are the router's keys of the sink, if they are known.
+        """
         known = {} if host is None else {ALLOW_PRIVATE: host.allow_private}
         return {TEMPLATE_FILES: self._template, **known}
 
@@ -91,10 +94,11 @@ def entries_with_type(
     *,
     name_fault: Callable[[str], str | None] | None = None,
 ) -> Iterator[tuple[str, Entry, Mapping, str]]:
-    """Yield name, entry, keys and type of the entries of `sources`, `sinks` or `lookups` with a `type`; report the others.
+    """Yield name, entry, keys and type of each entry of `sources`, `sinks` or `lookups`; report entries without a
+    `type`.
 
-    `kind` is the word for an entry in messages; `what` says what its type decides. `name_fault` returns the fault of a
-    name, by default by the rule for sources and sinks.
+    `kind` is the word for an entry in messages. `what` is the advice for an entry without a `type`. `name_fault`
+    returns the fault of a name, or None. By default, the rule for names of sources and sinks applies.
     """
     if not node.entries:
         problems.add(f"must not be empty: at least one {kind} is needed", node)
@@ -124,7 +128,10 @@ def used_types(root: Mapping) -> frozenset[str]:
 
 
 def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: TemplateReader) -> None:
-    """Check `defaults`: known types, known keys, valid values. Required keys may be missing; sinks can add them."""
+    """Check `defaults`: types and keys must be known, and values valid.
+
+    Required keys may be missing: sinks can add them.
+    """
     for name, entry in node.entries.items():
         keys = typed.mapping(entry.node, problems)
         if name != ALL and name not in plugins.sinks:
@@ -142,7 +149,7 @@ def check_defaults(node: Mapping, plugins: Plugins, problems: Problems, reader: 
 
 
 def _present(node: Node, key: str | None) -> bool:
-    """Return whether a fault concerns a value that is present, and not a missing one."""
+    """Return whether a fault concerns a written value, and not a missing value."""
     return key is None and not isinstance(node, Mapping)
 
 
@@ -152,7 +159,10 @@ def _part(whole: Mapping, keys: Collection[str]) -> Mapping:
 
 
 def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = None, what: str = "sink") -> str:
-    """Return the message for an unknown type of sink or lookup, with the plugins and folders that could not be loaded."""
+    """Return the message for an unknown type of sink or lookup.
+
+    It lists the plugins and folders that could not be loaded.
+    """
     message: str = unknown(f"type of {what}", name, sorted(plugins.origins) if allowed is None else allowed)
     failed = [f"{plugin.path or plugin.origin}: {plugin.error}" for plugin in plugins.failures]
     if failed:
@@ -165,7 +175,10 @@ def unknown_type(name: str, plugins: Plugins, allowed: tuple[str, ...] | None = 
 
 
 def _switched_off(kind: str, disabled: Sequence[str]) -> str:
-    """Return the correction for a type whose plugin may be switched off. The types of such a plugin are not known."""
+    """Return the correction for an unknown type: its plugin may be switched off.
+
+    The types of such a plugin are not known.
+    """
     if kind in disabled:
         return f"the plugin {kind} is switched off: remove it from `plugins.disable` to use it"
     return f"`plugins.disable` switches off {', '.join(disabled)}: if the type belongs to one of these plugins, remove the plugin from the list"
@@ -174,7 +187,7 @@ def _switched_off(kind: str, disabled: Sequence[str]) -> str:
 def check_sinks(
     node: Mapping, defaults: Mapping | None, plugins: Plugins, problems: Problems, reader: TemplateReader
 ) -> dict[str, CheckedSink]:
-    """Check every sink; return the sinks with a known type, including those with faults."""
+    """Check every sink; return all sinks with a known type, even if they have faults."""
     found: dict[str, CheckedSink] = {}
     for name, entry, keys, kind in entries_with_type(
         node, "sink", "write the type of the sink, such as email or webhook", problems
@@ -197,7 +210,7 @@ def _no_type(keys: Mapping, entry: Entry, problems: Problems, what: str) -> None
 
 
 def _with_defaults(keys: Mapping, kind: str, defaults: Mapping | None, sink_type: SinkType) -> Mapping:
-    """Return the keys of a sink with its defaults. The sink's own keys override those of its type and of `all`.
+    """Return the keys of a sink with its defaults. The sink's own keys override the defaults of its type and of `all`.
 
     Mappings are merged one level deep.
     """
@@ -223,7 +236,7 @@ def _over(below: Entry | None, entry: Entry) -> Entry:
 
 
 def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> SinkConfig | None:
-    """Return the configuration of a sink; None if it has faults (reported)."""
+    """Return the configuration of a sink. Report its faults, and return None if there are any."""
     keys, model = sink.keys, sink.type.options
     own = [key for key in shapes.fields(model) if key not in HOST_KEYS]
     allowed = (*HOST_KEYS, *own)
@@ -236,8 +249,8 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
     def concerns(node: Node, key: str | None) -> bool:
         """Return whether to report a fault.
 
-        A fault of the whole sink ("`to` is required") is not reported if the sink has an unknown key, because that key
-        may be the required one, misspelt.
+        If the sink has an unknown key, a fault of the whole sink ("`to` is required") is not reported. The unknown key
+        may be the misspelt required key.
         """
         return not unknown_names or node is not part or (key is not None and key not in missed)
 
@@ -260,7 +273,10 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
 
 
 def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -> None:
-    """Report options that don't fit the plugin's default queue; the model checks a queue type given in the sink."""
+    """Report queue options that don't fit the plugin's default queue.
+
+    If the sink gives a queue type, the model checks them.
+    """
     node = sink.keys.get("queue")
     if host is None or host.queue is None or host.queue.type is not None or node is None:
         return
@@ -271,7 +287,7 @@ def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -
 
 
 def look_for_cuts(node: Node, shape: shapes.Shape, problems: Problems) -> None:
-    """Report texts for people that contain ` #` without quotes: YAML reads what follows as a comment."""
+    """Report unquoted texts with ` #`, because YAML reads the rest of such a text as a comment."""
     for scalar, expected, _ in shapes.scalars(node, shape):
         if scalar.cut is not None and isinstance(scalar.value, str) and shapes.is_template(expected):
             problems.add(yaml_hints.COMMENT, scalar, excerpt=scalar.cut or None)
@@ -311,11 +327,11 @@ def secrets_of(value: Any) -> set[str]:
 
 
 def likely_secrets(keys: Mapping) -> set[str]:
-    """Return the values of a sink's keys that are likely secrets, though the type of their fields does not say so.
+    """Return the values of a sink that are likely secrets, although their fields do not have the type of a secret.
 
-    These are the path of a URL that comes from outside the file, and the values of headers such as `X-Api-Key`. The
-    value of a field with another name, such as `token` in a JSON body, is a likely secret only if it comes from
-    outside.
+    Likely secrets are the path of a URL that comes from outside the file, and the value of a header such as
+    `X-Api-Key`. The value of any other field with the name of a secret, such as `token` in a JSON body, is a likely
+    secret only if it comes from outside the file.
     """
     found: set[str] = set()
     for scalar in scalars(keys):
@@ -336,7 +352,7 @@ def likely_secrets(keys: Mapping) -> set[str]:
 
 
 def _webhook(url: str) -> set[str]:
-    """Return the parts of a secret URL that are secrets by themselves: its path, and each part long enough for a credential."""
+    """Return the parts of a secret URL that are secrets themselves: its path, and each part as long as a credential."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:
@@ -349,7 +365,7 @@ def _webhook(url: str) -> set[str]:
 
 
 def url_secrets(url: str) -> set[str]:
-    """Return the password in a URL, as written and decoded; empty if there is none."""
+    """Return the password in a URL, as it is written and decoded; empty if there is no password."""
     if "://" not in url or "@" not in url or "{{" in url:
         return set()
     try:

@@ -1,8 +1,8 @@
 """Hiding of values that may be secret in messages about a configuration; floor 4, pure.
 
-An operator may put a secret into the wrong field: `timeout: "${SLACK_TOKEN}"`. The message about that field would show
-the secret to everybody who can read a log or request a reload. So a value from outside the file is replaced by its
-expression (`${SLACK_TOKEN}`), and the value of a secret field by `***`.
+An operator may put a secret into the wrong field: `timeout: "${SLACK_TOKEN}"`. The message about this field would show
+the secret to everybody who can read a log or request a reload. So messages show a value from outside the file as its
+expression (`${SLACK_TOKEN}`), and the value of a secret field as `***`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from router.errors import Problem
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
-# Messages may show only a part of a value. So parts of this many characters or more are hidden too, if the value is longer.
+# The smallest number of characters of a part of a value that is hidden. Messages may show only a part of a value.
 _PART = 12
-_SEARCHED = 65_536  # the maximum number of characters of a value whose parts are hidden
+_SEARCHED = 65_536  # only parts of the first 65,536 characters of a value are hidden
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")
 _SECRET_KEY = re.compile(
     r"([\w-]*(?:passw(?:or)?d|secret|token|credential|api[-_]?key|authorization)[\w-]*[\"']?\s*[:=]\s*)"
@@ -39,8 +39,8 @@ _HARMLESS = re.compile(r"\$\{(?:\w+|(?:file|cred):[^{}]*)\}")  # values that onl
 _FRAME = 72  # the maximum number of characters of a faulty line that are shown
 _LEFT = 40  # the maximum number of these characters before the fault
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|token|credential|api[-_]?key|url", re.IGNORECASE)
-# The match ends at the last `@`, because a password may contain any character by mistake, and a quoted Redis URL may
-# even contain a space.
+# The match ends at the last `@`, because by mistake a password may contain any character. A quoted Redis URL may even
+# contain a space.
 _USERINFO = re.compile(r"((?<=[\"'])(?:rediss?|unix)[\w+]*://)[^\"']+@|(://)[^\s\"']+@")
 _PATH = re.compile(r"(https?://[^/\s\"']+/)([^\s\"'{}]*)")
 _CREDENTIAL = re.compile(r"[\w-]{16,}")
@@ -48,7 +48,7 @@ _MIXED = re.compile(r"(?<![\w-])(?=[\w-]{16})(?=[\w-]*[0-9])(?=[\w-]*[a-z])(?=[\
 
 
 class _Value(msgspec.Struct, frozen=True):
-    """A value to hide, its replacement, and the scalar that holds it."""
+    """A value to hide, its replacement, and the scalar that contains the value."""
 
     text: str
     shown: str
@@ -71,13 +71,14 @@ class Concealment(msgspec.Struct):
     def add(self, text: str, shown: str = HIDDEN, at: Scalar | None = None) -> None:
         """Hide a value.
 
-        `at` is the scalar that contains it: a short value is hidden only in problems at that place (None: everywhere).
+        `at` is the scalar that contains the value. A short value is hidden only in problems at this place (None:
+        everywhere).
         """
         if text.strip():
             self._values.append(_Value(text, shown, at))
 
     def problem(self, problem: Problem, mark: Mark | None = None) -> Problem:
-        """Return the problem without the values, and with an excerpt, if it has none yet."""
+        """Return the problem without the values to hide. If the problem has no excerpt yet, add the line at `mark`."""
         hidden = {(value.text, value.shown): value for value in self._values if _concerns(value, problem.path)}
         near = sorted(hidden.values(), key=lambda value: len(value.text), reverse=True)
         excerpt = None if problem.excerpt is None else _without(problem.excerpt, near)
@@ -92,7 +93,7 @@ class Concealment(msgspec.Struct):
         )
 
     def _excerpt(self, mark: Mark, near: Iterable[_Value]) -> str | None:
-        """Return the line at a mark, with its secrets hidden, and below it a line with a caret; None if there is no such line."""
+        """Return the line at a mark with hidden secrets, and a second line with a caret; None for a missing line."""
         line, caret = mark.file.line(mark.line), mark.column - 1
         if not line.strip() or caret > len(line):
             return None
@@ -101,15 +102,15 @@ class Concealment(msgspec.Struct):
             if caret > begin:
                 caret = max(begin, caret - (end - begin) + len(HIDDEN))
         hidden = _without(self._without_credentials(line), near)
-        if (
-            hidden[:caret] != line[:caret]
-        ):  # a secret before the place was replaced, so count from the end of the line if the end is unchanged
+        # If a secret before the caret was replaced, the caret must move. If the end of the line is unchanged, count
+        # from there.
+        if hidden[:caret] != line[:caret]:
             same = hidden.endswith(line[caret:])
             caret = len(hidden) - len(line) + caret if same else len(hidden) - len(hidden.lstrip())
         return _framed(hidden, caret)
 
     def _without_credentials(self, line: str) -> str:
-        """Return `without_credentials` of a line. A file of one line may have a thousand problems in that line."""
+        """Return `without_credentials(line)`, cached: a file of one line may have a thousand problems."""
         if self._searched[0] != line:
             self._searched = line, without_credentials(line)
         return self._searched[1]
@@ -140,7 +141,7 @@ class Concealment(msgspec.Struct):
 
 
 def _framed(line: str, caret: int) -> str:
-    """Return a part of the line around a place, and below it a line with a caret at the place."""
+    """Return the part of a line around the column `caret`, and a second line with a caret below this column."""
     line = line.rstrip()
     begin = max(0, min(caret - _LEFT, len(line) - _FRAME)) if len(line) > _FRAME else 0
     part = line[begin : begin + _FRAME]
@@ -157,7 +158,10 @@ def _framed(line: str, caret: int) -> str:
 
 
 def _concerns(value: _Value, path: str) -> bool:
-    """Return whether a value is hidden in a problem at this path. A short value is hidden only at, above or below its own path."""
+    """Return whether a value is hidden in a problem at this path.
+
+    A short value is hidden only in problems at, above or below its own path.
+    """
     if value.at is None or len(value.text) >= SHORT:
         return True
     own = value.at.path
@@ -174,13 +178,16 @@ def _without(text: str, values: Iterable[_Value]) -> str:
 
 @lru_cache(maxsize=32)
 def _expression(secret: str) -> re.Pattern[str]:
-    """Return a pattern that finds the value in every encoding; for a long value, it also finds the long words of the value."""
+    """Return a pattern that finds a secret in every encoding.
+
+    If the secret is long, the pattern also finds its long words.
+    """
     words = _WORD.findall(secret[:_SEARCHED]) if len(secret) >= SHORT else ()
     return re.compile("|".join(expressions({*forms_of(secret), *forms_of(unquote(secret)), *words})))
 
 
 def _without_parts(text: str, secret: str, shown: str) -> str:
-    """Return the text, in which `shown` replaces each substring of at least `_PART` characters that is part of the secret."""
+    """Return the text with `shown` in place of each substring of the secret with at least `_PART` characters."""
     parts: list[str] = []
     at = 0
     while at < len(text):
@@ -197,7 +204,10 @@ def _without_parts(text: str, secret: str, shown: str) -> str:
 
 
 def without_credentials(line: str) -> str:
-    """Return an unreadable line of YAML without anything that looks like a credential; `${…}` and templates stay."""
+    """Return a line of YAML that can't be parsed, without anything that looks like a credential.
+
+    `${…}` and templates stay.
+    """
     line = _USERINFO.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", line)
     line = _PATH.sub(lambda found: found[1] + _CREDENTIAL.sub(HIDDEN, found[2]), line)
     line = _MIXED.sub(HIDDEN, line)
@@ -207,17 +217,17 @@ def without_credentials(line: str) -> str:
 
 
 def holds_a_secret(path: str) -> bool:
-    """Return whether the last key of a path says that its value is a secret: `X-Api-Key`."""
+    """Return whether the last key of a path has the name of a secret, such as `X-Api-Key`."""
     return _SECRET_PART.search(path.rpartition(".")[2]) is not None
 
 
 def is_credential_entry(path: str) -> bool:
-    """Return whether a path leads to an HTTP header or a variable of `env` whose name marks it as a credential."""
+    """Return whether a path leads to an HTTP header or a variable of `env` with the name of a credential."""
     above, _, name = path.rpartition(".")
     names = _CREDENTIAL_ENTRIES.get(above.rpartition(".")[2])
     return names is not None and (holds_a_secret(path) or names.search(name) is not None)
 
 
 def may_be_secret(path: str) -> bool:
-    """Return whether the last key of a path has a name that secrets usually have; a URL may hold one."""
+    """Return whether the last key of a path has the name of a possible secret. A URL may contain a secret too."""
     return _SECRET_NAME.search(path.rpartition(".")[2]) is not None

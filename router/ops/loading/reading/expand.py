@@ -1,8 +1,8 @@
-"""`${…}` in scalar values, and env files; floor 4.
+"""The expansion of `${…}` in scalar values, and the reading of env files; floor 4.
 
-Values are expanded after parsing, one by one, so a value from the environment or a file can never add a key. A missing
-value is recorded in the scalar (`unset`). Whether a placeholder may replace it is decided when the type of the field is
-known.
+Each value is expanded by itself, after parsing. So a value from the environment or a file can never add a key. A
+missing value is recorded in the scalar (`unset`). Later, when the type of the field is known, `Settler` decides whether
+a placeholder may replace the missing value.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _DEPTH = 10
 
 
 class Expander(msgspec.Struct):
-    """Expands the `${…}` of scalars; `secrets` collects the values from files and credentials, `files` the paths of those files."""
+    """Expands the `${…}` of scalars.
+
+    `secrets` collects the values from files and credentials, and `files` the paths of the files.
+    """
 
     environ: Mapping[str, str]
     problems: Problems
@@ -80,7 +83,7 @@ class _Run(msgspec.Struct):
         return "".join(parts) + text[at:]
 
     def _expression(self, inner: str | None) -> str:
-        """Return the value of one `${…}`, given the text between the braces (None: the brace is never closed)."""
+        """Return the value of one `${…}`. `inner` is the text between the braces (None: the brace is never closed)."""
         self.expressions += 1
         if inner is None:
             return self._wrong(f"`${{` is never closed; {_FORMS}")
@@ -142,7 +145,7 @@ class _Run(msgspec.Struct):
         return self._read(Path(folder) / name, f"${{cred:{name}}}") or ""
 
     def _read(self, path: Path, shown: str) -> str | None:
-        """Return the text of a secret's file without the newline at its end; None if it can't be read."""
+        """Return the text of a secret's file without the newline at its end; None if the file can't be read."""
         self.expander.files.add(path.absolute())
         try:
             value = read_file(path, most=_LARGEST).decode()
@@ -171,7 +174,7 @@ class _Run(msgspec.Struct):
 
 
 def _closing(text: str, opened: int) -> int | None:
-    """Return the index of the brace that closes the one at `opened`."""
+    """Return the index of the brace that closes the brace at index `opened`; None if the brace is never closed."""
     depth = 0
     for at in range(opened, len(text)):
         depth += (text[at] == "{") - (text[at] == "}")
@@ -185,7 +188,7 @@ def _short(text: str) -> str:
 
 
 def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str, str]:
-    """Return the variables of an env file: `KEY=VALUE` lines, `#` comments, quotes and `export` optional."""
+    """Return the variables of an env file: lines of `KEY=VALUE`, optional quotes and `export`, `#` comments."""
     file = SourceFile(str(path), path)
     found: dict[str, str] = {}
     try:
@@ -212,7 +215,7 @@ def env_file(path: Path, problems: Problems, *, pipes: bool = False) -> dict[str
 
 
 def _env_value(text: str) -> str | None:
-    """Return the value of a line; None if its quotes are not closed."""
+    """Return the value of a line; None if a quote is not closed, or if text follows the closing quote."""
     if text[:1] not in {'"', "'"}:
         return re.sub(r"(^|\s+)#.*$", "", text).strip()
     match = _ENV_QUOTED.fullmatch(text)

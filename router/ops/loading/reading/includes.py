@@ -1,7 +1,7 @@
-"""`include:` merges other files into the configuration; floor 4.
+"""The key `include`, which merges other files into the configuration; floor 4.
 
-Mappings are merged and lists appended. If two files set the same key, the error names both. An included file has the
-same sections but can't include others, so there can be no cycle.
+Mappings are merged and lists appended. If two files set the same key, the error names both files. An included file has
+the same sections, but can't include other files. So there can be no cycle.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MOST = 1000  # the maximum number of included files
 
 
 def merge(root: Mapping, expander: Expander, problems: Problems, *, tests: bool = False) -> list[Path]:
-    """Read the files that the root's `include` names, expand them and merge them into the root; return their paths.
+    """Read the files that `include` names, expand them, and merge them into the root; return the paths of the files.
 
-    Without `tests`, the sections `tests` of these files are left out.
+    If `tests` is False, the sections `tests` of these files are left out.
     """
     entry = root.entries.pop("include", None)
     if entry is None:
@@ -50,7 +50,10 @@ def folders(root: Mapping) -> set[Path]:
 
 
 def _found(node: Node, problems: Problems) -> list[tuple[Path, str, Scalar]]:
-    """Return the included files in order: path, name in messages, and the node that names them."""
+    """Return the included files in order.
+
+    For each file: its path, its name in messages, and the node that names the file.
+    """
     items = node.items if isinstance(node, Sequence) else [node]
     found: list[tuple[Path, str, Scalar]] = []
     for item in items:
@@ -79,7 +82,7 @@ def _merge_file(root: Mapping, included: Mapping, problems: Problems) -> None:
         mine = root.entries.get(key)
         if key == "include":
             problems.add("an included file can't include others", entry.mark, path=key)
-        elif key == "allow_commands":  # a user who can write only an included file must not be able to allow programs
+        elif key == "allow_commands":  # otherwise a user who can write only to an included file could allow programs
             problems.add(
                 f"an included file can't set `allow_commands`; set it in {root.mark.file.name}", entry.mark, path=key
             )

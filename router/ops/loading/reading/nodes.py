@@ -1,7 +1,7 @@
 """The tree of the parsed configuration, with the place of every value; floor 4.
 
-A file becomes a tree of `Scalar`, `Mapping` and `Sequence`. Each node has its file, line and column, so that later
-messages about it can name the place.
+A file becomes a tree of `Scalar`, `Mapping` and `Sequence`. Each node has its file, line and column, so that messages
+about the node can name the place.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class SourceFile(msgspec.Struct, frozen=True):
 
     @property
     def folder(self) -> Path:
-        """Return the folder at which relative paths in this file start."""
+        """The folder from which relative paths in this file start."""
         return self.path.parent
 
     def line(self, number: int) -> str:
-        """Return the line with this number, counted from 1; empty if there is none."""
+        """Return the line with this number, counted from 1; empty if the file has no such line."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A place in a file; line and column count from 1."""
+    """A place in a file. Line and column count from 1."""
 
     file: SourceFile
     line: int
@@ -52,7 +52,10 @@ class _Marked(msgspec.Struct, eq=False):
 
 
 class Node(_Marked, eq=False, kw_only=True):
-    """The base of every node. `path` is set after files are merged. No more faults are reported for a `faulty` node."""
+    """The base of every node.
+
+    `path` is set after files are merged. For a `faulty` node, no more faults are reported.
+    """
 
     path: str = ""
     faulty: bool = False
@@ -61,10 +64,13 @@ class Node(_Marked, eq=False, kw_only=True):
 class Scalar(Node, eq=False):
     """A single value.
 
-    `text` is the written text, with `${…}` unexpanded. `style` is None for a plain scalar, else the character that
-    began it (`'`, `"`, `|`, `>`). `cut` is the comment that may be the rest of the value. `expanded` means that the
-    text contained `${…}`. Then `unset` has the missing values, and `default` means that a written default was used.
-    `end` is the place after the scalar; None if the scalar is not in the file.
+    - `text`: the written text, with `${…}` unexpanded
+    - `style`: the first character of a quoted or block scalar (`'`, `"`, `|`, `>`); None for a plain scalar
+    - `cut`: the advice about a comment that may be meant as the rest of the value, or None
+    - `expanded`: True if the text contained `${…}`
+    - `default`: True if the default of a `${…}` was used
+    - `unset`: the messages about missing values of `${…}`
+    - `end`: the place after the scalar; None if the scalar is not in the file
     """
 
     value: Any
@@ -78,7 +84,7 @@ class Scalar(Node, eq=False):
 
     @property
     def empty(self) -> bool:
-        """True if nothing is written: neither a value nor a comment that may be meant as one."""
+        """True if nothing is written: no value, and no comment that may be meant as a value."""
         return self.value is None and self.cut is None
 
 
@@ -89,7 +95,7 @@ class Entry(_Marked, eq=False):
 
 
 class Mapping(Node, eq=False):
-    """A mapping; keys are text and unique."""
+    """A mapping. Its keys are strings, and each key occurs only once."""
 
     entries: dict[str, Entry] = msgspec.field(default_factory=dict)
 
@@ -168,7 +174,7 @@ def word(node: Node | None) -> str | None:
 
 
 def words(node: Node | None) -> Iterator[tuple[Node, str]]:
-    """Yield each text of a list with its node; other values and reported ones are left out."""
+    """Yield each string of a list with its node. Other values, and faulty nodes, are left out."""
     for item in items(node):
         text = word(item)
         if text is not None and not item.faulty:

@@ -1,7 +1,7 @@
 """Placeholders for missing values of `${…}`; floor 4.
 
-`check` and similar commands need no secrets: for a missing value in a secret or a URL they use a placeholder. In every
-other field, and always for `run`, a missing value is an error.
+`check` and similar commands need no secrets: they use a placeholder for a missing value in a secret or a URL. In every
+other field, a missing value is an error. For `run`, a missing value is always an error.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ class Settler:
         self._problems = problems
         self._placeholders = placeholders
         self.unknown: dict[str, Problem] = {}
-        """The reason why a value is unknown, by the path of its placeholder."""
+        """The reasons why values are unknown, by the paths of their placeholders."""
 
     def settle(self, node: Node, shape: shapes.Shape) -> None:
-        """Decide on a node and all below it. `shape` is the type of its field, None if unknown."""
+        """Decide on a node and all nodes below it.
+
+        `shape` is the type of the node's field; None if the type is unknown.
+        """
         for scalar, expected, name in shapes.scalars(node, shape):
             is_secret = shapes.is_secret(expected) and not is_template(scalar.text)
             if is_secret:

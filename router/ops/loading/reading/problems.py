@@ -1,6 +1,7 @@
 """The collection of the faults of a configuration; floor 4.
 
-Faults are collected and not raised one by one, so that the operator sees all at once. Each value is reported only once.
+Faults are collected, and not raised one by one, so that the operator sees all faults at once. Each value is reported
+only once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Problems:
     ) -> None:
         """Add a problem at a node or a mark. If the node already has an error, no further problem is added.
 
-        `path` is the key that the problem is about; the default is the key of the node. `excerpt` is a corrected line.
+        `path` is the path of the key with the problem; by default the path of the node. `excerpt` is a corrected line.
         `severity` is `error`, `warning` or `note`.
         """
         if isinstance(at, Node):
@@ -58,18 +59,18 @@ class Problems:
             self._marks[problem] = at
 
     def warn(self, message: str, at: Node | Mark | None = None, *, path: str | None = None) -> None:
-        """Add a warning, which lets `check --strict` fail."""
+        """Add a warning. With a warning, `check --strict` fails."""
         self.add(message, at, path=path, severity="warning")
 
     @property
     def failed(self) -> bool:
-        """Return whether one of the problems is an error."""
+        """True if one of the problems is an error."""
         return any(problem.severity == "error" for problem in self._found.values())
 
     def all(self) -> tuple[Problem, ...]:
-        """Return all problems without secrets: by file in the order of first appearance, and by place.
+        """Return all problems without secrets, sorted by file and place. Files are in the order of their first problem.
 
-        If there are too many, the less severe ones are left out first.
+        If there are too many problems, less severe problems are left out first.
         """
         files = {problem.file: index for index, problem in reversed(list(enumerate(self._found.values())))}
         found = sorted(self._found.values(), key=lambda p: (files[p.file], p.line or 0, p.column or 0))
@@ -88,7 +89,10 @@ class Problems:
 
 
 def _more(left_out: Sequence[Problem]) -> Problem:
-    """Return the line about problems that are not shown; they are sorted by severity, and the line has the worst one."""
+    """Return the line about the problems that are not shown.
+
+    `left_out` is sorted by severity; the line has the worst severity.
+    """
     counts = Counter(problem.severity for problem in left_out)
     listed = ", ".join(counted(number, f"more {severity}") for severity, number in counts.items())
     return Problem(f"and {listed}", severity=left_out[0].severity, left_out=tuple(counts.items()))
@@ -104,7 +108,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 class Unknown(str):
-    """The message for an unknown word; `brief` is a version without the long list of allowed words, or None."""
+    """The message for an unknown word. `brief` is the message without the long list of allowed words, or None."""
 
     __slots__ = ("brief",)
 
@@ -112,7 +116,7 @@ class Unknown(str):
 
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
-    """Return the message for an unknown word: the word, the allowed words, and the similar one."""
+    """Return the message for an unknown word: the word, the allowed words, and a similar allowed word."""
     known = list(allowed)
     listed = ", ".join(known) if known else "none"
     sentence = Unknown(f"unknown {kind} {quoted(word)}, allowed: {listed}{did_you_mean(word, known)}")
@@ -121,7 +125,10 @@ def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
 
 
 def faulty_default(option: str, plugin: str | None, fault: str) -> str:
-    """Return the message for the default of an option that nobody wrote in the configuration; `plugin` has the option."""
+    """Return the message for the faulty default of an option that the configuration does not set.
+
+    `plugin` has the option.
+    """
     return f"the default of the option `{option}`{f' of the plugin {plugin}' if plugin else ''} is faulty: {fault}"
 
 

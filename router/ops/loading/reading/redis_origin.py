@@ -1,7 +1,7 @@
 """The origin of the URL of the router's own Redis: the file, an environment variable, or neither; floor 4.
 
-Without `redis.url` the file is read as if it contained `"${REDIS_URL:-embedded}"`, so that one mechanism expands, hides
-and shows it.
+If the file has no `redis.url`, it is read as if `redis.url` were `"${REDIS_URL:-embedded}"`. So the URL is expanded,
+hidden and shown like any other value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RedisOrigin(msgspec.Struct, frozen=True):
     variable: str | None = None
     """The environment variable in `redis.url`; None if the file contains the URL itself."""
     is_set: bool = False
-    """True if that variable gave the URL, False if its default did."""
+    """True if the URL is the value of this variable, False if the URL is the default."""
     embedded: bool = False
 
     def __str__(self) -> str:
@@ -37,18 +37,18 @@ class RedisOrigin(msgspec.Struct, frozen=True):
 
     @property
     def forgotten(self) -> bool:
-        """Return whether the embedded server is used only because a variable is not set, or empty."""
+        """True if the embedded server is used only because a variable is not set or empty."""
         return self.embedded and self.variable is not None and not self.is_set
 
     def cure(self, url: str = "redis://HOST:6379") -> str:
-        """Return how to make the router use the server of this URL, as the rest of a sentence."""
+        """Return the advice how to make the router use the server of this URL, as the rest of a sentence."""
         if self.variable is None:
             return f"write `redis: {{url: {url}}}` into the configuration"
         return f"set {self.variable}={url}"
 
 
 def imply(root: Mapping, environ: MappingType[str, str]) -> Scalar | None:
-    """Write `redis.url` into a tree that has none; return the new scalar, which is not expanded yet."""
+    """Add `redis.url` to a tree without this key; return the new scalar, which is not expanded yet."""
     entry = root.entries.get("redis")
     if entry is None or (isinstance(entry.node, Scalar) and entry.node.empty):
         mark = entry.mark if entry else Mark(root.mark.file, 1, 1)

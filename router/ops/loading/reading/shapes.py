@@ -19,7 +19,10 @@ Shape = Any
 
 
 def leaves(shape: Shape) -> Iterator[Any]:
-    """Yield the single types of an annotation, with unions and `Annotated` unpacked; markers are yielded as instances."""
+    """Yield the single types of an annotation, with unions and `Annotated` unpacked.
+
+    Markers are yielded as instances.
+    """
     origin: Any = get_origin(shape)
     if origin is Annotated:
         inner, *markers = get_args(shape)
@@ -33,7 +36,7 @@ def leaves(shape: Shape) -> Iterator[Any]:
 
 
 def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a model by the key that the configuration uses for them."""
+    """Return the fields of a model by their keys in the configuration."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -48,7 +51,7 @@ def models(shape: Shape) -> list[type[BaseModel]]:
 
 
 def below(shape: Shape, key: str | int) -> Shape | None:
-    """Return the annotation under a key or an index, or None."""
+    """Return the annotation under a key or an index; None if there is no such annotation."""
     found: list[Shape] = []
     for leaf in leaves(shape):
         origin, arguments = get_origin(leaf), get_args(leaf)
@@ -70,7 +73,10 @@ def below(shape: Shape, key: str | int) -> Shape | None:
 
 
 def at(shape: Shape, location: Iterable[str | int]) -> Shape:
-    """Return the annotation at a location of pydantic; unknown parts (its tags of union branches) are skipped."""
+    """Return the annotation at a location of pydantic.
+
+    Unknown parts, such as pydantic's tags of union branches, are skipped.
+    """
     for part in location:
         deeper = below(shape, part)
         shape = shape if deeper is None else deeper
@@ -95,22 +101,22 @@ def keys(shape: Shape) -> list[str]:
 
 
 def is_secret(shape: Shape) -> bool:
-    """Return whether the annotation is that of a secret, or of addresses that hold credentials."""
+    """Return whether the annotation belongs to a secret, or to addresses with credentials."""
     return any((isinstance(leaf, type) and issubclass(leaf, SecretStr)) or _hides(leaf) for leaf in leaves(shape))
 
 
 def _hides(leaf: Any) -> bool:
-    """Return whether a leaf marks addresses that hold credentials."""
+    """Return whether a leaf marks addresses with credentials."""
     return isinstance(leaf, Addresses) and callable(leaf.known_by)
 
 
 def is_redis_url(shape: Shape) -> bool:
-    """Return whether the annotation is that of the URL of a Redis server."""
+    """Return whether the annotation belongs to the URL of a Redis server."""
     return any(leaf in REDIS_URLS for leaf in leaves(shape))
 
 
 def is_template(shape: Shape) -> bool:
-    """Return whether the annotation is that of a template, of addresses or of JSON with templates in it."""
+    """Return whether the annotation belongs to a template, to addresses, or to JSON with templates."""
     kinds = (Template, Addresses, Json)
     return any(
         isinstance(leaf, kinds) or (isinstance(leaf, type) and issubclass(leaf, kinds)) for leaf in leaves(shape)
@@ -118,7 +124,7 @@ def is_template(shape: Shape) -> bool:
 
 
 def is_addresses(shape: Shape) -> bool:
-    """Return whether the annotation is that of addresses."""
+    """Return whether the annotation belongs to addresses."""
     return any(
         isinstance(leaf, Addresses) or (isinstance(leaf, type) and issubclass(leaf, Addresses))
         for leaf in leaves(shape)
@@ -126,7 +132,7 @@ def is_addresses(shape: Shape) -> bool:
 
 
 def is_json(shape: Shape) -> bool:
-    """Return whether the annotation is that of JSON with templates in it, where no key has a meaning."""
+    """Return whether the annotation belongs to JSON with templates. In such JSON no key has a special meaning."""
     return any(leaf is Json or isinstance(leaf, Json) for leaf in leaves(shape))
 
 
@@ -146,9 +152,10 @@ def anywhere(shape: Shape, test: Callable[[Shape], bool], depth: int = 8) -> boo
 
 
 def has_faulty_default(model: type[BaseModel], key: str, context: MappingType[str, Any] | None) -> bool:
-    """Return whether the default of an option is refused also if nothing is written.
+    """Return whether the model refuses the default of an option even if no option is written.
 
-    If it is accepted then, a validator of the plugin refused it because of another option, which is written.
+    If the model accepts the default in this case, a validator of the plugin has refused it because of another, written
+    option.
     """
     field = fields(model).get(key)
     if field is None or field.is_required():

@@ -62,7 +62,7 @@ _YES_NO = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
 class PlacedName(str):
-    """The name in `{file: name}`, with its place, because the name is relative to its file."""
+    """The name in `{file: name}`, with its place. The name is relative to the file in which it is written."""
 
     __slots__ = ("mark",)
 
@@ -70,7 +70,7 @@ class PlacedName(str):
 
 
 def data(node: Node) -> Any:
-    """Return the values of a node for pydantic; the names of template files are `PlacedName`."""
+    """Return the values of a node for pydantic. The names of template files are `PlacedName` objects."""
     if isinstance(node, Mapping):
         name = node.get("file")
         if len(node.entries) == 1 and isinstance(name, Scalar) and isinstance(name.value, str):
@@ -89,11 +89,11 @@ class _Fault(msgspec.Struct, frozen=True):
     error: ErrorDetails
     node: Node
     entry: Entry | None
-    """The entry whose value is the node."""
+    """The entry that has the node as its value."""
     key: str | None
     branch: tuple[int, str] | None
     default: bool = False
-    """True if the fault is in the default of the option `key`, which is not written."""
+    """True if the option `key` is not written, and its default is faulty."""
 
 
 def check(
@@ -107,11 +107,13 @@ def check(
     concerns: Callable[[Node, str | None], bool] = lambda _node, _key: True,
     plugin: str | None = None,
 ) -> M | None:
-    """Validate a mapping by a model; report the faults and return None if there are any.
+    """Validate a mapping by a model. Faults are reported; if there are any, None is returned.
 
-    `at` is the entry whose value is the mapping: faults of the whole are reported at its key. `allowed` are the keys
-    to name when one is unknown (default: the model's), `context` is pydantic's. Only faults for which
-    `concerns(node, key below it)` holds are reported. `plugin` has the model, and is named if a default is faulty.
+    - `at`: the entry with the mapping as its value. Faults of the whole mapping are reported at the key of this entry.
+    - `allowed`: the keys that the message about an unknown key lists (default: the keys of the model).
+    - `context`: the context for pydantic.
+    - `concerns`: a function of a node and a key below the node. Only faults for which it returns True are reported.
+    - `plugin`: the plugin that has the model. The message about a faulty default names this plugin.
     """
     values = data(node)
     try:
@@ -138,7 +140,7 @@ def _is_unknown(fault: _Fault) -> bool:
 
 
 def _retype(node: Node, errors: list[ErrorDetails]) -> bool:
-    """Convert expanded scalars to the type that their text suggests, if the field does not accept the text."""
+    """Convert each expanded scalar to the type that its text suggests, if the field does not accept the text."""
     changed = False
     for error in errors:
         target = _locate(node, error, None).node
@@ -170,7 +172,7 @@ def _locate(root: Node, error: ErrorDetails, at: Entry | None) -> _Fault:
 def _in_default(
     model: type[BaseModel], root: Node, error: ErrorDetails, at: Entry | None, context: MappingType[str, Any] | None
 ) -> _Fault | None:
-    """Return the fault if it is in the default of an option that is not written, else None."""
+    """Return the fault if an option is not written and its default is faulty, else None."""
     node, entry, shape = root, at, model
     for part in error["loc"]:
         if isinstance(node, Mapping) and isinstance(part, str) and part in node.entries:
@@ -189,9 +191,10 @@ def _in_default(
 
 
 def _grouped(faults: list[_Fault]) -> list[list[_Fault]]:
-    """Return groups of faults with one message each: the faults of a union's branches at one value.
+    """Return groups of faults, with one message for each group. A group has the faults of a union's branches at one
+    value.
 
-    For a union, only the branch that matched most of the value is reported.
+    If a branch of a union matches the value best, only the faults of this branch are reported.
     """
     single: list[list[_Fault]] = []
     unions: dict[int, list[_Fault]] = defaultdict(list)
@@ -220,7 +223,7 @@ def _report(
     allowed: SequenceType[str] | None,
     unknown_names: list[str | None],
 ) -> None:
-    """Report the fault of a group, with the likely correction, at its place."""
+    """Report the fault of a group at its place, with the likely correction."""
     fault = group[0]
     error, node = fault.error, fault.node
     kind = error["type"]
@@ -253,7 +256,7 @@ def _report_default(group: list[_Fault], problems: Problems, plugin: str | None)
         shown = Mapping(place)
     elif isinstance(value, list | tuple):
         shown = Sequence(place)
-    else:  # as if from `${NAME:-default}`, because advice about YAML would not help the author of the plugin
+    else:  # like a value of `${NAME:-default}`: advice about YAML would not help the author of the plugin
         shown = Scalar(place, value=value, text=str(value), expanded=True, default=True)
     if not fault.node.faulty:
         message = faulty_default(key, plugin, _wrong(group, shown))
@@ -360,12 +363,13 @@ def _cure(wanted: str, node: Node) -> str:
 
 
 def mapping(node: Node | None, problems: Problems) -> Mapping | None:
-    """Return the node if it is a mapping; otherwise report it and return None."""
+    """Return the node if it is a mapping; otherwise report this fault and return None."""
     if node is None or isinstance(node, Mapping):
         return node
     message, fixed = expected("a mapping", node), None
     if isinstance(node, Scalar) and isinstance(node.value, str):
-        # `key:value` without a space is read as one text, so its value may be a secret that is not known as such.
+        # YAML reads `key:value` without a space as one string. So the value may be a secret that the router does not
+        # know.
         message = message.replace(node.value, without_credentials(node.value))
         fixed = yaml_hints.space_after_colon(node.value)
     problems.add(message, node, excerpt=f"write: {without_credentials(fixed)}" if fixed else None)
@@ -373,7 +377,7 @@ def mapping(node: Node | None, problems: Problems) -> Mapping | None:
 
 
 def sequence(node: Node | None, problems: Problems) -> Sequence | None:
-    """Return the node if it is a list; otherwise report it and return None."""
+    """Return the node if it is a list; otherwise report this fault and return None."""
     if node is None or isinstance(node, Sequence):
         return node
     problems.add(expected("a list", node), node)
@@ -381,7 +385,7 @@ def sequence(node: Node | None, problems: Problems) -> Sequence | None:
 
 
 def text(node: Node | None, problems: Problems) -> str | None:
-    """Return the text of a node; report a node that is not a text."""
+    """Return the string of a node. Report a node that is not a string, or is empty, and return None."""
     if node is None:
         return None
     if isinstance(node, Scalar) and isinstance(node.value, str):

@@ -1,7 +1,7 @@
 """Explanations of YAML syntax errors, with the corrected line; floor 4.
 
-The parser reports the place where it noticed the error, often lines after the mistake. Each function of `_EXPLANATIONS`
-recognises one common mistake (a `Slip`). They are tried in their order.
+The parser reports the place where it noticed the error, often some lines after the mistake. Each function of
+`_EXPLANATIONS` recognises one common mistake (a `Slip`). The functions are tried in order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ESCAPE = re.compile(r'\\(?:[^0abtnvfre "/\\N_LPxuU]|x(?![0-9A-Fa-f]{2})|u(?![0-
 
 
 Slips = list[tuple[Slip, str]]
-"""Slips with their paths."""
+"""Slips, each with the path of its key."""
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class _Failure(msgspec.Struct, frozen=True):
 
 
 def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
-    """Return the slips that explain a parser error, from its message and the lines around."""
+    """Return the slip that explains a parser error, judged by the error's message and the lines around its place."""
     line, column = _place(lines, error.problem_mark or error.context_mark) or (0, 0)
     told = f"{error.context or ''} {error.problem or ''}"
     failure = _Failure(lines, line, column, _place(lines, error.context_mark), told)
@@ -61,7 +61,7 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
 
 
 def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Problems) -> None:
-    """Report slips with their paths; `lines` contain all sure corrections.
+    """Report slips with their paths. In `lines`, all sure corrections are made already.
 
     A corrected line is shown if it can be parsed. If a line has several slips, the shown line has all of them
     corrected.
@@ -74,7 +74,10 @@ def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Probl
 
 
 class Soundness:
-    """The check whether corrected lines of one file can be parsed; limited to the first lines of a file with many slips."""
+    """The check whether corrected lines of one file can be parsed.
+
+    In a file with many slips, only the first lines are checked.
+    """
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
@@ -91,7 +94,7 @@ class Soundness:
 def _is_sound(lines: Sequence[str], number: int, corrected: str) -> bool:
     """Return whether the corrected line with this number (from 0) can be parsed.
 
-    A fault further down counts as a different fault, unless a bracket or quote is open at this line.
+    A fault on a later line counts as a different fault. The exception is a bracket or quote that is open at this line.
     """
     text = "\n".join([*lines[:number], corrected, *lines[number + 1 :]])
     opened: list[int] = []  # the lines with brackets that are not closed yet
@@ -116,7 +119,7 @@ def _line_of(event: Event) -> int:
 
 
 def _place(lines: Sequence[str], mark: object) -> tuple[int, int] | None:
-    """Return line and column of a parser's mark, which may be after the last line."""
+    """Return the line and column of a parser's mark. A mark after the last line becomes the end of the last line."""
     if mark is None:
         return None
     line, column = getattr(mark, "line", 0), getattr(mark, "column", 0)
@@ -137,7 +140,10 @@ def _tab(failure: _Failure) -> Slip | None:
 
 
 def _marked_value(failure: _Failure) -> Slip | None:
-    """Return the slip of a value that needs quotes, on the line or on the line of the opening bracket; None without one."""
+    """Return the slip of a value that needs quotes, or None.
+
+    The value is on the faulty line, or on the line of the open bracket.
+    """
     line = failure.line
     opened = failure.begun[0] if failure.begun and "flow" in failure.told else line
     for number in dict.fromkeys((line, opened)):
@@ -155,7 +161,7 @@ def _marked_value(failure: _Failure) -> Slip | None:
 
 
 def _no_comma(failure: _Failure) -> Slip | None:
-    """Return the slip of a key in braces without a comma before it, as in `{a: [x] b: y}`; None without one."""
+    """Return the slip of a missing comma before a key in braces, as in `{a: [x] b: y}`, or None."""
     text, column = failure.text, failure.column
     if "flow mapping" not in failure.told or "expected ',' or '}'" not in failure.told:
         return None
@@ -184,7 +190,7 @@ def _no_comma(failure: _Failure) -> Slip | None:
 
 
 def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
-    """Return the slip of a missing comma before a key at the beginning of the next line; None without one."""
+    """Return the slip of a missing comma at the end of a line, before the key on the next line, or None."""
     end = len(without_comment(text))
     if text[end - 1] in "{[,:":
         return None
@@ -192,7 +198,10 @@ def _no_comma_above(text: str, number: int, key: str) -> Slip | None:
 
 
 def _block(failure: _Failure) -> Slip | None:
-    """Return the slip of text after `>` or `|`, as in `> 100 orders`; None without one. YAML expects this text on the next lines."""
+    """Return the slip of text after `>` or `|`, as in `> 100 orders`, or None.
+
+    YAML expects this text on the next lines.
+    """
     told = failure.told
     if "block scalar" not in told or "comment or line break" not in told or failure.begun is None:
         return None
@@ -203,7 +212,7 @@ def _block(failure: _Failure) -> Slip | None:
 
 
 def _spaces(failure: _Failure) -> Slip | None:
-    """Return the slip of a missing space after `:` or `-`, on the line or the line before; None without one."""
+    """Return the slip of a missing space after `:` or `-`, on the faulty line or the line before, or None."""
     line = failure.line
     for number in dict.fromkeys((failure.begun[0] if failure.begun else line, line, line - 1)):
         if not 0 <= number <= line:
@@ -218,7 +227,10 @@ def _spaces(failure: _Failure) -> Slip | None:
 
 
 def _no_colon(failure: _Failure) -> Slip | None:
-    """Return the slip of a line that is not a `key: value`; None without one. The parser notices it on the next line."""
+    """Return the slip of a line that is not a `key: value`, or None.
+
+    The parser notices such a line only on the next line.
+    """
     lines, line, begun = failure.lines, failure.line, failure.begun
     if "could not find expected ':'" in failure.told and begun is not None:
         number = begun[0]
@@ -238,7 +250,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
 
 
 def _escape(failure: _Failure) -> Slip | None:
-    """Return the slip of a backslash in double quotes that is not an escape of YAML; None without one."""
+    """Return the slip of a backslash in double quotes that is not an escape of YAML, or None."""
     told = failure.told
     if "quoted scalar" not in told or failure.begun is None or not ("escape" in told or "hexdecimal" in told):
         return None
@@ -254,7 +266,10 @@ def _escape(failure: _Failure) -> Slip | None:
 
 
 def _open_quote(failure: _Failure) -> Slip | None:
-    """Return the slip of a quote that is never closed; None without one. The parser may notice it only at the next quote."""
+    """Return the slip of a quote that is never closed, or None.
+
+    The parser may notice the open quote only at the next quote.
+    """
     lines, line = failure.lines, failure.line
     if "quoted scalar" in failure.told and failure.begun is not None:
         last, column = failure.begun
@@ -278,7 +293,7 @@ def _opens(text: str) -> bool:
 
 
 def _after_quote(failure: _Failure) -> Slip | None:
-    """Return the slip of text after a closing quote, as in `'it's'` or `"a" b`; None without one."""
+    """Return the slip of text after a closing quote, as in `'it's'` or `"a" b`, or None."""
     text = without_comment(failure.text)
     start = value_start(text)
     found = QUOTED.match(text, start)
@@ -292,7 +307,7 @@ def _after_quote(failure: _Failure) -> Slip | None:
 
 
 def _quotes_in_brackets(failure: _Failure) -> Slip | None:
-    """Return the slip of text after a closing quote in brackets, as in `{a: "{{ x | default("y") }}"}`; None without one."""
+    """Return the slip of text after a closing quote in brackets, as in `{a: "{{ x | default("y") }}"}`, or None."""
     text, column = failure.text, failure.column
     first = next((found for found in QUOTED.finditer(text) if found.end() == column), None)
     if "flow" not in failure.told or first is None or text[column : column + 1].isspace():
@@ -324,7 +339,7 @@ def _open_bracket(failure: _Failure) -> Slip | None:
 
 
 def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
-    """Return the column of the innermost bracket that is open at the end of a line."""
+    """Return the line and column of the innermost bracket that is open at the end of a line; None if none is open."""
     stack: list[tuple[int, int]] = []
     for number in range(line + 1):
         bare = QUOTED.sub(lambda found: "_" * len(found[0]), without_comment(lines[number]))
@@ -337,7 +352,7 @@ def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
 
 
 def _closed_twice(failure: _Failure) -> Slip | None:
-    """Return the slip of a closing bracket without an opening one on the line; None without one."""
+    """Return the slip of a closing bracket without an opening bracket on the same line, or None."""
     text = failure.text.rstrip()
     bare = QUOTED.sub("", without_comment(text))
     for opened, closing in (("[", "]"), ("{", "}")):
@@ -395,5 +410,5 @@ def _indent(text: str) -> str:
 
 
 def _line_above(lines: Sequence[str], line: int) -> int | None:
-    """Return the nearest line above that is not empty or a comment."""
+    """Return the nearest line above that is neither empty nor a comment; None if there is no such line."""
     return next((number for number in range(line - 1, -1, -1) if hints.says(lines[number])), None)

@@ -1,7 +1,8 @@
 """Common YAML mistakes on one line, and their corrections; floor 4.
 
-YAML gives a meaning to characters that people write as text: `{{`, `*`, `@`, `!`, `: `, ` #`. These functions find the
-intended value and return the line with that value in quotes. `yaml_errors` uses them if the parser fails.
+In YAML, some characters have a meaning, although people write them as text: `{{`, `*`, `@`, `!`, `: `, ` #`. These
+functions find the intended value, and return the line with this value in quotes. `yaml_errors` uses the functions if
+the parser fails.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ NO_DASH_SPACE = "a space is missing after `-`"
 class Slip(msgspec.Struct, frozen=True):
     """A common mistake: its place (from 1), explanation, and corrected line.
 
-    `sure` means that parsing can go on with the corrected line.
+    `sure` is True if the correction is certain, so that parsing can continue with the corrected line.
     """
 
     line: int
@@ -98,7 +99,7 @@ def quote(text: str) -> str:
 
 
 def values(line: str, flow: str = "") -> Iterator[Value]:
-    """Yield the unquoted values of a line as they are meant, with templates unbroken.
+    """Yield the unquoted values of a line as the author meant them. A template is never split.
 
     `flow` are the brackets that are open at the beginning of the line.
     """
@@ -162,9 +163,11 @@ def _piece(line: str, at: int, *, key: bool) -> tuple[int, bool]:
 
 
 def after_brackets(line: str, column: int) -> str | None:
-    """Return the line with the whole value in quotes if text follows the brackets that begin at `column` (counted from 0).
+    """Return the line with the whole value in quotes, if text follows the brackets that begin at `column` (from 0),
+    else None.
 
-    `subject: [{{ event.channel }}] {{ payload.message }}`: YAML reads the beginning as a list.
+    An example is `subject: [{{ event.channel }}] {{ payload.message }}`: YAML reads the beginning of the value as a
+    list.
     """
     if line[column : column + 1] not in {"[", "{"}:  # after an anchor or a tag
         return None
@@ -185,7 +188,7 @@ def after_brackets(line: str, column: int) -> str | None:
 
 
 def explain(value: Value) -> str | None:
-    """Return the explanation why an unquoted value is misread, or None."""
+    """Return the reason why YAML misreads an unquoted value; None if YAML reads the value correctly."""
     text = value.text
     if text.startswith("{{") or (value.flow and "{{" in text):
         return BRACES
@@ -238,15 +241,15 @@ def space_after_dash(line: str) -> str | None:
 
 
 def says(text: str) -> bool:
-    """Return whether a line holds anything but white space and a comment."""
+    """Return whether a line contains anything except white space and a comment."""
     return text.lstrip()[:1] not in {"", "#"}
 
 
-# The path of a slip is found only from the lines, because the parser has failed there.
+# The path of a slip is found from the lines alone, because the parser has failed at this place.
 
 
 def path_at(lines: Sequence[str], line: int) -> str:
-    """Return the path of the key on a line (from 0), found by indentation, because the parser has failed there."""
+    """Return the path of the key on a line (from 0). The path is found by the indentation of the lines above."""
     parts: list[str | int] = []
     limit = 1e9
     for number in range(line, -1, -1):
@@ -280,7 +283,7 @@ def _steps(line: str) -> list[tuple[int, str | None]]:
 
 
 def _index(lines: Sequence[str], line: int, column: int) -> int:
-    """Return the number of list entries before the dash."""
+    """Return the number of items before a dash in the same list."""
     count = 0
     for number in range(line - 1, -1, -1):
         text = lines[number]

@@ -1,7 +1,8 @@
 """Conversion of YAML text to a tree of nodes with marks; floor 4.
 
-PyYAML's event parser reads the text. `nodes.resolve` types the scalars, because PyYAML implements YAML 1.1. Repeated
-keys, tags and merge keys are refused. The depth and the number of copies by aliases are limited.
+PyYAML's event parser reads the text. `nodes.resolve` finds the types of the scalars by YAML 1.2, because PyYAML
+implements YAML 1.1. Repeated keys, tags and merge keys are refused. The depth and the number of copies by aliases are
+limited.
 """
 
 from __future__ import annotations
@@ -42,17 +43,20 @@ _KEY_WITHOUT_SPACE = re.compile(r"([A-Za-z_][\w.-]*):(?!//)(\S.*)", re.DOTALL)
 
 
 def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, pipes: bool = False) -> Mapping | None:
-    """Read a file that contains one mapping; report problems and return None if that fails.
+    """Read a file that contains one mapping. If the reading fails, report the problems and return None.
 
-    `name` is the file's name in messages. `at` is the node that names the file, for a message if it can't be read. With
-    `pipes` the file may be a pipe, and the name `-` is standard input.
+    `name` is the file's name in messages. `at` is the node that names the file, and the place of the message if the
+    file can't be read. If `pipes` is True, the file may be a pipe, and the name `-` means standard input.
     """
     text = _text(path, name, problems, at, pipes=pipes)
     return None if text is None else parse(text, SourceFile(name, path), problems)
 
 
 def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
-    """Parse the text of a file. Typical mistakes whose correction is certain are reported and corrected, and parsing continues."""
+    """Parse the text of a file.
+
+    A typical mistake with a certain correction is reported and corrected, and parsing continues.
+    """
     lines = _BREAK.split(text)
     slips: yaml_errors.Slips = []
     root = _repaired(lines, file, problems, slips)
@@ -120,7 +124,7 @@ def _is_plain(event: Any) -> bool:
 
 
 class _StopError(Exception):
-    """Raised if the rest of the file can't be parsed; the reason is reported."""
+    """Raised if the rest of the file can't be parsed. The reason is reported already."""
 
 
 class _SlipError(Exception):
@@ -223,7 +227,7 @@ class _Builder:
         return node
 
     def _comment(self, node: Scalar, event: Any) -> None:
-        """Report a value that ` #` has cut inside a template; otherwise remember the comment as a possible cut."""
+        """Report a template that ` #` has cut off. Any other comment after a value is only stored in `node.cut`."""
         line = self._file.line(event.end_mark.line + 1)
         rest = line[event.end_mark.column :]
         comment = rest.lstrip()
@@ -284,7 +288,7 @@ class _Builder:
         self._problems.add(message, entry.mark, path=self.path)
 
     def _key(self, event: Any, depth: int) -> str | None:
-        """Return the text of a key; None if the key is not a string (reported)."""
+        """Return the text of a key. If the key is not a string, report this and return None."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, depth + 1)
             self._add("a key must be a string, not a list, a mapping or an alias", event.start_mark)
@@ -308,7 +312,7 @@ class _Builder:
         return text
 
     def _dash(self, event: Any) -> None:
-        """Raise `_SlipError` if a key begins with a dash without its space (`-{id: a}`, `-id: a`)."""
+        """Raise `_SlipError` if a key begins with a dash without a space (`-{id: a}`, `-id: a`)."""
         mark = event.start_mark
         line = self._file.line(mark.line + 1)
         fixed = yaml_hints.space_after_dash(line)
@@ -316,7 +320,7 @@ class _Builder:
             raise _SlipError(mark, yaml_hints.NO_DASH_SPACE, fixed)
 
     def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
-        """Report and correct a colon without its space (`{type:pubsub}`). Return True if the key has such a colon."""
+        """Report and correct a colon without a space (`{type:pubsub}`). Returns True if the key has such a colon."""
         found = _KEY_WITHOUT_SPACE.fullmatch(key.value)
         nothing = isinstance(value, yaml.ScalarEvent) and not value.value and not value.style
         if not found or not nothing or key.style or key.end_mark.line != key.start_mark.line:
@@ -332,7 +336,10 @@ class _Builder:
         return True
 
     def _braces(self, event: Any) -> Scalar | None:
-        """Report `{{ payload.x }}` without quotes, and return it as text. Return None if the event begins a real mapping."""
+        """Report an unquoted `{{ payload.x }}`, and return it as a string.
+
+        Returns None if the event begins a real mapping.
+        """
         line = self._file.line(event.start_mark.line + 1)
         if not line.startswith("{{", event.start_mark.column):
             return None
@@ -342,7 +349,10 @@ class _Builder:
         return Scalar(self._mark(event.start_mark), text, text, faulty=True)
 
     def _meant(self, event: Any) -> tuple[str, str | None]:
-        """Return the value that was meant at an event, and the line with this value in quotes; `""` and None if it is not found."""
+        """Return the value that was meant at an event, and the line with this value in quotes.
+
+        If the value is not found, `""` and None are returned.
+        """
         line = self._file.line(event.start_mark.line + 1)
         value = yaml_hints.value_at(line, event.start_mark.column, self._open[-1:])
         return (value.text, yaml_hints.corrected(line, value.start, value.end)) if value else ("", None)

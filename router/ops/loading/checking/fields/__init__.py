@@ -1,1 +1,1 @@
-"""Checks of conditions, expressions and templates against the schemas of the events that they get; floor 4."""
+"""Checks of conditions, expressions and templates against the schemas of their events; floor 4."""

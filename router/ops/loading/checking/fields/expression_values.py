@@ -1,4 +1,4 @@
-"""Warnings about templates and expressions that compare a field with a value which no event can have; floor 4."""
+"""Warnings about comparisons, in templates and expressions, with a value that no event can have; floor 4."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from router.core.rendering.syntax.compared_values import Compared
 
 _ORIGINS = ("channel", "source")
-"""The attributes of `event` whose values the configuration lists."""
+"""The attributes of `event` with values that the configuration lists."""
 
 _MOST = 5
 """The maximum number of names in one message."""
 
 
 def look_at_compared_values(draft: Draft, templates: Iterable[TemplateUses]) -> None:
-    """Warn about comparisons with a value that a schema rules out, or with a channel or source that a route can't have."""
+    """Warn about comparisons with a value that no event of the route can have, by its schemas, channels or sources."""
     for template in templates:
         from router.core.rendering.syntax.compared_values import comparisons
 
         for compared in comparisons(template.source):
-            # In a template `1 == true` holds, as in Python. Only expressions compare as strictly as a schema.
+            # In a template `1 == true` holds, as in Python. Only expressions compare as strictly as a schema does.
             if template.is_expression or isinstance(compared.value, str):
                 _judge(compared, template, draft)
 
 
 def _judge(compared: Compared, template: TemplateUses, draft: Draft) -> None:
-    """Report a comparison if no event of any route that uses the template can have the value."""
+    """Report a comparison if no route that uses the template has an event with the value."""
     if not template.only_here:
         return
     findings = [_finding(compared, use) for use in template.uses]
@@ -67,7 +67,7 @@ def _finding(compared: Compared, use: Use) -> str | None:
         return None
     path = tuple(part for part in rest if isinstance(part, str | int))
     if compared.operator == "contains" and isinstance(compared.value, str) and _may_be_object(path, use):
-        return None  # `in` looks among the keys of an object
+        return None  # for an object, `in` searches the keys
     operator = "eq" if compared.operator == "ne" else compared.operator
     wanted = (compared.value,) if operator == "contains" else compared.value
     clause = Clause(path, (Test(operator, wanted),))
@@ -95,7 +95,7 @@ def _is_index(part: object) -> bool:
 
 
 def _of_origin(compared: Compared, use: Use) -> str | None:
-    """Return the finding if the value is a channel or source from which no event of the route comes; else None."""
+    """Return the finding if no event of the route comes from the channel or source in the comparison; else None."""
     attribute = compared.path[1] if len(compared.path) == 2 else None
     if attribute not in _ORIGINS or compared.operator not in {"eq", "ne"} or not isinstance(compared.value, str):
         return None

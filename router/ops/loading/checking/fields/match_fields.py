@@ -1,4 +1,4 @@
-"""The check for clauses of `match` that no event can meet, because of other clauses or of the schemas of the route's channels; floor 4."""
+"""The check for clauses of `match` that no event can meet, because of other clauses or of schemas; floor 4."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def look_at_contradictions(draft: Draft) -> None:
 def _tell(found: Contradiction, places: _Places, draft: Draft) -> None:
     entries = [places.entry(clause) for clause in found.clauses]
     if any(scalar.expanded for entry in entries for scalar in scalars(entry.node)):
-        return  # `${…}` may have another value elsewhere
+        return  # `${…}` may have another value in another environment
     texts = [f"`{clause.text}`" for clause in found.clauses]
     together = "can't hold" if len(texts) == 1 else f"can't {'both' if len(texts) == 2 else 'all'} hold"
     message = f"{' and '.join(texts)} {together}: {_EFFECTS[found.effect]}"
@@ -75,7 +75,8 @@ class _Places:
 
 
 def look_for_names_of_templates(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn about paths that begin with `payload` or `event`, as in templates, unless a schema has a field of that name.
+    """Warn about paths that begin with `payload` or `event`, as in templates. Paths are correct if a schema has such a
+    field.
 
     `uses` are the routes, in their order.
     """
@@ -118,7 +119,7 @@ def _slip(path: str, use: Use) -> str | None:
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn about clauses that the schemas of all events of the route rule out; note fields that are probably misspelt.
+    """Warn about clauses that no event of the route can meet, by its schemas; add notes about probably misspelt fields.
 
     `uses` are the routes, in their order.
     """
@@ -135,13 +136,13 @@ def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
 
 
 class _Asked(NamedTuple):
-    """A clause that needs a field. `negated` means that it is inside an odd number of `not`."""
+    """A clause that needs a field. `negated` is True if the clause is inside an odd number of `not`."""
 
     clause: Clause
     negated: bool = False
 
     def effect(self) -> str:
-        """Return the effect on the clause if no event has its field."""
+        """Return the text about the effect on the clause if no event has its field."""
         if self.negated:
             return "this clause always holds"
         if self.clause.tests[0].operator == "ne":
@@ -152,7 +153,7 @@ class _Asked(NamedTuple):
 def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
     for node in nodes:
         if isinstance(node, Clause):
-            if node.place:  # a clause `exists: false` has no place: it may name a field that no schema has
+            if node.place:  # a clause of `exists: false` has no place, because it may name a field that no schema has
                 yield _Asked(node, negated)
         elif isinstance(node, AnyOf):
             yield from _asked(list(chain.from_iterable(node.alternatives)), negated=negated)
@@ -161,7 +162,7 @@ def _asked(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[_Asked]:
 
 
 def _look_at_absences(places: _Places, use: Use, draft: Draft) -> None:
-    """Warn about `exists: false` on fields that all schemas of a use require."""
+    """Warn about `exists: false` for a field that all schemas of the route require."""
     for node, inner, negated in _absences(places.clauses):
         if all(rule.schema is not None and requires(rule.schema.document, inner.path) for rule in use.schemas or ()):
             files = list(dict.fromkeys(rule.file for rule in use.schemas or ()))
@@ -176,7 +177,9 @@ def _look_at_absences(places: _Places, use: Use, draft: Draft) -> None:
 
 
 def _absences(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[tuple[Node, Clause, bool]]:
-    """Yield each `exists: false` or `not: {exists: true}`, its clause, and whether the clause is inside an odd number of `not`."""
+    """Yield each `exists: false` or `not: {exists: true}`, its clause, and whether the number of `not` around it is
+    odd.
+    """
     for node in nodes:
         if isinstance(node, AnyOf):
             yield from _absences(list(chain.from_iterable(node.alternatives)), negated=negated)
@@ -189,7 +192,7 @@ def _absences(nodes: Sequence[Node], *, negated: bool = False) -> Iterator[tuple
 
 
 def _look_at_ranges(places: _Places, use: Use, draft: Draft) -> None:
-    """Warn about bounds between which there is no integer, for fields whose numbers are integers by all schemas of a use."""
+    """Warn about bounds with no integer between them, if all schemas of the route allow only integers for the field."""
     for clauses, effect in _ranges(places.clauses, (), "match"):
         path = clauses[0].path
         if no_integer([test for clause in clauses for test in clause.tests]) and all(
@@ -207,13 +210,13 @@ def _look_at_ranges(places: _Places, use: Use, draft: Draft) -> None:
 def _ranges(
     nodes: Sequence[Node], around: tuple[Clause, ...], effect: Effect
 ) -> Iterator[tuple[tuple[Clause, ...], Effect]]:
-    """Yield the clauses about one path that must hold together, at least one of them from `nodes`."""
+    """Yield groups of clauses about one path that must all hold. At least one clause of a group is in `nodes`."""
     own = tuple(node for node in nodes if isinstance(node, Clause))
     for path in dict.fromkeys(clause.path for clause in own):
         mine = tuple(clause for clause in own if clause.path == path)
         if mine[0].plain:
             yield (*(clause for clause in around if clause.path == path), *mine), effect
-        else:  # with `*`, each clause may be met by another element
+        else:  # with `*` in the path, each clause may be met by a different element
             yield from (((clause,), effect) for clause in mine)
     for node in nodes:
         if isinstance(node, AnyOf):
@@ -243,7 +246,7 @@ def _judge(asked: _Asked, entry: Entry, use: Use, draft: Draft) -> None:
 
 
 def _effect(asked: _Asked, refusal: Refusal) -> str:
-    """Return the effect on a clause if no event can have one of its values."""
+    """Return the text about the effect on a clause if no event can have one of its values."""
     if refusal.test is None:
         return asked.effect()
     test = asked.clause.tests[refusal.test]
@@ -257,20 +260,20 @@ def _effect(asked: _Asked, refusal: Refusal) -> str:
 
 
 def refused_by_all(clause: Clause, use: Use) -> list[Refusal]:
-    """Return the tests and values that every schema of a use refuses; empty if one of the schemas only warns."""
+    """Return the tests and values that every schema of the route refuses; empty if a schema has the mode `warn`."""
     assert use.schemas is not None
     if any(rule.mode != "enforce" for rule in use.schemas):
         return []
     found = [refusals(rule.schema.document, clause) for rule in use.schemas if rule.schema is not None]
     whole = [each[0] for each in found if each and each[0].test is None]
-    if whole:  # one schema may refuse the path and another one the value: then the whole clause never holds
+    if whole:  # if one schema refuses the path and another schema refuses the value, the whole clause never holds
         return whole[:1] if all(found) and len(whole) == len(found) else []
     others = [{(each.test, each.value) for each in of_schema} for of_schema in found[1:]]
     return [each for each in found[0] if all((each.test, each.value) in other for other in others)]
 
 
 def _wanted(clause: Clause, entry: Entry, refusal: Refusal) -> Entry:
-    """Return the entry of a refused value, or the nearest entry above it that the configuration contains."""
+    """Return the entry of a refused value, or the nearest entry above the value that the configuration contains."""
     if refusal.test is None or refusal.value is None:
         return entry
     test, found = clause.tests[refusal.test], entry
@@ -280,7 +283,7 @@ def _wanted(clause: Clause, entry: Entry, refusal: Refusal) -> Entry:
 
 
 def refused_text(refusal: Refusal, use: Use) -> str:
-    """Return the message that no event of a route can meet a test, with the reason and the cure."""
+    """Return the message for a test that no event of a route can meet, with the reason and the cure."""
     assert use.schemas is not None
     files = list(dict.fromkeys(rule.file for rule in use.schemas))
     says = f"{files[0]} {refusal.fact}" if len(files) == 1 else f"{' and '.join(files)} exclude it"

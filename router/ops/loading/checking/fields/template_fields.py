@@ -1,4 +1,4 @@
-"""Warnings about templates and expressions that read a field of the payload which the schemas rule out; floor 4."""
+"""Warnings about templates and expressions that read a field of the payload that no event can have; floor 4."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _MOST = 10
 
 
 class Absences:
-    """The fields that schemas lack, each looked for once. A thousand routes may read the same field."""
+    """A cache of the fields that schemas lack. A thousand routes may read the same field."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Absent | None] = {}
 
     def absent(self, schema: Schema, path: tuple[object, ...]) -> Absent | None:
-        """Return `schema_fields.absent` of a schema."""
-        key = (id(schema), path, *map(type, path))  # the types, because 1 == 1.0 == True
+        """Return the result of `schema_fields.absent` for a schema."""
+        key = (id(schema), path, *map(type, path))  # with the types, because 1 == 1.0 == True
         if key not in self._known:
             self._known[key] = absent(schema.document, path)
         return self._known[key]
 
 
 class Use:
-    """A route by which a template or a condition is used."""
+    """A route that uses a template or a condition, directly or by a sink."""
 
     def __init__(self, draft: Draft, reach: Reach, number: int, absences: Absences) -> None:
         self._draft = draft
@@ -61,18 +61,18 @@ class Use:
 
     @cached_property
     def sources(self) -> list[str]:
-        """The sources whose events the route takes."""
+        """The sources from which the route takes events."""
         return self._reach.sources_of(self._draft.routes[self._number])
 
     @cached_property
     def reads(self) -> list[str]:
-        """The channels, as names and globs, that these sources read and the route takes."""
+        """The names and globs that these sources read and that match a channel of the route."""
         globs = globs_of(self._draft.routes[self._number])
         pairs = (zip(self._draft.sources[name].reads, self._reach.reads[name], strict=True) for name in self.sources)
         return list(dict.fromkeys(read for each in pairs for read, glob in each if meet((glob,), globs)))
 
     def may_come_from(self, channel: str) -> bool:
-        """Return whether the route may get an event of this channel."""
+        """Return whether the route may get an event from this channel."""
         globs, name = globs_of(self._draft.routes[self._number]), (exactly(channel),)
         return any(meet(self._reach.reads[source], globs, name) for source in self.sources)
 
@@ -107,7 +107,7 @@ class TemplateUses(NamedTuple):
 
 
 def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> None:
-    """Warn about templates and expressions that read a field which no event can have; note fields that are probably misspelt."""
+    """Warn about templates and expressions that read a field that no event can have; note probably misspelt fields."""
     for template in templates:
         from router.core.rendering.syntax.reads import fields_read
 
@@ -116,9 +116,9 @@ def look_for_absent_fields(draft: Draft, templates: Iterable[TemplateUses]) -> N
 
 
 def templates_of(draft: Draft, uses: Sequence[Use], environment: TemplateEnvironment) -> Collection[TemplateUses]:
-    """Return the templates and expressions of sinks and routes, each with all routes that use it.
+    """Return the templates and expressions of sinks and routes, each with all routes that use the text.
 
-    `uses` are the routes, in their order. `environment` is that in which the templates were compiled.
+    `uses` are the routes, in their order. `environment` is the environment in which the templates were compiled.
     """
     elsewhere, written = _sinks_reached_otherwise(draft), draft.routes_by_id()
     own_texts = {name: _texts(sink.config.options) for name, sink in draft.sinks.items() if sink.config is not None}
@@ -199,7 +199,8 @@ def _texts(options: Any) -> list[tuple[Path, str]]:
 def _judge(read: Read, template: TemplateUses, draft: Draft) -> None:
     """Report a field that no event of a route can have.
 
-    A field that is read only under a condition is reported only if no event of any route can have it.
+    A template may read a field only under a condition. Such a field is reported only if no event of any route can have
+    the field.
     """
     verdicts = [(use, absent_in_all(read.path, use)) for use in template.uses]
     if not read.always and not (template.only_here and all(verdict for _, verdict in verdicts)):
@@ -216,7 +217,7 @@ def _judge(read: Read, template: TemplateUses, draft: Draft) -> None:
 
 
 def absent_in_all(path: Sequence[object], use: Use) -> list[Absent] | None:
-    """Return for each schema of a use why it lacks a field; None if some event may have the field."""
+    """Return for each schema of the route why the schema lacks a field; None if an event may have the field."""
     if use.schemas is None:
         return None
     found = [use.absent(rule.schema, tuple(path)) for rule in use.schemas if rule.schema is not None]
@@ -231,9 +232,10 @@ class Told(NamedTuple):
 
 
 def told_of(field: str, name: str, use: Use, verdict: Sequence[Absent]) -> Told | None:
-    """Return the problem of a field that the schemas lack; None if they allow other fields and none has a similar name.
+    """Return the problem of a field that the schemas lack.
 
-    `field` is the path for the message, `name` its last part.
+    Returns None if the schemas allow unlisted fields and list no similar name. `field` is the path for the message, and
+    `name` is the last part of this path.
     """
     assert use.schemas is not None
     closed = all(each.closed and rule.mode == "enforce" for rule, each in zip(use.schemas, verdict, strict=True))
