@@ -162,8 +162,7 @@ def newer(fields: Mapping[bytes, bytes]) -> bool:
 
 
 def unreadable(fields: Mapping[bytes, bytes], letter: DeadLetter) -> bool:
-    """Return True if a router can't have written these fields, so that another program that uses the same Redis wrote
-    them.
+    """Return True if another program that uses the same Redis wrote these fields. A router never writes such fields.
 
     `letter` is the result of `letter_of` for these fields.
     """

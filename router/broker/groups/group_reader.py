@@ -46,7 +46,7 @@ class New(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """The fault of a stream or list that can't be read, while others may be read; None if there is no fault."""
+        """The fault of streams or lists that can't be read, or None. Other streams or lists may still be read."""
 
     @property
     def since(self) -> float | None:
@@ -191,7 +191,7 @@ class GroupReader:
 
     @property
     def fault(self) -> str | None:
-        """The fault of a stream or list that can't be read, while others may be read; None if there is no fault."""
+        """The fault of streams or lists that can't be read, or None. Other streams or lists may still be read."""
         return self._new.fault
 
     @property

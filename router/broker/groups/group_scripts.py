@@ -34,13 +34,12 @@ end
 
 # Renews entries that are pending for our consumer.
 # KEYS: the stream.
-# ARGV:
-# - the group
-# - our consumer
-# - the delivery count to set (-1: do not change the count)
-# - 1 to make entries pending again that are not pending, else 0
-# - the idle time to set, in milliseconds
-# - the ids
+# ARGV[1]: the group.
+# ARGV[2]: our consumer.
+# ARGV[3]: the delivery count to set (-1: do not change the count).
+# ARGV[4]: 1 to make entries pending again that are not pending, else 0.
+# ARGV[5]: the idle time to set, in milliseconds.
+# Then the ids of the entries.
 # A trimmed entry is not changed, because XCLAIM would remove it from the pending list. If this router dies, another
 # router must be able to count the entry. The read at the end resets the idle time of the consumer itself. So other
 # routers see that the owner of trimmed entries is alive.
@@ -103,20 +102,17 @@ return {found, gone}
 
 # Returns the progress of a group, and counts entries that were trimmed or deleted before the group read them.
 # KEYS: the stream.
-# ARGV:
-# - the group
-# - our consumer
-# - the idle time in milliseconds after which a consumer without pending entries is dead
-# - 1 if the group was created just now, so that it has missed nothing; else 0
-# - whether `entries-read` is correct: 1 yes, 0 no, '' unknown
-# - the largest number of entries that the script may read in order to count the unread entries
+# ARGV[1]: the group.
+# ARGV[2]: our consumer.
+# ARGV[3]: the idle time in milliseconds after which a consumer without pending entries is dead.
+# ARGV[4]: 1 if the group was created just now, so that it has missed nothing; else 0.
+# ARGV[5]: 1 if `entries-read` is correct, 0 if it is not correct, '' if this is unknown.
+# ARGV[6]: the largest number of entries that the script may read in order to count the unread entries.
 #
-# The server counts the entries ever added (`entries-added`) and the entries that the group has read (`entries-read`). The
-# number of unread entries that are still in the stream is known in three cases:
-# - The group has read all entries.
-# - The group has read none of the entries that are left.
-# - Only few unread entries are left.
-# In these cases, added - unread - read is the number of entries that were lost unread. The script adds this number to
+# The server counts the entries ever added (`entries-added`) and the entries that the group has read (`entries-read`).
+# In three cases, the script knows the number of unread entries that are still in the stream. (1) The group has read all
+# entries. (2) The group has read none of the entries that are left. (3) Only few unread entries are left. In these
+# cases, added - unread - read is the number of entries that were lost unread. The script adds this number to
 # `entries-read`. So each loss is counted once, whichever router calls the script. Otherwise Redis 7.0 would include the
 # lost entries in `lag` for ever.
 #
@@ -124,22 +120,21 @@ return {found, gone}
 # XREADGROUP as XCLAIM, so only the count set by the last XGROUP SETID is left. Then entries that were read would look
 # lost. Therefore the caller passes whether the count is correct.
 #
-# Answer: an empty list if there is no group. Otherwise these values; an unknown value is false:
-#  1: the last id delivered to the group
-#  2: the oldest pending entry
-#  3: 1 if other consumers read
-#  4: the number of entries ever added
-#  5: the number of entries lost unread
-#  6: `entries-read` before the call
-#  7: `entries-read` now
-#  8: 1 if entries were added after the last delivered entry, and all entries that are left are unread
-#  9: the oldest entry
-# 10: the newest deleted entry
-# 11: 1 if the counts could be compared
-# 12: 1 if the counts differ because `entries-read` is not correct
-# 13: 1 if the counts differ and the script changed nothing, because the caller must first find out whether
-#   `entries-read`
-#     is correct
+# Answer: an empty list if there is no group, else 13 values. An unknown value is false.
+# Value 1: the last id delivered to the group.
+# Value 2: the oldest pending entry.
+# Value 3: 1 if other consumers read.
+# Value 4: the number of entries ever added.
+# Value 5: the number of entries lost unread.
+# Value 6: `entries-read` before the call.
+# Value 7: `entries-read` now.
+# Value 8: 1 if entries were added after the last delivered entry, and all entries that are left are unread.
+# Value 9: the oldest entry.
+# Value 10: the newest deleted entry.
+# Value 11: 1 if the counts could be compared.
+# Value 12: 1 if the counts differ because `entries-read` is not correct.
+# Value 13: 1 if the counts differ, and the caller must find out whether `entries-read` is correct. The script has
+# changed nothing then.
 PROGRESS = Script(
     _IDS
     + """

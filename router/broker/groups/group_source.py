@@ -83,7 +83,7 @@ class Work(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """The fault of a stream or list that can't be read, while others may be read; None if there is no fault."""
+        """The fault of streams or lists that can't be read, or None. Other streams or lists may still be read."""
 
     async def prepare(self, stream: Stream) -> None:
         """Prepare the reading of a stream. Raises `Refused` if the server does not allow the reading."""

@@ -56,8 +56,8 @@ class InFlight:
         self.returned: list[bytes] = []
         """Recovered entries with finished attempts: their delivery counts are to be reset."""
         self.predecessors: list[InFlight] = []
-        """The entries of the same stream that are still in flight at sources which this source has replaced in a
-        reload."""
+        """The entries of the same stream that are still in flight at older sources. Reloads have replaced these sources
+        by this one."""
         self.orphans: list[bytes] = []
         """Entries in flight that the recreated group will not deliver. They must be made pending in the recreated
         group."""

@@ -18,11 +18,11 @@ OF_EACH = ("lease", "processing", "handed", "settled")
 
 # Moves the items of dead routers back into the list, the newest first. Items with some deliveries enqueued already
 # become entries of the stream and get a mark (see `queue_scripts.APPEND_ENTRIES`).
-# KEYS: the list; the stream; the hash of marks, or the stream again if there are no marks; the keys in `OF_ALL`. Then
-# for each old router the keys in `OF_EACH`.
-# ARGV: the field of an entry that holds the item; the prefix of each mark ('' if there are no marks). Then for each old
-# router
-# 1 or 0: 1 if it had the name of this router, so that its lease is ignored.
+# KEYS: the list; the stream; the hash of marks (the stream again if there are no marks); the keys in `OF_ALL`. Then for
+# each old router: the keys in `OF_EACH`.
+# ARGV[1]: the field of an entry that holds the item.
+# ARGV[2]: the prefix of each mark; '' if there are no marks.
+# Then for each old router: 1 if it had the name of this router, else 0. If it is 1, the lease is ignored.
 # Answer: the number of adopted items.
 ADOPT = Script("""
 local number, live = 0, false

@@ -34,10 +34,14 @@ MOST_BYTES = 8 * 1024**2
 
 # Moves items from `landing`, then from the list, into the stream, and reads them as new entries of the group.
 # KEYS: the list, landing, the stream.
-# ARGV: the group; our consumer; the largest number of items; the total size in bytes at which the script stops moving
-# items; the field of an entry that holds the item. Items are taken from the right end of the list. If producers use
-# LPUSH, the oldest item is there. XADD comes before RPOP: Redis does not roll scripts back, so a refused XADD after an
-# RPOP would lose the item. If the group was created again, the read returns older entries of the stream first.
+# ARGV[1]: the group.
+# ARGV[2]: our consumer.
+# ARGV[3]: the largest number of items.
+# ARGV[4]: the total size in bytes at which the script stops moving items.
+# ARGV[5]: the field of an entry that holds the item.
+# Items are taken from the right end of the list. If producers use LPUSH, the oldest item is there. XADD comes before
+# RPOP: Redis does not roll scripts back, so a refused XADD after an RPOP would lose the item. If the group was created
+# again, the read returns older entries of the stream first.
 # Answer: the server's error for the list, or ''; 1 if the list may have more items; the entries.
 MOVE = Script(
     """
@@ -136,7 +140,7 @@ class ItemMover:
 
     @property
     def fault(self) -> str | None:
-        """The fault of one or more lists that can't be read, while others may be read; None if there is no fault."""
+        """The fault of lists that can't be read, or None. Other lists may still be read."""
         faults = [each.fault for each in self._lists if each.fault]
         return f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 

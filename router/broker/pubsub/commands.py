@@ -76,8 +76,8 @@ class Commands:
         """Make `subscriptions` the current subscriptions, and unsubscribe from all others.
 
         Call this method only after the server has confirmed the added subscriptions. The switch takes place at the
-        answer to a PING. All copies of one event arrive on the same side of this answer: all before, or all after. So
-        no event is missed or received twice.
+        answer to a PING. Either all copies of an event arrive before this answer, or all copies arrive after it. So no
+        event is missed or received twice.
         """
         unwanted = [wanted for wanted in self.subscriptions.wanted if wanted not in subscriptions.wanted]
         self._next.append(subscriptions)

@@ -55,7 +55,7 @@ class Timing(msgspec.Struct, frozen=True):
     stable: float = 1.0
     """The time that a subscription must last so that the delays begin with `first_delay` again."""
     leave: float = 2.0
-    """The time that `stop` waits for messages that the server sent before it ended the subscription."""
+    """The time for which `stop` waits for the last messages before the end of the subscription."""
 
 
 class PubSubSource:

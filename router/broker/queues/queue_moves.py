@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from router.broker.server.link import Script
 
-# `kept` returns whether a pending entry must stay, because its router may be alive. A router renews its entries in flight. At
-# a graceful shutdown, the router sets the delivery count of the remaining entries to 0 and their idle time to the
-# limit. So an entry is free in two cases:
-# - The entry was idle for the idle time, and its delivery count is 0.
-# - Both the entry and its consumer were idle for the idle time. The consumer is checked too, because its router may use
-#   a longer idle time than this script, and so renew the entry less often.
+# `kept` returns whether a pending entry must stay, because its router may be alive. A router renews its entries in
+# flight. At a graceful shutdown, the router sets the delivery count of the remaining entries to 0 and their idle time
+# to the limit. So an entry is free in two cases. (1) The entry was idle for the idle time, and its delivery count is 0.
+# (2) Both the entry and its consumer were idle for the idle time. The consumer is checked too, because its router may
+# use a longer idle time than this script, and so renew the entry less often.
 _IN_FLIGHT = """
 local group, idle = ARGV[1], tonumber(ARGV[2])
 local function named(row)
@@ -87,11 +86,10 @@ redis.call('HINCRBY', KEYS[3], 'bytes', 0)
 
 # Moves items from one queue to another.
 # KEYS: stream, sorted set and books of the first queue; stream, sorted set and books of the second queue.
-# ARGV from the third on:
-# - `now` for entries of the stream, `later` for members of the sorted set
-# - the limits of the second queue, in events and in bytes
-# - for each item: its entry id or its member, and its replacement in the second queue. The replacement is a record, or
-#   a member that gets the same due time.
+# ARGV[3]: `now` for entries of the stream, `later` for members of the sorted set.
+# ARGV[4], ARGV[5]: the limits of the second queue, in events and in bytes.
+# Then for each item: its entry id or its member, and its replacement in the second queue. The replacement is a record,
+# or a member that gets the same due time.
 MOVE = Script(
     _IN_FLIGHT
     + _ITEMS
@@ -135,11 +133,10 @@ return told
 
 # Turns items into dead letters.
 # KEYS: stream, sorted set and books of the queue; the stream of dead letters.
-# ARGV from the third on:
-# - `now` or `later`, as for MOVE
-# - the largest number of dead letters
-# - the name of the counter in the books
-# - for each item: its entry id or its member, the number of words of its letter, and these words (field, value, …)
+# ARGV[3]: `now` or `later`, as for MOVE.
+# ARGV[4]: the largest number of dead letters.
+# ARGV[5]: the name of the counter in the books.
+# Then for each item: its entry id or its member, the number of words of its letter, and these words (field, value, …).
 BURY = Script(
     _IN_FLIGHT
     + _ITEMS
@@ -178,15 +175,17 @@ return told
 
 # Returns the contents of a queue.
 # KEYS: stream, sorted set.
-# ARGV: the group; the idle time as for MOVE; the number of records to return from each key; the number of bytes to
-# return of each record.
-# Answer:
-# - the length of the stream
-# - the number of entries in flight
-# - the number of entries in flight at live routers
-# - the size of the sorted set
-# - the first bytes of the records
-# - the first member of the sorted set, and its score
+# ARGV[1]: the group.
+# ARGV[2]: the idle time, as for MOVE.
+# ARGV[3]: the number of records to return from each key.
+# ARGV[4]: the number of bytes to return of each record.
+# Answer: six values.
+# Value 1: the length of the stream.
+# Value 2: the number of entries in flight.
+# Value 3: the number of entries in flight at live routers.
+# Value 4: the size of the sorted set.
+# Value 5: the first bytes of the records.
+# Value 6: the first member of the sorted set, and its score.
 LOOK = Script(
     _IN_FLIGHT
     + """

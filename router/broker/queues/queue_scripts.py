@@ -45,13 +45,12 @@ return told
 
 # Appends records to queues.
 # KEYS: the guard; stream, sorted set and books of each queue; the hash of marks.
-# ARGV:
-# - the batch number
-# - for each queue: its limits in events and in bytes; a value that only APPEND_ENTRIES uses; the number of deliveries
-#   that were dropped because of an outage and are not in the books yet
-# - for each queue: the number of its records, and the records
-# The scripts read all keys before the first write, so that a key of a wrong type makes the whole script fail. The SET is the
-# first write, because a server that is out of memory refuses a script only at its first write.
+# ARGV[1]: the batch number.
+# Then four values for each queue. (1) The limit in events. (2) The limit in bytes. (3) A value that only APPEND_ENTRIES
+# uses. (4) The number of deliveries that were dropped because of an outage and are not in the books yet.
+# Then for each queue: the number of its records, and the records.
+# The scripts read all keys before the first write, so that a key of a wrong type makes the whole script fail. The SET
+# is the first write, because a server that is out of memory refuses a script only at its first write.
 # Answer: for each queue the number of records that were appended. There was no room for the remaining records.
 APPEND = Script(
     _GUARD
@@ -82,14 +81,14 @@ local told = table.concat(kept, ' ')
 # Appends the deliveries of stream entries or list items, and acknowledges these entries, in one step.
 # A *way* is a pair of a route and a queue, by which a delivery of an entry reaches its sink.
 # KEYS: as for APPEND.
-# ARGV:
-# - the batch number
-# - for each queue: its limits in events and in bytes; 1 if the queue drops deliveries when it is full, 0 if it pauses
-#   the source; 0 (only APPEND uses this value)
-# - the number of ways
-# - for each way: the number of its queue, and the name of the way
-# - for each entry: the five words of `contracts.Removal` (how to change the entry; '' for no change); the number of
-#   deliveries; and for each delivery the number of its way, and its record
+# ARGV[1]: the batch number.
+# Then four values for each queue. (1) The limit in events. (2) The limit in bytes. (3) 1 if the queue drops deliveries
+# when it is full, 0 if it pauses the source. (4) 0, because only APPEND uses this value.
+# Then the number of ways.
+# Then for each way: the number of its queue, and the name of the way.
+# Then for each entry: five words, the number of its deliveries, and the deliveries. The five words are those of
+# `contracts.Removal`, and describe the change of the entry ('' for no change). A delivery is the number of its way, and
+# its record.
 #
 # The deliveries of an entry that is pending for another router are not appended. If our consumer is the only consumer
 # of the group, XACK alone shows that the entry is ours. Redis may no longer know an entry, because the entry was
@@ -100,15 +99,15 @@ local told = table.concat(kept, ' ')
 # and not acknowledged has a mark. The value of a mark contains the names of the ways that were appended, each between
 # spaces. After a change of the configuration an entry may have other ways. Then the script appends only ways that are
 # not in the mark, and adds their names to the mark. A mark that does not begin with a space was written by an older
-# version and stands for all ways. An entry that Redis no longer knows gets a mark too, so that its deliveries are
-# appended only once.
+# version and stands for all ways. An entry that Redis no longer knows gets a mark too. So its deliveries are appended
+# only once.
 #
 # Answer: the number of entries processed, the number of the full queue that ended the batch (0: none), and notes. In
-# the notes, entries and deliveries are numbered from 1:
-# - entry/other: the entry is pending for another router
-# - entry/gone: Redis no longer knows the entry
-# - entry/full/delivery: the delivery was dropped, because its queue is full
-# - entry/before/delivery: the delivery was appended before
+# the notes, entries and deliveries are numbered from 1.
+# Note `entry/other`: the entry is pending for another router.
+# Note `entry/gone`: Redis no longer knows the entry.
+# Note `entry/full/delivery`: the delivery was dropped, because its queue is full.
+# Note `entry/before/delivery`: the delivery was appended before.
 APPEND_ENTRIES = Script(
     _GUARD
     + _OPEN_QUEUES
@@ -226,11 +225,10 @@ return 1
 
 # Replaces entries by delayed deliveries in the sorted set.
 # KEYS: stream, sorted set, books.
-# ARGV: the group. Then for each entry:
-# - its id
-# - its size in bytes
-# - the number of counters, and for each counter its name and the number to add
-# - the number of records that replace the entry, and for each record its delay in ms and the record itself
+# ARGV[1]: the group.
+# Then for each entry: its id, its size in bytes, its counters, and the records that replace the entry.
+# Counters are given as their number, and for each counter its name and the number to add.
+# Records are given as their number, and for each record its delay in ms and the record itself.
 # Each record becomes a member of the sorted set. The name of a member contains the id of the entry, the index of the
 # record, and the delay. RESCHEDULE computes the latest possible due time from this delay.
 DEFER = Script("""
@@ -257,30 +255,31 @@ end
 return 1
 """)
 
-# Does the periodic work of queues, in three steps:
-# 1. Move due deliveries back into the stream.
-# 2. Restore lost books. If the epoch has changed, the books were lost together with the server's data. Then add the
-#    counters that this router read last. Only one router does so.
-# 3. Count lost deliveries. If the books have more unsettled deliveries than stream and sorted set together, the
-#    difference was lost.
+# Does the periodic work of queues, in three steps.
+# Step 1: move due deliveries back into the stream.
+# Step 2: restore lost books. If the epoch has changed, the books were lost together with the server's data. Then add
+# the counters that this router read last. Only one router does so.
+# Step 3: count lost deliveries. If the books have more unsettled deliveries than stream and sorted set together, the
+# difference was lost.
+#
 # KEYS: stream, sorted set and books of each queue.
-# ARGV: the group. Then for each queue:
-# - the largest number of deliveries to move
-# - the idle time in ms after which an entry belongs to a dead router (0: do not check)
-# - the epoch of the books that this router read last ('': none)
-# - a new epoch, for books that have no epoch
-# - the number of counters that this router read last, and the name and value of each counter
+# ARGV[1]: the group.
+# Then six values for each queue. (1) The largest number of deliveries to move. (2) The idle time in ms after which an
+# entry belongs to a dead router (0: do not check). (3) The epoch of the books that this router read last ('': none).
+# (4) A new epoch, for books that have no epoch. (5) The number of counters that this router read last. (6) The name and
+# value of each counter.
 # An empty queue needs only two commands, so that an idle router causes little load. All keys of a queue are read before
-# the first write to the queue. If a queue can't be used, for example because a key has a wrong type, its row is an
-# error. The other queues are processed nevertheless.
-# Answer: the server's time in ms. Then a row for each queue:
-# - the number of moved deliveries
-# - the time in ms until the next delayed delivery is due (-1: no delivery is delayed)
-# - the number of deliveries in the stream and the sorted set together
-# - the number of deliveries in the sorted set
-# - the number of lost deliveries
-# - 1 if a dead router left entries, else 0
-# - the books
+# the first write to the queue. If a queue can't be used, its row is an error. For example, a key may have a wrong type.
+# The other queues are processed nevertheless.
+#
+# Answer: the server's time in ms, then a row for each queue.
+# Value 1 of a row: the number of moved deliveries.
+# Value 2 of a row: the time in ms until the next delayed delivery is due (-1: no delivery is delayed).
+# Value 3 of a row: the number of deliveries in the stream and the sorted set together.
+# Value 4 of a row: the number of deliveries in the sorted set.
+# Value 5 of a row: the number of lost deliveries.
+# Value 6 of a row: 1 if a dead router left entries, else 0.
+# Value 7 of a row: the books.
 TICK = Script("""
 local group, at = ARGV[1], 2
 local now = redis.call('TIME')

@@ -212,9 +212,9 @@ def _config(message: str) -> ConfigError:
 async def dial(server: Server) -> AbstractConnection:
     """Open a connection, log in, set the connection's name, and wait for the answer to one PING; return the connection.
 
-    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING are
-    ignored, because they show that the server is reachable. For example, pub/sub works even if the user has no
-    permission for PING, or if the disk is full.
+    Raises redis-py's errors, also while the server loads its data. Error answers to CLIENT SETNAME and PING, except
+    MASTERDOWN, are ignored, because they show that the server is reachable. For example, pub/sub works even if the user
+    has no permission for PING, or if the disk is full.
     """
     connection = server.connection()
     try:

@@ -74,9 +74,8 @@ class RecordFile:
         return [self._table.get(key) for key in keys]
 
     def look(self) -> asyncio.Task[None] | None:
-        """Check the file, at most once in `LOOK` seconds, and start to read a changed file.
-
-        Returns the reading under way.
+        """Check the file if the last check is long enough ago, and start to read a changed file. Returns the reading
+        under way.
         """
         now = self._clock.monotonic()
         if self._reading is None and now >= self._next_look:

@@ -52,8 +52,8 @@ def _conflict(key: str, earlier: _Reading, later: _Reading) -> str | None:
     named = f"source {earlier.name} also reads {quoted(key)} from the same server"
     one, other = earlier.source, later.source
     if isinstance(one, StreamConfig) is not isinstance(other, StreamConfig):
-        kinds = f"{earlier.name} needs a {one.type} and {later.name} a {other.type}"
-        return f"{named}, but a key has one type, and {kinds}, so one of the sources fails; read another key"
+        kinds = f"{earlier.name} needs a {one.type}, and {later.name} needs a {other.type}"
+        return f"{named}, but {kinds}, so one of the two sources fails; read another key"
     if not isinstance(one, StreamConfig) or not isinstance(other, StreamConfig):
         return (
             f"{named}, so each item goes to only one of the two sources; read another key, or remove one of the sources"

@@ -18,8 +18,8 @@ from router.wording import counted
 
 _SEVERITIES = ("error", "warning", "note")
 _MOST = 200  # the maximum number of problems shown of one configuration
-_LISTED = 8  # the most allowed words that are all listed
-_NEAR = 3  # the number of similar words that are named if there are more allowed words
+_LISTED = 8  # the maximum number of allowed words that a short message lists
+_NEAR = 3  # the maximum number of similar words that a message names instead of a longer list
 
 
 class Problems:

@@ -397,7 +397,9 @@ _EXPLANATIONS: tuple[Callable[[_Failure], Slip | None], ...] = (
 def _plainly(told: str) -> str:
     """Return the message for a parser error that is not a common mistake."""
     if "expected '-' indicator" in told:
-        return "this is not YAML: a line of a list must begin with `- `, and a key of a mapping can't stand beside the items"
+        return (
+            "this is not YAML: a line of a list must begin with `- `; a key of a mapping needs a different indentation"
+        )
     if "could not find expected ':'" in told:
         return "this is not YAML: a key must be followed by `: `"
     if "directive" in told:
