@@ -765,6 +765,6 @@ async def test_a_reload_while_redis_is_away_does_what_needs_no_redis(server, tmp
             refused = {"web": {"type": "pubsub", "channels": ["a", "b"]}}
             assert "source web is not connected" in await reload(router, {**setup, "sources": refused})
             proxy.refuse = False
-            await router.until(lambda: said(router, "subscription is restored"))
+            await router.until(lambda: said(router, "the subscription is restored"))
             router.publish("a", {"n": 1})
             await router.until(lambda: router.count("other.jsonl") == 1)

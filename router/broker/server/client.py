@@ -197,7 +197,7 @@ def _login(text: str) -> str:
     if "required" in text.lower() or text.startswith("NOAUTH"):
         return "Redis requires a password: put it into the URL, redis://:PASSWORD@host (or redis://USER:PASSWORD@host)"
     if "without any password configured" in text or "no password is set" in text:
-        return "Redis requires no password, but the URL contains a password: remove it from the URL"
+        return "Redis has no password, but the URL contains one: remove the password from the URL"
     return f"Redis refused the login: {_first_sentence(text)}"
 
 
