@@ -63,7 +63,7 @@ class Writer(threading.Thread):
             self._lose(1)
 
     def flush(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds until the queued lines are written; return whether they are."""
+        """Wait at most `timeout` seconds until the queued lines are written; return whether they are written."""
         done = threading.Event()
         self._lines.put(done)
         return done.wait(timeout)
@@ -223,7 +223,7 @@ class Logs:
         self.redactor.hide(secrets)
 
     def flush(self, timeout: float = 1.0) -> bool:
-        """Wait at most `timeout` seconds until the lines logged so far are written; return whether they are."""
+        """Wait at most `timeout` seconds until the lines logged so far are written; return whether they are written."""
         return self._writer.is_alive() and self._writer.flush(timeout)
 
 

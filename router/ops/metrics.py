@@ -1,8 +1,9 @@
 """Metrics for Prometheus; floor 4.
 
 Each scrape reads the books, so no number is counted in two places. Only attempts and durations are in no book. A
-`SinkMeter` counts them in plain integers, in a fraction of a microsecond per call. The histogram of prometheus_client
-would take 2 µs, and can't add many equal values at once. prometheus_client is imported at the first scrape.
+`SinkMeter` counts attempts and durations in plain integers, in a fraction of a microsecond per call. The histogram of
+prometheus_client would take 2 µs, and can't add many equal values at once. prometheus_client is imported at the first
+scrape.
 """
 
 from __future__ import annotations

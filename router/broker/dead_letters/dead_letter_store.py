@@ -28,7 +28,7 @@ _TEXTS = frozenset(
         *(b"pattern", b"route", b"sink", b"address", b"key"),
     }
 )
-"""The fields of a letter whose values are strings."""
+"""The fields of a letter that have strings as values."""
 
 _NEWEST = 1
 """The newest value of the field `version` that this router can read. Newer routers may write a higher value."""
@@ -95,7 +95,7 @@ class LetterStore(PlainLink):
             begin = f"({found[-1][0].decode()}"
 
     async def find(self, name: str) -> Kept | None:
-        """Return the newest letter whose id or entry id is `name`.
+        """Return the newest letter with the id or entry id `name`.
 
         If no letter has this id, return the newest letter of the event with the id `name`. Return None if that event
         has no letter either.

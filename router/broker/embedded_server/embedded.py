@@ -109,7 +109,7 @@ class Embedded:
                 self.running = self._found_or_started([self.running.port])
 
     def stop(self) -> None:
-        """Stop the server, unless another router with this state directory uses it."""
+        """Stop the server if no other router with this state directory uses the server."""
         with self._busy:
             if self._users is None:
                 return

@@ -75,7 +75,7 @@ class New(Protocol):
 
 
 class NewEntries:
-    """Reads entries that no consumer has received yet, and waits up to `block` seconds for them.
+    """Reads entries that no consumer has received yet. A read waits up to `block` seconds for entries.
 
     XREADGROUP applies COUNT to each stream. If there is room for fewer entries than streams, a read names only some of
     the streams, in turn. Such a read does not block, because the streams that are not named may have entries. If

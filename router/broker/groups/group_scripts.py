@@ -75,8 +75,8 @@ return table.concat(told)
 """
 )
 
-# Claims entries for our consumer. An entry is claimed only if its owner and its delivery count are still those that
-# XPENDING listed, and if it is still idle.
+# Claims entries for our consumer. An entry is claimed only if it is still idle, and if it still has the owner and the
+# delivery count that XPENDING listed.
 # KEYS: the stream.
 # ARGV: the group; our consumer; the smallest idle time in milliseconds; 1 to raise the delivery count, else 0. Then for
 # each entry: its id, its owner and its delivery count.

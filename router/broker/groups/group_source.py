@@ -40,7 +40,7 @@ class SourceTiming(msgspec.Struct, frozen=True):
     """The timing of a source's connection, in seconds."""
 
     block: float = 0.5
-    """The longest time that one read waits for entries. `stop` takes up to this time too, unless `hang_up` is True."""
+    """The longest time that one read waits for entries. If `hang_up` is False, `stop` may take this time too."""
     hang_up: bool = False
     """True if `stop` closes the connection of a read under way. An entry that the server delivers at that moment stays
     pending until the next start."""

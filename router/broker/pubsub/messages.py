@@ -41,7 +41,7 @@ class Messages:
         before, end = self._commands.subscriptions, first + size
         for start in range(first, end, PIECE):
             self._parser.feed(data, start, min(PIECE, end - start))  # type: ignore[arg-type]
-            # Continue the last run of the previous piece, unless the subscriptions were switched in that piece.
+            # Continue the last run of the previous piece, if the subscriptions were not switched in that piece.
             self._split(batches, batches[-1] if batches and self._commands.subscriptions is before else None)
 
     def _split(self, batches: list[RawBatch], last: RawBatch | None) -> None:

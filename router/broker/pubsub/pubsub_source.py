@@ -245,9 +245,9 @@ class PubSubSource:
         self._following = following
 
     def switch(self) -> None:
-        """Replace the current subscriptions by those of `prepare`.
+        """Replace the current subscriptions by the subscriptions of `prepare`.
 
-        If a subscription is in both, none of its events is missed or received twice.
+        No event of a subscription that stays is missed or received twice.
         """
         following, self._following = self._following, None
         if following is None:

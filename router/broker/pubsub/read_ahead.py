@@ -124,7 +124,7 @@ class ReadAhead:
     def add_parsed(self, owner: Owner, batches: list[RawBatch], size: int) -> None:
         """Add parsed messages behind everything that waits.
 
-        `size` is the number of bytes from which they were parsed.
+        `size` is the number of bytes of the messages before they were parsed.
         """
         self._append(Parsed(owner, batches, size), size)
 

@@ -82,7 +82,7 @@ class EntryCargo:
         return framed(self._frame, self._inboxes, words)
 
     def _removal(self, event: Event, deliveries: int) -> tuple[Word, ...]:
-        """Return the words that tell the script what to do with the entry of `event`.
+        """Return the script's arguments that describe how to change the entry of `event`.
 
         Also append to `_ends` the function that will inform the receipt of the event.
         """

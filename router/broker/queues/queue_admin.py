@@ -158,7 +158,7 @@ class QueueAdmin(PlainLink):
         return sorted(name for name in found if re.fullmatch(NAME, name))
 
     async def waiting(self, names: Iterable[str] | None = None) -> Mapping[str, int]:
-        """Return the number of deliveries in each queue that is not empty, including those in flight.
+        """Return the number of deliveries in each queue that is not empty, including deliveries in flight.
 
         `names` are the sinks to count; None means all sinks that have a queue.
         """
@@ -317,7 +317,7 @@ def _read(reader: Reader, items: Sequence[_Item]) -> tuple[list[tuple[_Item, Eve
 
 
 def _within(items: list[_Item], most_bytes: int) -> list[_Item]:
-    """Return the first items whose records have at most `most_bytes` in total, but at least one item."""
+    """Return the first items, with records of at most `most_bytes` in total, but at least one item."""
     size = 0
     for number, item in enumerate(items):
         size += len(item.record)

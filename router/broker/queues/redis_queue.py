@@ -91,7 +91,7 @@ class RedisQueue:
 
     @property
     def held(self) -> int:
-        """The number of deliveries in the queue at the last `refresh`, including those in flight at any router."""
+        """The number of deliveries in the queue at the last `refresh`, including deliveries in flight at any router."""
         return self.books.held
 
     @property

@@ -22,7 +22,7 @@ def _silence(**_fields: object) -> None:
 
 
 class _Failing(msgspec.Struct):
-    """A task whose last attempt failed."""
+    """A task after a failed attempt, until its next success."""
 
     backoff: Backoff
     reason: str | None = None

@@ -104,7 +104,7 @@ class Link:
         return self._exchange is None or self._exchange.ended
 
     async def open(self) -> None:
-        """Connect and log in, unless the connection is open. Raises redis-py's errors."""
+        """Connect and log in if the connection is not open yet. Raises redis-py's errors."""
         async with self._turn:
             await self._connected()
 

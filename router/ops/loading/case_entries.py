@@ -156,7 +156,7 @@ class _CaseChecker:
     def _raw(self, node: Node | None) -> bytes | None:
         """Return the bytes of a test's payload, from the test or its file.
 
-        If they can't be read, report this and return None.
+        If the bytes can't be read, report this and return None.
         """
         file, payload = find(node, "file"), find(node, "payload")
         if isinstance(file, Scalar):

@@ -57,7 +57,7 @@ def read_case_file(path: Path) -> CaseFile | None:
 
 
 def merge(root: Mapping, tests: Cases | None, expander: Expander) -> None:
-    """Add the tests of files to those of a configuration."""
+    """Add the tests of test files to the tests of a configuration."""
     for file in () if tests is None else tests.files:
         entry = file.root.entries["tests"]
         expander.tree(entry.node)

@@ -203,7 +203,7 @@ def _lookups(plugins: Plugins) -> Json:
 
 
 def _by_type(cases: Json, description: str) -> Json:
-    """Return the schema of a mapping whose `type` selects one of the schemas."""
+    """Return the schema of a mapping in which the key `type` selects one of the schemas `cases`."""
     which = _described(_choice(*cases), description)
     schema: Json = {"type": "object", "properties": {"type": which}, "required": ["type"]}
     chosen = [

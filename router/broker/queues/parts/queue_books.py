@@ -31,7 +31,7 @@ class QueueBooks:
         self.shared = SinkBook(dropped_by_channel=own.dropped_by_channel)
         """The book of the sink over all routers, as of the last answer."""
         self.held = 0
-        """The number of deliveries in the queue at the last answer, including those in flight."""
+        """The number of deliveries in the queue at the last answer, including deliveries in flight."""
         self.delayed = 0
         """The number of delayed deliveries in the queue at the last answer. `held` includes these deliveries."""
         self.due: float | None = None

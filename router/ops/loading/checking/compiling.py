@@ -85,7 +85,7 @@ def order_by(draft: Draft, environment: TemplateEnvironment) -> dict[str, Expres
 
 
 def only_if(draft: Draft, environment: TemplateEnvironment) -> dict[Key, Expression]:
-    """Return each compiled `only_if`: those of sinks, and those of routes that override the key; report faults."""
+    """Return the compiled `only_if` of sinks, and of routes that override this key of a sink; report faults."""
     found: dict[Key, Expression | None] = {}
     for name, sink in draft.sinks.items():
         source = None if sink.config is None else sink.config.host.only_if

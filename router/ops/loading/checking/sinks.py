@@ -275,7 +275,7 @@ def _checked(sink: CheckedSink, problems: Problems, reader: TemplateReader) -> S
 def _check_queue(host: HostKeys | None, sink: CheckedSink, problems: Problems) -> None:
     """Report queue options that don't fit the plugin's default queue.
 
-    If the sink gives a queue type, the model checks them.
+    If the sink gives a queue type, the model checks the options.
     """
     node = sink.keys.get("queue")
     if host is None or host.queue is None or host.queue.type is not None or node is None:
