@@ -1,4 +1,4 @@
-"""Decoding of messages to payloads, or to the reason for rejecting them; pure."""
+"""The decoding of messages to payloads; pure. A message that can't be decoded is rejected with a reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SourceFormat(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> bool:
-        """True if a message is only its payload, without an envelope or an id of the event."""
+        """True if a message consists of the payload alone, and the payload has no id for the event."""
         return self.format != events.CLOUDEVENTS and not self.id_path
 
 
@@ -69,7 +69,10 @@ def read(raw: bytes, source: SourceFormat) -> Message:
 
 
 def _cause(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format: str) -> str:  # noqa: A002  # the key's name
-    """Return why the bytes can't be decoded; the decoder's own message if no better one is found."""
+    """Return the reason why the bytes can't be decoded.
+
+    It is the decoder's own message if `json_faults` finds no better one.
+    """
     if format == events.TEXT and isinstance(error, UnicodeDecodeError):
         return f"not text: {not_utf8(data, error)}"
     message = str(error)
@@ -79,7 +82,7 @@ def _cause(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format:
 
 
 def _id(payload: Any, path: Sequence[str]) -> str | None:
-    """Return the id at a path of the payload; None unless it is a non-empty text or an integer."""
+    """Return the id at a path of the payload; None if the value there is not an integer or a non-empty text."""
     for name in path:
         if not isinstance(payload, dict) or name not in payload:
             return None

@@ -1,7 +1,7 @@
 """The count of open deliveries per entry of a source with acknowledgements; pure.
 
 A source passes entries on in batches. An entry becomes deliveries or a dead letter. An entry is complete when all its
-deliveries are settled; only then may the source acknowledge it.
+deliveries are settled. The source acknowledges only complete entries.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 class Ledger:
     """The number of open deliveries of each entry of one batch, by the entry's position.
 
-    An entry becomes complete once: by `expect` with 0, or by the `settle` of its last delivery. An entry for which
-    `expect` is never called is never complete, so the source does not acknowledge it.
+    An entry becomes complete once: by `expect` with 0, or by the `settle` of its last delivery. If `expect` is never
+    called for an entry, the entry stays incomplete, and the source does not acknowledge it.
     """
 
     __slots__ = ("_open", "left")

@@ -17,7 +17,7 @@ LONGEST_CHANNEL = 1_000
 """The longest channel name that is remembered, in bytes: a publisher may use names of many megabytes."""
 
 OTHER = "other"
-"""The name under which the drops of all other channels are counted."""
+"""The name under which the drops of channels without a count of their own are counted."""
 
 
 class SourceBook(msgspec.Struct):
@@ -54,7 +54,9 @@ class SinkBook(msgspec.Struct):
     on_their_way: int = 0
     """Planned deliveries that are not in Redis yet."""
     left: int = 0
-    """Planned deliveries that were not enqueued, because another router has them or they are in the queue already."""
+    """Planned deliveries that were not enqueued, because another router has enqueued them or they are in the queue
+    already.
+    """
     accepted: int = 0
     """Deliveries that are in the queue or settled."""
     delivered: int = 0
@@ -68,8 +70,9 @@ class SinkBook(msgspec.Struct):
     """Deliveries with the JSON line in place of a text that could not be rendered. They are also counted in
     `delivered`."""
     dropped_by_channel: Counter[str] = msgspec.field(default_factory=Counter)
-    """The number of drops by channel, for the first `CHANNELS` channels. Other channels and very long names are counted
-    under `OTHER`."""
+    """The number of dropped deliveries by channel, for the first `CHANNELS` channels. Drops of other channels, and of
+    channels with very long names, are counted under `OTHER`.
+    """
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
         """Count `number` settled deliveries.
@@ -126,7 +129,7 @@ class ProcessBook(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int:
-        """The number of deliveries that no other column counts: 0 unless the router has a bug."""
+        """The number of planned deliveries that no other column counts. Any number but 0 means a bug in the router."""
         return self.planned - self.accepted - self.on_their_way - self.left
 
 
@@ -139,7 +142,7 @@ class Books(msgspec.Struct):
     """The routes in force, in their order."""
 
     def use_routes(self, ids: Iterable[str]) -> None:
-        """Keep a book for each of these routes. New routes begin at 0; the books of removed routes are dropped."""
+        """Set the routes that have a book. A new route begins at 0; the book of a removed route is dropped."""
         self.routes = {name: self.routes.get(name) or RouteBook() for name in ids}
 
     @property

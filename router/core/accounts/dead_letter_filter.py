@@ -38,7 +38,7 @@ class DeadLetterFilter(msgspec.Struct, frozen=True):
     until: float | None = None
     where: Expression | None = None
     failures: Counter[str] = msgspec.field(default_factory=Counter)
-    """The number of letters for which `where` could not be evaluated, by the fault. These letters are not chosen."""
+    """The number of letters for which `where` could not be evaluated, by the fault. Such letters are not chosen."""
 
     def chosen(self, letters: Iterable[DeadLetter], now: float) -> list[bool]:
         """Return for each letter whether it meets all conditions; `now` is seconds since the epoch."""
@@ -70,9 +70,10 @@ def _stamp(at: float | None) -> str | None:
 
 
 def moment(text: str, now: float) -> float:
-    """Return the seconds since the epoch of an RFC 3339 time, a day (midnight UTC) or a duration before `now` (`2h`).
+    """Convert a written time to seconds since the epoch.
 
-    Raises `ValueError` for any other string.
+    The text is an RFC 3339 time, a day (midnight UTC) or a duration before `now` (`2h`). Raises `ValueError` for any
+    other string.
     """
     try:
         return now - _durations.validate_python(text)
@@ -92,12 +93,12 @@ def moment(text: str, now: float) -> float:
 
 
 def received_at(letter: DeadLetter) -> datetime:
-    """Return the time at which the event was received; the epoch if the letter has none."""
+    """Return the time at which the event was received; the epoch if the letter has no valid time."""
     return _time(letter.received_at)
 
 
 def failed_at(letter: DeadLetter) -> float:
-    """Return the time of the letter's failure in seconds since the epoch; 0 if the letter has none."""
+    """Return the time of the letter's failure in seconds since the epoch; 0 if the letter has no valid time."""
     return _time(letter.failed_at).timestamp()
 
 
@@ -117,7 +118,10 @@ def moment_of(text: str) -> datetime | None:
 
 
 def content(letter: DeadLetter) -> Any:
-    """Return the payload: JSON values, or text if it is not JSON (invalid UTF-8 is backslash-escaped)."""
+    """Return the payload of a letter, decoded from JSON.
+
+    A payload that is not JSON is returned as text, with invalid UTF-8 backslash-escaped.
+    """
     try:
         found = events.decode(letter.payload, events.JSON)
         msgspec.json.encode(
@@ -151,8 +155,8 @@ def delivery_of(letter: DeadLetter) -> Event:
 def format_of(letter: DeadLetter, of_source: str | None) -> str | None:
     """Return the format of a delivery's payload, JSON or text; None if the payload can't be decoded.
 
-    The format is that of the source. If the source is unknown (None) or CloudEvents, it is the first one that decodes
-    the payload.
+    `of_source` is the format of the source. If `of_source` is None (unknown) or CloudEvents, the payload's format is
+    the first of JSON and text that decodes the payload.
     """
     known = (events.JSON, events.TEXT)
     for candidate in (of_source,) if of_source in known else known:
@@ -170,7 +174,9 @@ def event_of(letter: DeadLetter) -> Event:
 
 
 def faults(letter: DeadLetter) -> list[dict[str, str]] | None:
-    """Return the violations of the schema in the detail (pointer, keyword, message); None if the detail is a string."""
+    """Return the violations of the schema in a letter's detail (pointer, keyword, message); None if the detail is plain
+    text.
+    """
     if letter.reason != "schema":
         return None
     try:

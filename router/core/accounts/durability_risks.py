@@ -1,4 +1,4 @@
-"""The risks for queues in Redis, judged by the server's INFO; pure."""
+"""The risks of losing queues in Redis, by the settings in the server's INFO; pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def judge(info: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tuple[str, ...]:
-    """Return a warning about losses by a power cut, from a server's INFO with its `appendfsync`; `cure` is the advice.
+    """Return a warning if a power cut can lose events.
 
-    The result is empty if there is no risk, or if `appendfsync` is unknown because the server refused CONFIG GET.
+    `info` is the server's INFO, with its setting `appendfsync` added. `cure` is the setting that the warning
+    recommends. The result is empty if there is no risk. It is also empty if `appendfsync` is unknown, because the
+    server refused CONFIG GET.
     """
     unsynced = _UNSYNCED.get(info.get("appendfsync", ""))
     if info.get("aof_enabled") != "1" or unsynced is None:
@@ -36,9 +38,10 @@ def power_cut(info: Mapping[str, str], cure: str = "appendfsync always") -> tupl
 
 
 def has_events_from_elsewhere(sources: Iterable[SourceConfig], redis_url: str) -> bool:
-    """Return whether any events come from pub/sub or from another server than the queues' Redis.
+    """Return whether any events come from pub/sub, or from a server other than the Redis that holds the queues.
 
-    Streams and lists of the queues' Redis are in the same append-only file as the queues. If the file lacks the
-    enqueueing of an event, it lacks the acknowledgement too, and the event is read again.
+    Streams and lists on the server of the queues share its append-only file with the queues. If a power cut removes the
+    enqueueing of an event from the file, it also removes the later acknowledgement. So the router reads the event
+    again.
     """
     return any(source.type == "pubsub" or source.url not in {None, redis_url} for source in sources)

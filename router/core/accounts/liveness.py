@@ -1,4 +1,4 @@
-"""The detection of hanging components, from the progress (`Sign`) that they report; pure.
+"""The detection of hanging components, from the progress (`Sign`) that components report; pure.
 
 A component hangs if an operation takes longer than its limit. A component that waits for input, such as a message, is
 healthy. An open connection is not proof of health, because the other end may be stuck.
@@ -21,7 +21,10 @@ REMEMBERED = 1_000
 
 
 class Hang(msgspec.Struct, frozen=True):
-    """A component that hangs: its operation, and the seconds since the operation began, without the time in which the event loop was blocked."""
+    """A component that hangs: its name, its operation, and the duration of the operation in seconds.
+
+    Time in which the event loop was blocked is not part of the duration.
+    """
 
     part: str
     doing: str

@@ -1,8 +1,7 @@
 """The records of deliveries in a Redis queue: msgpack with a version; pure.
 
-A record holds the event with its bytes as published. It holds no rendered text, because each attempt renders with the
-configuration that is in force at that time. The due time of a delayed delivery is not in the record but in the sorted
-set.
+A record holds the event with its bytes as published. It holds no rendered text, because each attempt renders the
+templates of the current configuration. The due time of a delayed delivery is in the sorted set, not in the record.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from router.escaping import cut
 from router.events import Event, History, decode
 
 VERSION = 1
-"""The version of records. It is raised if older routers can't read the new records."""
+"""The version of records. Raise it if older routers can't read the new records."""
 
 LONGEST_ERROR = 1024
 """The largest number of bytes of the last error that a record stores."""
@@ -39,14 +38,17 @@ Format = Literal["json", "text"]
 
 
 class UnknownRecordError(Exception):
-    """A record that this router can't read: of a newer version, or written by another program.
+    """The error for a record that this router can't read: it has a newer version, or another program wrote it.
 
     The record must stay in the queue, because a newer router may be able to read it.
     """
 
 
 class _First(msgspec.Struct, array_like=True, gc=False):
-    """The fields of the record of a delivery that has not failed yet, in the order in which they are written."""
+    """The first fields of a record, in the order in which they are written.
+
+    A delivery that has not failed yet needs no others.
+    """
 
     version: Annotated[int, msgspec.Meta(ge=1)]
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
@@ -54,7 +56,9 @@ class _First(msgspec.Struct, array_like=True, gc=False):
     raw: bytes
     route: str
     overridden: bool
-    """True if the route overrode options of the sink. Without the route, the text or address would differ."""
+    """True if the route overrode options of the sink when the record was written. Without the route, the text or
+    address would differ.
+    """
     source: str
     channel: str
     pattern: str | None
@@ -135,10 +139,11 @@ class Reader:
         self._at = datetime.fromtimestamp(0, UTC)
 
     def read(self, data: bytes, receipt: Any) -> tuple[Event, bool]:
-        """Return a delivery, and whether it is orphaned: its route overrode options of the sink and no longer does.
+        """Return the delivery in a record, and whether the delivery is orphaned.
 
-        `receipt` becomes the event's receipt, and the record's size in bytes becomes the event's position. Raises
-        `UnknownRecordError`.
+        A delivery is orphaned if its route overrode options of the sink, but does not override them now. `receipt`
+        becomes the event's receipt, and the record's size in bytes becomes the event's position. Raises
+        `UnknownRecordError` for a record that can't be read.
         """
         try:
             r = _decode(data)
@@ -150,10 +155,10 @@ class Reader:
             raise UnknownRecordError(_why(data, error)) from None
         if r.version > VERSION:
             raise UnknownRecordError(_newer(r.version))
-        if r.received_at != self._stamp:  # equal times share one object: the log sink formats it once per object
+        if r.received_at != self._stamp:  # equal times share one object, because the log sink formats each object once
             self._at = datetime.fromtimestamp(r.received_at, UTC)
             self._stamp = r.received_at
-        # Older routers wrote no `failed_at`: the age of such a delivery starts again at 0.
+        # Older routers wrote no `failed_at`. The age of a delivery without it starts again at 0.
         failed_at = r.failed_at or r.first_failed_at
         failed = r.calls or r.failed_at  # there was no call if a lookup failed
         history = History(r.first_failed_at, r.calls, r.last_error, failed_at, r.planned) if failed else None
@@ -179,7 +184,9 @@ class Reader:
 
 
 def history_of(data: bytes) -> History | None:
-    """Return the earlier failures of the delivery in a record; None if there are none or the record can't be read."""
+    """Return the earlier failures of the delivery in a record; None if it never failed, or if the record can't be
+    read.
+    """
     with contextlib.suppress(UnknownRecordError):
         return Reader("").read(data, None)[0]._history
     return None
@@ -190,9 +197,9 @@ HEAD = 256
 
 
 def received_at(head: bytes) -> float | None:
-    """Return the time at which a record's event was received (seconds since the epoch), from its first `HEAD` bytes.
+    """Return the time at which the event of a record was received, in seconds since the epoch.
 
-    Returns None for bytes that are not a record.
+    `head` are the first `HEAD` bytes of the record. Returns None for bytes that are not a record.
     """
     found = _HEAD.match(head)
     if found is None:
@@ -205,7 +212,8 @@ def received_at(head: bytes) -> float | None:
     return at if 0 <= at < LATEST else None
 
 
-# msgpack: an array (its length in the byte, or in the next two), a small number, the length of a short or longer text.
+# The beginning of a record in msgpack: the head of an array (the length is in its one byte, or in two more bytes), a
+# small number, and the length of a short or longer text.
 _HEAD = re.compile(rb"(?:[\x93-\x9f]|\xdc..)[\x00-\x7f](?:([\xa0-\xbf])|\xd9(.))", re.DOTALL)
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 STEP = 1.0
-"""The seconds that the server's clock may seem to lose against ours, because an answer may take that long."""
+"""The tolerance in seconds. The server's clock may seem to lose so much against ours, because a reply may take that
+long.
+"""
 
 
 class ServerTime:
-    """The clock of a server, compared with the router's monotonic clock at each answer."""
+    """The clock of a server, compared with the router's monotonic clock at each reply."""
 
     def __init__(self) -> None:
         self.went_back = True
-        """True if the clock was set back and due times are not corrected yet.
-
-        True at first, because the clock was not observed before.
+        """True if the server's clock was set back and the due times are not corrected yet. The value is True at first,
+        because the clock was not observed before the start.
         """
         self._ahead: float | None = None
 
     def heard(self, seconds: float, now: float) -> None:
-        """Record the server's time (`seconds` since the epoch) from an answer that arrived at `now` (monotonic)."""
+        """Record the server's time (`seconds` since the epoch) from a reply that arrived at `now` (monotonic
+        seconds).
+        """
         ahead = seconds - now
         if self._ahead is not None and ahead < self._ahead - STEP:
             self.went_back = True

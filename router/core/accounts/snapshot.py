@@ -1,6 +1,7 @@
 """The snapshot of a running router, with readiness, warnings and the balance of its books; pure.
 
-The admin side shows only values of a `Snapshot`. `engine.life.watch` makes snapshots; this module judges them.
+The admin side shows only values of a `Snapshot`. `engine.life.watch` makes snapshots. This module derives readiness and
+warnings from a snapshot.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
     type: str
     up: bool
     reason: str | None
-    """The reason why the source is not up; None while it is."""
+    """The reason why the source is not up; None while it is up."""
     address: str
     """The address of its server, without credentials."""
     gaps: int
@@ -33,7 +34,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
     gap_seconds: float
     """The length of all gaps together, in seconds."""
     duplicates: int
-    """Copies of events that came by several subscriptions; not counted as received."""
+    """Copies of events that arrived by several subscriptions. They are not counted as received."""
     trimmed: int
     """Stream entries that were trimmed or deleted before they were complete here."""
     trimmed_exact: bool
@@ -55,7 +56,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int:
-        """The number of received events that no other column counts: 0 unless the router has a bug."""
+        """The number of received events that no other column counts. Any number but 0 means a bug in the router."""
         return self.received - sum(self.rejected.values()) - self.unmatched - self.routed
 
 
@@ -76,8 +77,9 @@ class Failure(msgspec.Struct, frozen=True):
 class SinkStatus(msgspec.Struct, frozen=True):
     """The state of a sink: its backlog, and the number of deliveries by outcome.
 
-    `pending` counts all deliveries in the queue, including the `delayed` ones (which wait for a retry) and those in
-    flight (`in_hand`). `waiting` counts deliveries on their way to a Redis queue, which no book counts yet.
+    `pending` is the number of deliveries in the queue. `delayed` is the number of pending deliveries that wait for a
+    retry, and `in_hand` the number in flight. `waiting` counts deliveries on their way to a Redis queue, which no book
+    counts yet.
     """
 
     type: str
@@ -105,8 +107,9 @@ class SinkStatus(msgspec.Struct, frozen=True):
     printed: int = 0
     """Deliveries that were shown instead of sent, because of the option `deliver`."""
     next_attempt: float | None = None
-    """The time of the next planned attempt (seconds since the epoch): the breaker's probe, the end of a pause, or else
-    the next retry. None if no attempt is planned."""
+    """The time of the next planned attempt, in seconds since the epoch; None if no attempt is planned. It is the time
+    of the breaker's probe or the end of a pause, or else the time of the next retry.
+    """
     last_failure: Failure | None = None
     """The last failure in this process that is followed by a retry."""
     max_events: int = 0
@@ -116,16 +119,17 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int:
-        """The number of accepted deliveries that no other column counts: 0 unless the router has a bug."""
+        """The number of accepted deliveries that no other column counts. Any number but 0 means a bug in the router."""
         reasons = (*self.dead_lettered.values(), *self.dropped.values(), *self.suppressed.values())
         return self.accepted - self.delivered - self.printed - self.handed_over - sum(reasons) - self.pending
 
 
 class LookupStatus(msgspec.Struct, frozen=True):
-    """The state of a lookup: whether its store answers, and counts of its requests since the start or its last change.
+    """The state of a lookup: whether its store can be reached, and counts of its requests.
 
-    `hits` and `misses` count the keys that were in the cache and those that were not. `fetches` counts the calls of the
-    store, `errors` the keys that could not be fetched. `size` is the number of records in memory.
+    The counts begin at the start of the router or at the last change of the lookup. `hits` counts the keys that were in
+    the cache, `misses` the keys that were not. `fetches` counts the calls of the store, `errors` the keys that could
+    not be fetched. `size` is the number of records in memory.
     """
 
     type: str
@@ -146,7 +150,9 @@ class RedisStatus(msgspec.Struct, frozen=True):
 
 
 class LoadStatus(msgspec.Struct, frozen=True):
-    """The time of the last successful load of a configuration (seconds since the epoch), and a later failure."""
+    """The time of the last successful load of a configuration (seconds since the epoch), and the error of a later load
+    that failed.
+    """
 
     succeeded_at: float
     error: str | None = None
@@ -174,8 +180,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     orphaned: Counts = msgspec.field(default_factory=dict)
     """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
     expression_failures: Counts = msgspec.field(default_factory=dict)
-    """The number of failed evaluations by the expression's path in the configuration, for expressions whose failure
-    does not cause a dead letter."""
+    """The number of failed evaluations, by the path of the expression in the configuration. Only expressions are listed
+    that cause no dead letter when they fail.
+    """
     file: str = ""
     """The configuration file that the router was started with."""
     env_file: str | None = None
@@ -186,7 +193,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons why the router is not ready; empty if it is."""
+        """The reasons why the router is not ready; empty if it is ready."""
         found = [] if self.phase == "running" else [f"the router is {self.phase}"]
         if self.redis is not None and not self.redis.up:
             reason = self.redis.reason or "can't be reached"

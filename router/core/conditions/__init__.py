@@ -1,7 +1,7 @@
 """Conditions on the payload: which events a route takes; pure.
 
-`reading` parses a written `match` to clauses. `match_schema` compiles clauses to JSON Schema. `index` evaluates the
-simple clauses of many routes together. `why` returns which clauses held.
+Module `reading` parses a written `match` to clauses. `match_schema` compiles clauses to JSON Schema. `index` evaluates
+the simple clauses of many routes together. `why` returns the clauses that held for an event.
 """
 
 from router.core.conditions.condition import Condition, Subject, When

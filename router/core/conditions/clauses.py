@@ -1,4 +1,4 @@
-"""Clauses of a `match` as values: path in the payload, tests, place in the configuration; pure.
+"""The clauses of a `match`, each with its path in the payload, its tests and its place in the configuration; pure.
 
 Clauses have no equality (`eq=False`), because in Python `1 == True`: a clause for `1` would equal one for `true`.
 """
@@ -61,7 +61,7 @@ class Clause(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def plain(self) -> bool:
-        """True if the path has no `*`, so that it leads to at most one value."""
+        """True if the path has no `*`. Then it leads to at most one value."""
         return EACH not in self.path
 
     @property

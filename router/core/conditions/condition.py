@@ -40,7 +40,10 @@ class When:
             raise BrokenExpressionError(faults)
 
     def holds(self, event: Event, now: float) -> bool:
-        """Return whether the expression is true for an event. Raises `TemplateError` if it can't be evaluated."""
+        """Return whether the expression is true for an event.
+
+        Raises `TemplateError` if the expression can't be evaluated.
+        """
         return self._expression.holds(event, now)
 
     @property
@@ -49,7 +52,7 @@ class When:
         return self._expression.shown
 
     def paths(self) -> list[Path]:
-        """Return the paths of the payload that the expression reads, so that `explain` can show their values."""
+        """Return the paths of the payload that the expression reads. The command `explain` shows their values."""
         from router.core.rendering.expressions import parse_expression
         from router.core.rendering.syntax.reads import paths_read
 
@@ -60,14 +63,14 @@ class When:
 def _path(read: tuple[object, ...]) -> Path:
     """Convert a path that a template reads to a path of the section `match`.
 
-    Return an empty path if that is not possible.
+    Return an empty path if a `match` can't express the path.
     """
     whole = all(type(part) is str or (type(part) is int and part >= 0) for part in read)
     return cast("Path", read) if whole else ()
 
 
 class Condition:
-    """The conditions of one route. Both must hold; `match` is evaluated first."""
+    """The conditions of one route: `match` and `when`. Both conditions must hold; `match` is evaluated first."""
 
     def __init__(self, match: Match | None = None, when: When | None = None) -> None:
         self.match = match
@@ -79,7 +82,7 @@ class Condition:
         return self.match.clauses if self.match is not None else ()
 
     def rest(self) -> Callable[[Any], bool] | None:
-        """Return a function that evaluates the clauses that the index does not; None if the index evaluates all."""
+        """Return a function that evaluates the clauses beyond the index; None if the index evaluates all clauses."""
         left = tuple(node for node in self.clauses if not is_simple(node))
         if self.match is None or not left:
             return None
@@ -94,7 +97,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Subject:
-    """The event for which conditions are evaluated, and the time. `failures` are the failed evaluations of `when`."""
+    """The event for which conditions are evaluated, and the time of the evaluation.
+
+    `failures` are the failed evaluations of `when`.
+    """
 
     __slots__ = ("_now", "event", "failures")
 
@@ -104,7 +110,10 @@ class Subject:
         self.failures: list[Failure] = []
 
     def meets(self, when: When, route: str) -> bool:
-        """Return whether the `when` of a route holds. A `when` that can't be evaluated does not hold, and adds a failure."""
+        """Return whether the `when` of a route holds.
+
+        If the `when` can't be evaluated, add a failure and return False.
+        """
         try:
             return when.holds(msgspec.structs.replace(self.event, route=route, sink=""), self._now)
         except TemplateError as error:

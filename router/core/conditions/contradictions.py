@@ -1,7 +1,7 @@
 """Clauses of a `match` that can never hold together; pure.
 
-Only contradictions that are certain without a schema are found: between listed values, bounds of numbers, types, and
-fields that must both exist and not exist. Clauses beyond these rules count as possible.
+Only contradictions that are certain without a schema are found. These are contradictions between listed values, between
+bounds of numbers, or between types, and fields that must both exist and not exist. All other clauses count as possible.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Effect = Literal["match", "alternative", "not"]
 
 
 class Contradiction(NamedTuple):
-    """Clauses that can't all be true for one event. The `effect` is a `match` or an alternative that never holds, or a `not` that
-    always holds.
+    """Clauses that can't all be true for one event.
+
+    `effect` names the consequence: a `match` never holds, an alternative never holds, or a `not` always holds.
     """
 
     clauses: tuple[Node, ...]
@@ -38,9 +39,10 @@ def contradictions(clauses: Sequence[Node]) -> Iterator[Contradiction]:
 
 
 def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> Iterator[Contradiction]:
-    """Yield the contradictions among clauses that must hold together, and between these and the clauses in `around`.
+    """Yield the contradictions among the clauses `own`, which must hold together with the clauses `around`.
 
-    The clauses in `around` do not contradict each other.
+    Contradictions between a clause of `own` and a clause of `around` are included. The clauses in `around` do not
+    contradict each other.
     """
     plain = (*around, *(each for each in own if not isinstance(each, AnyOf)))
     found = _contradicting(plain)
@@ -56,7 +58,7 @@ def _within(own: tuple[Node, ...], around: tuple[Node, ...], effect: Effect) -> 
 
 
 def _contradicting(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Return some of these clauses that can't hold together; empty if all of them can."""
+    """Return a few of these clauses that can't hold together; empty if all clauses can hold together."""
     by_path: dict[Path, list[Node]] = {}
     for node in nodes:
         path = _path(node)
@@ -76,7 +78,7 @@ def _contradicting(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def _path(node: Node) -> Path | None:
-    """Return the path that a clause is about; None unless there is exactly one."""
+    """Return the path that a clause is about; None if the clause is about several paths or none."""
     if isinstance(node, Clause):
         return node.path
     if isinstance(node, AnyOf):
@@ -108,7 +110,7 @@ def _is_among(refused: Test, tests: Sequence[Test]) -> bool:
 def _no_value_meets(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
     """Return whether certainly no value meets all tests.
 
-    `nodes` are all clauses about the same path: those of the tests, and negated ones.
+    `nodes` are all clauses about the path of the tests, including the negated clauses.
     """
     kinds = _KINDS.intersection(*map(_kinds, tests))
     if not kinds:
@@ -123,7 +125,10 @@ def _no_value_meets(tests: Sequence[Test], nodes: Sequence[Node]) -> bool:
 
 
 def _of_value(node: Node) -> Node:
-    """Return a copy of a clause about one path, in which the path is empty, so that it tests the value at that path itself."""
+    """Return a copy of a clause about one path, with an empty path.
+
+    The copy tests a value itself, instead of a value at the path.
+    """
     if isinstance(node, Clause):
         return Clause((), node.tests)
     assert isinstance(node, Not)
@@ -165,7 +170,7 @@ def _opposites(nodes: Sequence[Node]) -> Iterator[Test]:
 
 
 def _no_number(tests: Sequence[Test]) -> bool:
-    """Return whether no number is within all of these bounds."""
+    """Return whether the bounds exclude every number."""
     bounds = _bounds(tests)
     if bounds is None:
         return False
@@ -174,7 +179,7 @@ def _no_number(tests: Sequence[Test]) -> bool:
 
 
 def no_integer(tests: Sequence[Test]) -> bool:
-    """Return whether a number, but no integer, is within all of these bounds, as in `gt: 1, lt: 2`."""
+    """Return whether these bounds allow a number, but no integer, as in `gt: 1, lt: 2`."""
     bounds = _bounds(tests)
     if bounds is None or _no_number(tests):
         return False
@@ -185,7 +190,7 @@ def no_integer(tests: Sequence[Test]) -> bool:
 
 
 def _bounds(tests: Sequence[Test]) -> tuple[tuple[float, bool], tuple[float, bool]] | None:
-    """Return the lower and the upper bound, and for each whether it is exclusive; None unless there are both."""
+    """Return the lower and the upper bound, and for each whether it is exclusive; None if either bound is missing."""
     lowest = [(test.wanted, test.operator == "gt") for test in tests if test.operator in {"gt", "gte"}]
     highest = [(test.wanted, test.operator == "lt") for test in tests if test.operator in {"lt", "lte"}]
     if not lowest or not highest:
@@ -194,7 +199,7 @@ def _bounds(tests: Sequence[Test]) -> tuple[tuple[float, bool], tuple[float, boo
 
 
 def _leaves_nothing_below(above: Node, segment: str | int | None) -> bool:
-    """Return whether a clause rules out any value at `segment` below its own value."""
+    """Return whether a clause about a value rules out that the value has anything at `segment`, its key or index."""
     if isinstance(above, Not):
         (inner, *others) = above.of
         return not others and isinstance(inner, Clause) and all(test.operator == "exists" for test in inner.tests)

@@ -1,11 +1,11 @@
 """The index of simple clauses: it evaluates the simple clauses of all routes together; pure.
 
 The cost hardly grows with the number of routes. Each route is a bit of an integer. For each path, the index looks up
-the value in the event once, and gets the routes that this value does not rule out. For equalities these routes are in a
-dict by value; for bounds of numbers they are in a sorted list.
+the value in the event once. Then it finds the routes that accept the value: for equalities in a dict by value, for
+bounds of numbers in a sorted list.
 
-A clause is simple if Python compares its values exactly as the schema engine does. The other clauses of a route are
-evaluated only if the index has not ruled the route out.
+A clause is simple if Python compares its values exactly as the schema engine does. If the simple clauses of a route
+hold, its other clauses are evaluated afterwards.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from router.core.conditions.clauses import Clause, Node, Test
 from router.core.conditions.paths import Path
 
 _EXACT = 2**53
-"""The bound from which numbers are left to the schema engine, which compares floats by their decimals.
-
-Python compares them by their bits.
+"""The bound from which numbers are left to the schema engine. The schema engine compares floats by their decimals,
+Python by their bits.
 """
 
 _EQUALITIES = frozenset({"eq", "in"})
 _BOUNDS = frozenset({"gt", "gte", "lt", "lte"})
 _KINDS: Mapping[type, type] = {str: str, int: int, float: int, bool: bool, type(None): type(None)}
-"""The key type in the index for each type of value. An int and a float may be equal, so they share one."""
+"""The key type in the index for each type of value. An int and a float may be equal, so they share one dict of keys."""
 
 _MISSING: Any = object()
 
@@ -50,12 +49,15 @@ def _is_exact(value: Any) -> bool:
 
 
 def operands(test: Test) -> Iterable[Any]:
-    """Return the values of a test, of which one must match."""
+    """Return the wanted values of a test. One of them must match."""
     return test.wanted if isinstance(test.wanted, tuple) else (test.wanted,)
 
 
 class AskedPath:
-    """A path, and the simple tests that routes apply to the value at the path. `users` are these routes, as bits."""
+    """A path, and the simple tests that routes apply to the value at the path.
+
+    `users` are the routes with such a test, as bits.
+    """
 
     def __init__(self, path: Path, asked: Mapping[int, Sequence[Test]]) -> None:
         self.path = path
@@ -73,7 +75,10 @@ class AskedPath:
         self._points, self._between = _segments(bounds)
 
     def left(self, payload: Any) -> int:
-        """Return the routes that the value at this path does not rule out, as bits, including routes without a test."""
+        """Return the routes whose tests accept the value at this path, as bits.
+
+        Routes without a test of this path are included.
+        """
         key = self._key
         value = (
             self._find(payload) if key is None else payload.get(key, _MISSING) if type(payload) is dict else _MISSING
@@ -105,7 +110,10 @@ class AskedPath:
 
 
 class Index:
-    """The simple tests of all routes of a configuration, by path. `clauses` are the clauses by the route's number."""
+    """The simple tests of all routes of a configuration, by path.
+
+    `clauses` are the clauses of each route, by the number of the route.
+    """
 
     def __init__(self, clauses: Mapping[int, Iterable[Node]]) -> None:
         asked: dict[Path, dict[int, list[Test]]] = {}
@@ -117,12 +125,15 @@ class Index:
         self._paths.sort(key=lambda each: -each.users.bit_count())
 
     def asked_by(self, routes: int) -> tuple[AskedPath, ...]:
-        """Return the paths that any of these routes tests. Paths that more routes test come first."""
+        """Return the paths that at least one of these routes tests. The path that most routes test comes first."""
         return tuple(each for each in self._paths if each.users & routes)
 
 
 def equalities(nodes: Iterable[Node]) -> dict[Path, set[Key]]:
-    """Return the values that a payload may have at each path for these clauses to hold. Only simple clauses count."""
+    """Return, for each path with an equality, the values with which these clauses hold.
+
+    Clauses that are not simple are ignored.
+    """
     tests: dict[Path, list[Test]] = {}
     for node in nodes:
         if isinstance(node, Clause) and is_simple(node):
@@ -135,7 +146,7 @@ def _bits(numbers: Iterable[int]) -> int:
 
 
 def _equal_to(tests: Sequence[Test]) -> set[Key] | None:
-    """Return the values that meet every equality among these tests; None if there is no equality."""
+    """Return the values that meet every equality among these tests; None if no test is an equality."""
     sets = [{(_KINDS[type(each)], each) for each in operands(test)} for test in tests if test.operator in _EQUALITIES]
     return set.intersection(*sets) if sets else None
 
@@ -145,9 +156,9 @@ def _bounds_of(tests: Sequence[Test]) -> list[Test]:
 
 
 def _segments(bounds: Mapping[int, Sequence[Test]]) -> tuple[list[Any], list[int]]:
-    """Return the bounds in order, and for each segment the routes whose tests hold in it, as bits.
+    """Return the bounds in order, and for each segment of the number line the routes whose tests hold there, as bits.
 
-    Segments with an even number are the open intervals between bounds; those with an odd number are the bounds.
+    A segment with an even number is an open interval between bounds; a segment with an odd number is a bound.
     """
     points = sorted({test.wanted for tests in bounds.values() for test in tests})
     places = {point: 2 * number + 1 for number, point in enumerate(points)}

@@ -1,7 +1,7 @@
-"""Strings that look the same, but are written with other code points; pure.
+"""Strings that look the same, but consist of different code points; pure.
 
-Unicode writes `é` as one code point (form NFC) or as two, `e` and an accent (form NFD). The router compares code points,
-so a payload in one form does not match a condition in the other.
+Unicode writes `é` as one code point (form NFC) or as two, `e` and an accent (form NFD). The router compares code
+points, so a payload in one form does not match a condition in the other form.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 HINT = "the two texts look the same, but consist of different code points (Unicode NFC and NFD)"
-"""The explanation for people of two strings that differ only in their form."""
+"""The explanation, for people, of two strings that differ only in their form."""
 
 
 def composed(value: Any) -> Any:
@@ -25,5 +25,5 @@ def composed(value: Any) -> Any:
 
 
 def alike(one: str, other: str) -> bool:
-    """Return whether two different strings differ only in their Unicode form, so that they look alike."""
+    """Return whether two strings look the same but differ in their Unicode form."""
     return one != other and normalize("NFC", one) == normalize("NFC", other)

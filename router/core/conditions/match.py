@@ -27,8 +27,8 @@ class BrokenMatchError(Exception):
 class Match:
     """A compiled `match`: its clauses, and the function `holds` that evaluates them for a payload.
 
-    `nulls` are the places of comparisons with null, `doubts` the texts that look like a condition. The constructor raises
-    `SchemaProblem`.
+    `nulls` are the places of comparisons with null. `doubts` are texts to compare with that look like conditions. The
+    constructor raises `SchemaProblem` if the clauses can't be compiled.
     """
 
     def __init__(self, clauses: tuple[Node, ...], nulls: tuple[At, ...] = (), doubts: tuple[Fault, ...] = ()) -> None:
@@ -36,7 +36,7 @@ class Match:
         self.nulls = nulls
         self.doubts = doubts
         if not all(map(_surely_compiles, clauses)):
-            self.holds  # noqa: B018  # compiles the clauses now, because a fault must be reported when they are loaded
+            self.holds  # noqa: B018  # compiles the clauses now, because their faults must be reported at load
 
     @cached_property
     def holds(self) -> Callable[[Any], bool]:
@@ -48,7 +48,10 @@ class Match:
 
 
 def holding(clauses: tuple[Node, ...]) -> Callable[[Any], bool]:
-    """Return a function that returns whether a payload meets all of these clauses. Raises `SchemaProblem`."""
+    """Return a function that returns whether a payload meets all of these clauses.
+
+    Raises `SchemaProblem` if the clauses can't be compiled.
+    """
     from router.core.conditions.reading import nothing
 
     return compile_schema(document(clauses), uri="schema:///match", retrieve=nothing).is_valid
@@ -63,7 +66,11 @@ def _surely_compiles(node: Node) -> bool:
 
 
 def compile_match(written: Any, place: Place = lambda _at: "") -> Match:
-    """Compile a written `match`. `place` returns the place of a part of it. Raises `BrokenMatchError`."""
+    """Compile a written `match`.
+
+    `place` is a function that returns the place of a part of the `match` in the configuration. Raises
+    `BrokenMatchError`.
+    """
     from router.core.conditions.reading import Fault, Reader
 
     reader = Reader(place)

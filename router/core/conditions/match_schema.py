@@ -65,7 +65,9 @@ def _test(test: Test) -> Json:
 
 
 def _contains(wanted: Iterable[Any]) -> Json:
-    """Return the schema for strings that contain one of these strings, and lists with one of these elements."""
+    """Return the schema of `contains`: it accepts strings that contain one of these values, and lists with one of these
+    values as element.
+    """
     found: list[Json] = []
     for each in wanted:
         if isinstance(each, str):

@@ -1,4 +1,4 @@
-"""Corrections for conditions, paths and values of a `match` that are written as in other languages; pure."""
+"""Corrections of a `match` in which conditions, paths or values have the notation of other languages; pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Clauses = Mapping[str, Any]
 def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None:
     """Return the fault of a word such as `and` in the place of a path; None if the word may be a path.
 
-    `written` is the value of the word. If it is a valid condition, the word counts as a field's name.
+    `written` is the value of the word. If `written` is a valid condition, the word counts as a field's name.
     """
     kind = word.lower()
     if kind not in _ALL | _SOME | _NONE:
@@ -71,13 +71,15 @@ def misplaced(word: str, written: Any, operators: Collection[str]) -> str | None
     negated = [{path: _negated(condition)} for each in parts for path, condition in each.items()]
     several = (
         isinstance(written, Mapping) and len(negated) > 1
-    )  # `not` holds if any one of the conditions does not hold
+    )  # `not` holds if at least one of the conditions does not hold
     line = {"any": negated} if several else _side_by_side(negated)
     return f"`not` must be written below a path{_write(line)}{named}"
 
 
 def joined_below(path: Path, word: str, written: Any) -> str | None:
-    """Return the fault of a word such as `or` in the place of an operator; None if the word joins no conditions."""
+    """Return the fault of a word such as `or` in the place of an operator; None for a word that does not join
+    conditions.
+    """
     kind = word.lower()
     if kind not in _ALL | _SOME or not isinstance(written, list) or not written:
         return None
@@ -91,7 +93,10 @@ def joined_below(path: Path, word: str, written: Any) -> str | None:
 
 
 def of_fields(path: Path, operator: str, written: Clauses, operators: Collection[str]) -> str:
-    """Return the cure for a mapping as the operand of an operator: a path for each field of the object."""
+    """Return the end of the message for an operator with a mapping as its operand.
+
+    It proposes a path for each field of the object.
+    """
     below = (*path, EACH) if operator == "contains" else path
     if operator not in {"contains", "eq"} or len(written) != 1:
         return ""
@@ -107,7 +112,7 @@ def _negated(condition: Any) -> Any:
 
 
 def _side_by_side(parts: Sequence[Clauses]) -> Clauses | None:
-    """Return clauses as one mapping; None if two of them have the same path and operator."""
+    """Return clauses as one mapping; None if two clauses have the same path and operator."""
     found: dict[str, Any] = {}
     for path, condition in (item for each in parts for item in each.items()):
         before = found.get(path)
@@ -121,7 +126,10 @@ def _side_by_side(parts: Sequence[Clauses]) -> Clauses | None:
 
 
 def _write(clauses: Clauses | None) -> str:
-    """Return clauses as the end of a message, `; write …`; empty for None, or if the line is too long."""
+    """Return clauses as the end of a message, `; write …`.
+
+    Return an empty string if `clauses` is None or the line would be too long.
+    """
     if clauses is None:
         return ""
     try:
@@ -133,7 +141,10 @@ def _write(clauses: Clauses | None) -> str:
 
 
 def from_jsonpath(written: str) -> str | None:
-    """Return the path that is meant by a string in the syntax of JSONPath or JSON Pointer; None for any other string."""
+    """Convert a string in the syntax of JSONPath or JSON Pointer to a path of `match`.
+
+    Return None for any other string.
+    """
     if written.startswith("/"):
         found: Path | None = _from_pointer(written)
     elif "[" in written or written.startswith("$"):
@@ -172,7 +183,10 @@ def _from_pointer(written: str) -> Path | None:
 
 
 def condition_in(text: str) -> str | None:
-    """Return the condition that is meant by a string such as `> 5`, as it is written in a `match`; None for other strings."""
+    """Convert a string such as `> 5` to the notation of `match`, such as `{gt: 5}`.
+
+    Return None for a string that is not a condition.
+    """
     found = _COMPARISON.fullmatch(text)
     if found is not None:
         operator, value = _OPERATORS[found["sign"]], found["value"]
@@ -188,7 +202,10 @@ def condition_in(text: str) -> str | None:
 
 
 def _bare(value: str) -> str:
-    """Return a string as YAML, in single quotes unless it is one word; quotes around it are removed."""
+    """Return a string as YAML, without the quotes around it.
+
+    The result has single quotes unless the string is one word.
+    """
     if re.fullmatch(r"[A-Za-z][\w-]*", value):
         return value
     doubled = value.strip("\"'").replace("'", "''")
@@ -196,6 +213,9 @@ def _bare(value: str) -> str:
 
 
 def path_fault(written: str, error: PathError) -> str:
-    """Return the message for a string that is not a path; the message names the path that is probably meant, if it is known."""
+    """Return the message for a string that is not a path.
+
+    The message names the path that the user probably meant, if it is known.
+    """
     meant = from_jsonpath(written)
     return f"{error}" if meant is None else f"this looks like JSONPath; write `{meant}`"

@@ -23,7 +23,7 @@ _ASCII_DIGITS = frozenset("0123456789")
 
 
 class PathError(ValueError):
-    """A string that is not a path; the message says why."""
+    """The error for a string that is not a path. Its message is the reason."""
 
 
 def parse(written: str) -> Path:
@@ -62,7 +62,7 @@ def _quoted(rest: str, written: str) -> tuple[str, str]:
 
 
 def _bare(rest: str) -> tuple[Segment, str]:
-    """Return the part before the first dot, and the rest of the text."""
+    """Return the segment before the first dot, and the rest of the text."""
     part, dot, after = rest.partition(".")
     if part == "*":
         return EACH, dot + after

@@ -16,7 +16,7 @@ from router.core.conditions.paths import Path, PathError
 from router.core.validation import SchemaProblem, compile_schema, pattern_fault
 
 At = tuple[str | int, ...]
-"""The path of a part in a written `match`: keys and list positions, from the outside to the inside."""
+"""The path to a part of a written `match`: keys and list positions, from the outside to the inside."""
 
 Place = Callable[[At], str]
 """A function that returns the place of a part in the configuration: `file:line:column`."""
@@ -72,9 +72,9 @@ _MEANT_NOT = ("nin", "not_in", "notin", "none_of")
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A fault of a written `match`: its path, and a message with the fault and what is allowed.
+    """A fault of a written `match`: its path, and a message that names the fault and what is allowed.
 
-    `in_key` is True if the fault is in the key at that path and not in its value.
+    `in_key` is True if the fault is in the key at the path, and False if it is in the value.
     """
 
     at: At
@@ -83,9 +83,10 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """The parser of one `match`. `faults` are its faults, `nulls` the paths of comparisons with null.
+    """The parser of one `match`.
 
-    `doubts` are the texts that a field is compared with, and that look like a condition, such as `"> 5"`.
+    `faults` are the faults of the `match`, `nulls` the paths of comparisons with null. `doubts` are texts to compare
+    with that look like a condition, such as `"> 5"`.
     """
 
     def __init__(self, place: Place) -> None:
@@ -130,9 +131,10 @@ class Reader:
         return (AnyOf(tuple(alternatives), self._place(at)),)
 
     def _clauses(self, name: str, condition: Any, at: At) -> tuple[Node, ...]:
-        """Return the clauses of a path: one clause for each operator, or a single clause for all operators if the path has a `*`.
+        """Return the clauses of a path, one clause for each operator.
 
-        With a `*`, all tests must hold for the same element of the list.
+        A path with a `*` has a single clause for all operators, because all tests must hold for the same element of the
+        list.
         """
         try:
             path = paths.parse(_sound(name))
@@ -177,7 +179,7 @@ class Reader:
         return (*own, *others)
 
     def _test(self, path: Path, operator: str, wanted: Any, at: At) -> Test | None:
-        """Return the test of an operator; None if its operand is invalid, which adds a fault."""
+        """Return the test of an operator. If the operand is invalid, add a fault and return None."""
         if operator == "exists":
             if wanted is True:
                 return Test(operator, True)
@@ -205,7 +207,10 @@ class Reader:
         return None
 
     def _of_text(self, path: Path, operator: str, wanted: Any, at: At) -> Test | None:
-        """Return the test of `prefix`, `suffix`, `contains` or `regex`; None if its operand is invalid."""
+        """Return the test of `prefix`, `suffix`, `contains` or `regex`.
+
+        If the operand is invalid, add a fault and return None.
+        """
         before = len(self.faults)
         if isinstance(wanted, list):
             many = self._scalars(wanted, at, f"`{operator}`")
@@ -233,7 +238,7 @@ class Reader:
     def _doubt(self, value: Any, at: At) -> None:
         """Add a doubt if a string to compare with looks like a condition.
 
-        A string below the operator `eq` is intended, and adds no doubt.
+        A string below the operator `eq` is not checked, because `eq` shows that the string is intended.
         """
         meant = condition_in(value) if isinstance(value, str) else None
         if meant is not None:
@@ -249,7 +254,7 @@ class Reader:
             self._wrong(at, f"{shown(pattern)} {pattern_fault(pattern)}")
 
     def _scalars(self, written: list[Any], at: At, what: str) -> tuple[Any, ...]:
-        """Return the values of a list without the invalid ones, each of which adds a fault."""
+        """Return the valid values of a list. Add a fault for each invalid value."""
         if not written:
             self._wrong(at, f"{what} must not be empty, because no value would match")
         found: list[Any] = []
@@ -264,7 +269,7 @@ class Reader:
         return tuple(found)
 
     def _scalar(self, value: Any, at: At) -> Any:
-        """Return a value that a field is compared with. A value that JSON does not have adds a fault."""
+        """Return a value to compare a field with. Add a fault for a value that can't occur in JSON."""
         if value is None:
             self.nulls.append(at)
         elif isinstance(value, float) and not math.isfinite(value):

@@ -1,7 +1,7 @@
-"""The reasons why a route takes an event or not: each condition, whether it held, and the value that it saw; pure.
+"""The reasons why a route takes an event or not; pure.
 
-The commands `explain` and `test` use this module. In the router, `core.verdict.judge` decides; a test checks that both
-agree.
+A reason is a condition, whether it held, and the value that it saw. The commands `explain` and `test` use this module.
+In the router, `core.verdict.judge` decides. A test verifies that this module and `judge` agree.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Step(StrEnum):
     SCHEMA = "schema"
     """The payload is not valid for its schema."""
     ENABLED = "enabled"
-    """The route says `enabled: false`."""
+    """The route is disabled (`enabled: false`)."""
     SOURCE = "source"
     """The route takes events of other sources."""
     CHANNEL = "channel"
@@ -49,7 +49,7 @@ class Step(StrEnum):
     ORPHANED = "orphaned"
     """No route of the configuration leads to the sink of a dead letter any more."""
     EXPIRES = "expires"
-    """The delivery is too late."""
+    """The delivery has expired."""
     ONLY_IF = "only_if"
     """The expression `only_if` is false, or can't be evaluated."""
     LOOKUP = "lookup"
@@ -61,10 +61,11 @@ class Step(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A condition, whether it held, and the value that it saw. `place` is the place of a clause of `match`.
+    """A condition, whether it held, and the value that it saw.
 
-    If the condition is about one thing, such as a path, `subject` is its name and `needs` is the rest of the condition.
-    `hint` says why the condition failed if the value that it saw looks right.
+    `place` is the place of a clause of `match`. If the condition is about one thing, such as a path, `subject` is the
+    name of the thing and `needs` is the rest of the condition. `hint` explains a failed condition for which the seen
+    value looks right.
     """
 
     step: Step
@@ -78,7 +79,10 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The event for which routes are checked, with its payload decoded. `channel` is the channel's name as received."""
+    """The event for which routes are checked, with its payload decoded.
+
+    `channel` is the name of the channel, as received. `now` is seconds since the epoch.
+    """
 
     event: Event
     channel: bytes
@@ -90,8 +94,8 @@ def checks(
 ) -> tuple[Check, ...]:
     """Return the checks of a route for an event, in the order of evaluation. The route takes the event if all held.
 
-    `stopped_by` is an earlier final route that took the event. The conditions after the first failed one are evaluated
-    too, because they show how many of them would have to change.
+    `stopped_by` is an earlier final route that took the event. All conditions are evaluated, even after a failed one,
+    so that the user sees how many conditions would have to change.
     """
     found = [*_of_channel(route, asked), *_of_order(stopped_by)]
     if condition is None:
@@ -125,7 +129,7 @@ def _of_channel(route: RouteConfig, asked: Asked) -> list[Check]:
 
 
 def _takes_composed(channels: Sequence[str], channel: str) -> bool:
-    """Return whether a channel would be taken if the names were written in the same form of Unicode."""
+    """Return whether a route would take a channel if both were written in the same form of Unicode."""
     written = [composed(each) for each in channels]
     return any_of(written)(composed(channel).encode("utf-8", "surrogateescape"))
 
@@ -142,7 +146,10 @@ def _of_order(stopped_by: str | None) -> list[Check]:
 
 
 def _when(route: RouteConfig, when: When, asked: Asked, *, reached: bool) -> Check | None:
-    """Return the check of `when`; None if its evaluation fails, but the router would not have evaluated it (not `reached`)."""
+    """Return the check of `when`.
+
+    If the evaluation fails and the router would not have evaluated the `when` (not `reached`), return None.
+    """
     clause = f"when: {when.shown}"
     try:
         held = when.holds(msgspec.structs.replace(asked.event, route=route.id, sink=""), asked.now)

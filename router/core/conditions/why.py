@@ -1,7 +1,7 @@
-"""The evaluation of each clause of a `match` for one event: whether it held, and which value it saw; pure.
+"""The evaluation of each clause of a `match` for one event: whether the clause held, and the value that it saw; pure.
 
-The commands `explain` and `test` use this module. Each clause runs by itself on the schema engine, on which the router
-runs the whole `match`.
+The commands `explain` and `test` use this module. It runs each clause alone on the schema engine. The router runs the
+whole `match` on that engine.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ NOTHING = "nothing"
 
 
 class Reason(NamedTuple):
-    """A clause of a `match` in words, whether it held, the values that it saw, and its place."""
+    """The result of a clause of a `match`: the clause in words, whether it held, the values that it saw, and its
+    place.
+    """
 
     clause: str
     held: bool
     saw: str
     place: str
     subject: str = ""
-    """The path, if the clause is about one path."""
+    """The path, if the clause is about one path; else empty."""
     needs: str = ""
-    """The clause without its path, if it is about one path."""
+    """The clause without its path, if the clause is about one path; else empty."""
     hint: str = ""
-    """The explanation if the clause fails only because a string looks the same, but has other code points."""
+    """An explanation if the clause fails because two strings look the same but have different code points; else
+    empty.
+    """
 
 
 def why(match: Match, payload: Any) -> list[Reason]:
@@ -50,12 +54,12 @@ def _reason(node: Node, payload: Any) -> Reason:
 
 
 def _holds_composed(node: Node, payload: Any) -> bool:
-    """Return whether a clause would hold if its texts and those of the payload were in the same form of Unicode."""
+    """Return whether a clause would hold if the clause and the payload were in the same form of Unicode."""
     if node.text.isascii():
         return False
     try:
         return holding((_composed(node),))(composed(payload))
-    except (RecursionError, SchemaProblem):  # a payload that is nested too deeply, or a pattern that no longer compiles
+    except (RecursionError, SchemaProblem):  # the payload is nested too deeply, or a composed pattern can't be compiled
         return False
 
 
@@ -81,7 +85,7 @@ def _saw(node: Node, payload: Any) -> str:
 
 
 def _paths_of(node: Node) -> list[paths.Path]:
-    """Return the paths that a clause tests, each once."""
+    """Return the paths that a clause tests, without duplicates."""
     if isinstance(node, Clause):
         return [node.path]
     inner = [each for alternative in node.alternatives for each in alternative] if isinstance(node, AnyOf) else node.of

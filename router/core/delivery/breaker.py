@@ -1,8 +1,8 @@
 """The circuit breaker of a sink: closed, open, half-open; pure.
 
-While the breaker is open, no attempt is made and deliveries wait. After `reset` seconds one attempt, the probe, is
-made: its result closes the breaker or opens it again. `reset` does not grow, so a sink that works again is noticed
-within `reset`.
+While the breaker is open, no attempt is made and deliveries wait. After `reset` seconds one attempt is made, the probe.
+The result of the probe closes the breaker or opens it again. `reset` does not grow, so a sink that works again is
+noticed within `reset` seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from router.errors import DeliveryError, GoneError, PartialError, PermanentError
 
 
 class State(Enum):
-    """The state of a breaker. Closed: attempts are made. Open: none is made. Half-open: the probe is under way."""
+    """The state of a breaker.
+
+    Closed: attempts are made. Open: no attempt is made. Half-open: the probe is under way.
+    """
 
     CLOSED = auto()
     OPEN = auto()
@@ -31,16 +34,17 @@ class Verdict(Enum):
     AT_FAULT = auto()
     """The sink can't deliver any message: the breaker opens at once."""
     NOTHING = auto()
-    """The result says nothing about the sink."""
+    """The result does not show whether the sink works."""
 
 
 def verdict(error: Exception | None) -> Verdict:
     """Return the meaning of an attempt's result (None: delivered) for the sink, as opposed to the message.
 
-    An exception outside the contract counts against the message, unless it is an `OSError` (the network): a plugin's
-    bug that affects some messages must not hold back the others. An answer with a Retry-After does not open the
-    breaker, because the sink is paused for that time anyway. Neither does a failure of scope `address`: the server of one
-    recipient fails, and the others may have other servers.
+    An exception outside the plugin contract counts against the message: a plugin's bug that affects some messages must
+    not hold back the others. Only `OSError`, which is a failure of the network, counts against the sink. An error with
+    a Retry-After does not open the breaker, because the sink is paused for that time anyway. A failure of scope
+    `address` does not open the breaker either: only the server of one recipient fails, and other recipients may have
+    other servers.
     """
     if error is None:
         return Verdict.WORKS
@@ -54,7 +58,10 @@ def verdict(error: Exception | None) -> Verdict:
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """The permission for one attempt. Its result is ignored if the breaker has opened or closed since (`turn`)."""
+    """The permission for one attempt.
+
+    If the breaker opens or closes during the attempt (`turn` changes), the result is ignored.
+    """
 
     turn: int
     probe: bool
@@ -99,7 +106,7 @@ class Breaker:
             self._consecutive = 0
             return self._close() if ticket.probe else False
         if result is Verdict.NOTHING:
-            if ticket.probe:  # this result decides nothing: the next delivery becomes the probe
+            if ticket.probe:  # the result does not show whether the sink works: the next delivery becomes the probe
                 self._open(now)
             return False
         self._consecutive += 1

@@ -1,9 +1,9 @@
 """The recovery of pending entries of a consumer group: batch sizes, poison, the id at which a lost group resumes; pure.
 
-A pending entry was in flight when a process died, or its answer was lost. If several entries were in flight, any of
-them may have crashed the process. Recovery therefore claims ever smaller batches. Only an entry that was alone in
-flight when the process died becomes poison. The delivery count, which Redis stores for each entry, is the number of
-tries. An attempt that returns, successful or not, resets the count.
+An entry stays pending if it was in flight when a process died, or if a reply of Redis was lost. If several entries were
+in flight, any of them may have crashed the process. Recovery therefore claims ever smaller batches. Only an entry that
+was alone in flight when the process died becomes poison. The delivery count, which Redis stores for each entry, is the
+number of tries. An attempt that returns, successful or not, resets the count.
 """
 
 from __future__ import annotations
@@ -40,12 +40,18 @@ class ClaimBatch(NamedTuple):
 
 
 def is_poison(deliveries: int, most: int) -> bool:
-    """Return whether an entry is poison: delivered `most` times, the last time with nothing else in flight."""
+    """Return whether an entry is poison.
+
+    A poison entry was delivered `most` times, and the last time no other entry was in flight.
+    """
     return deliveries >= max(most, ALONE + 1)
 
 
 def claim_batches(pending: Sequence[Pending]) -> Iterator[ClaimBatch]:
-    """Yield the batches in which to claim entries: low delivery counts first, equal counts in the given order."""
+    """Yield the batches in which to claim entries.
+
+    Entries with a low delivery count come first. Entries with equal counts stay in the given order.
+    """
     groups: dict[int, list[Pending]] = {}
     for entry in pending:
         if entry.deliveries < ALONE:
@@ -86,7 +92,7 @@ def parse(entry_id: bytes) -> tuple[int, int]:
 
 
 def before(entry_id: bytes) -> bytes:
-    """Return the largest id below `entry_id`. A read that begins after the returned id starts with this entry."""
+    """Return the largest id below `entry_id`. A read after the returned id starts with the entry `entry_id`."""
     milliseconds, number = parse(entry_id)
     if number:
         return b"%d-%d" % (milliseconds, number - 1)
@@ -94,12 +100,18 @@ def before(entry_id: bytes) -> bytes:
 
 
 def resume_after(last: bytes, unsettled: Iterable[bytes]) -> bytes:
-    """Return the id after which a lost group resumes: before the oldest entry that may be unsettled, else `last`."""
+    """Return the id after which a lost group resumes to read.
+
+    It is the id before the oldest entry in `unsettled`; without such entries, it is `last`.
+    """
     return min([last, *map(before, unsettled)], key=parse)
 
 
 def is_new(last: bytes, added: int | None, *, newest: bytes, added_now: int | None) -> bool:
-    """Return whether a stream was deleted and created again: its newest id or its count of added entries went back."""
+    """Return whether a stream was deleted and created again.
+
+    Then its newest id or its count of added entries went back.
+    """
     if parse(newest) < parse(last):
         return True
     return added is not None and added_now is not None and added_now < added

@@ -22,7 +22,7 @@ class Ordering(Generic[T]):
         self._open: dict[str, int] = {}
         self._lines: dict[str, deque[T]] = {}
         self.waiting = 0
-        """The number of deliveries that wait for an earlier one of their lane."""
+        """The number of deliveries that wait for an earlier delivery of their lane."""
 
     def __len__(self) -> int:
         """Return the number of lanes."""
@@ -37,7 +37,10 @@ class Ordering(Generic[T]):
         return (item for line in self._lines.values() for item in line)
 
     def enter(self, key: str, item: T) -> bool:
-        """Add a delivery to its lane; return True if it may be attempted now, False if it waits in the lane."""
+        """Add a delivery to its lane.
+
+        Return True if the delivery may be attempted now, and False if it must wait in the lane.
+        """
         if key not in self._open:
             self._open[key] = 1
             return True
@@ -46,14 +49,15 @@ class Ordering(Generic[T]):
         return False
 
     def add(self, key: str, number: int) -> None:
-        """Wait for `number` more deliveries to be settled before the next one, because the lane's first one was split.
+        """Record that the lane's first delivery was split, and that the lane now has `number` more open deliveries.
 
-        Raises `KeyError` if the lane is empty.
+        The next delivery of the lane waits until all parts of the split delivery are settled. Raises `KeyError` if the
+        lane is empty.
         """
         self._open[key] += number
 
     def leave(self, key: str) -> T | None:
-        """Record that the lane's first delivery is settled; return the next one to attempt, or None.
+        """Record that a delivery at the head of a lane is settled. Return the next delivery to attempt, or None.
 
         Raises `KeyError` if the lane is empty.
         """

@@ -1,7 +1,8 @@
 """The rate limit of a sink; pure.
 
 The limiter stores the times of the last deliveries (a sliding log). A token bucket is not strict enough: a full bucket
-lets twice the rate through in its first period, but services limit the number of calls in any period, such as a minute.
+lets twice the rate through in its first period. Services limit the number of calls in every period of, for example, a
+minute.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import deque
 
 
 class Pace:
-    """A limit of `number` deliveries within any `seconds` (monotonic)."""
+    """A limit of `number` deliveries in any period of `seconds` (monotonic)."""
 
     __slots__ = ("_seconds", "_taken", "number")
 

@@ -1,4 +1,7 @@
-"""The paused addresses of a sink, for each of which the service asked to wait (Retry-After); pure."""
+"""The paused addresses of a sink; pure.
+
+The service has asked the router to wait for each of these addresses (Retry-After).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class Pauses:
         return bool(self._until)
 
     def add(self, address: str, until: float, now: float) -> None:
-        """Pause an address until `until`, unless it is paused for longer already."""
+        """Pause an address until `until`. A longer pause of the address stays as it is."""
         until = max(until, self._until.pop(address, until))
         if len(self._until) >= MOST:
             self._until = {other: end for other, end in self._until.items() if end > now}
@@ -27,7 +30,7 @@ class Pauses:
         self._until[address] = until
 
     def left(self, addresses: Iterable[str], now: float) -> float:
-        """Return the seconds until all pauses of these addresses are over; 0 if none is paused."""
+        """Return the seconds until all pauses of these addresses are over; 0 if no address is paused."""
         longest = 0.0
         for address in addresses:
             left = self._until.get(address, now) - now

@@ -1,7 +1,14 @@
 """The checks before the attempt of a delivery, by the rules of its sink and route; pure.
 
-A delivery is not attempted if it is too late, if its `only_if` is false, if a template fails, or if it has no address.
-The checks are made in this order. The engine's `Preparing` carries out the decision.
+A delivery is not attempted in these cases:
+
+- It has expired.
+- Its `only_if` is false.
+- A lookup has no record for it.
+- It has no address, or an invalid one.
+- A template fails.
+
+The checks stop at the first case that applies. The engine's `Preparing` carries out the decision.
 """
 
 from __future__ import annotations
@@ -33,17 +40,18 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
 
 
 def overriding_route(delivery: Event) -> str | None:
-    """Return the route whose overrides of the sink apply to a delivery; None if the sink is the fallback of another.
+    """Return the route whose overrides of the sink apply to a delivery; None if the delivery went to a fallback sink.
 
-    A route overrides options only for its own sinks. A fallback uses its own templates and `only_if`.
+    A route overrides options only of the sinks that it names. A fallback sink uses its own templates and its own
+    `only_if`.
     """
     return None if delivery._fallback else delivery.route
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The decision not to attempt a delivery, with the reason and the check that decided.
+    """The decision not to attempt a delivery, with the reason and the check that decided (`decided_by`).
 
-    The delivery is suppressed if `suppressed` is true; otherwise it becomes a dead letter.
+    The delivery is suppressed if `suppressed` is true. Otherwise it becomes a dead letter.
     """
 
     reason: Reason
@@ -53,9 +61,9 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 Find = Callable[[Event, frozenset[str], float], Records]
-"""A function that finds the records of an event for the lookups among some names, at a time in seconds since the epoch.
-
-It raises `NoRecordError` or `TemplateError`.
+"""A function that returns the records of an event for some lookups. Its arguments are the event, the names that an
+expression or template uses, and the time in seconds since the epoch. Names that are not lookups are ignored. The
+function raises `NoRecordError` or `TemplateError`.
 """
 
 
@@ -64,9 +72,10 @@ def _no_records(_event: Event, _names: frozenset[str], _now: float) -> Records:
 
 
 def prepare(event: Event, rules: Rules, now: float, find: Find = _no_records) -> Rendered | Refused:
-    """Return the rendered options of a delivery, or why it is not attempted. `now` is seconds since the epoch.
+    """Return the rendered options of a delivery, or the decision not to attempt it.
 
-    The records that `only_if` names are found first, because a suppressed delivery needs no other records.
+    `now` is seconds since the epoch. The records for `only_if` are found first. If `only_if` is false, the delivery
+    needs no other records.
     """
     decided_by = "expires"
     try:
@@ -102,7 +111,10 @@ def shown(rendered: Rendered, event: Event) -> str:
 
 
 def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
-    """Return the deadline that a delivery missed, as a message; None if it is in time. Raises `TemplateError`."""
+    """Return a message with the deadline that a delivery has missed; None if the delivery has not expired.
+
+    Raises `TemplateError`.
+    """
     until = expiry.at(event, now)
     if until is None or now < until:
         return None
@@ -110,9 +122,9 @@ def too_late(expiry: Expiry, event: Event, now: float) -> str | None:
 
 
 class AllowedAddresses:
-    """The addresses that `deliver: {only: [globs]}` sends to; none if there are no globs.
+    """The addresses to which `deliver: {only: [globs]}` sends.
 
-    The globs are matched with the mailbox of a mail address, and with any other address as written.
+    Without globs, no address is allowed. A mail address is matched by its mailbox, any other address as it is written.
     """
 
     def __init__(self, only: Iterable[str]) -> None:
@@ -121,9 +133,10 @@ class AllowedAddresses:
         self._allows_mail: Callable[[str], bool] = matcher(globs)
 
     def split(self, rendered: Rendered, *, mail: bool) -> tuple[list[str], list[str]] | None:
-        """Return the addresses of a delivery that get it and those that are printed; None if all addresses get it.
+        """Split the addresses of a delivery into allowed and refused addresses; return None if all are allowed.
 
-        A delivery without an address is printed. `mail` is true if the addresses are mail addresses.
+        The delivery is sent to the allowed addresses and printed for the refused ones. A delivery without an address is
+        printed. `mail` is true if the addresses are mail addresses.
         """
         allowed: list[str] = []
         refused: list[str] = []

@@ -1,4 +1,4 @@
-"""The results of a delivery by recipient, for sinks that send one message to each; floor 2, pure."""
+"""The results of a delivery by recipient, for sinks that send one message to each recipient; floor 2, pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ Failure = TransientError | PermanentError | GoneError | SinkError
 """The error of one recipient."""
 
 REMEMBERED_ATTEMPTS = 1_000
-"""The largest number of interrupted attempts of one sink whose results are remembered. Such an attempt was cut off
-before all recipients were settled."""
+"""The largest number of interrupted attempts of one sink that are remembered with their results. An attempt is
+interrupted if it was cut off before all recipients were settled.
+"""
 
 
 class RecipientResults:
-    """The answers and errors of one delivery's recipients, by address. A recipient is settled if it has either."""
+    """The answers and errors of one delivery's recipients, by address.
+
+    A recipient is settled if it has an answer or an error.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, str | None] = {}
@@ -33,9 +37,9 @@ class RecipientResults:
         return len(self.answers) + len(self.failures)
 
     async def settle(self, address: str, send: Callable[[], Awaitable[str | None]]) -> Failure | None:
-        """Call `send` and keep its answer or its delivery error for the recipient; return the error, if any.
+        """Call `send`, and store its answer or its delivery error for the recipient; return the error, if any.
 
-        `send` is not called again for a recipient that is settled. Other exceptions of `send` are raised.
+        For a settled recipient, `send` is not called. Any other exception of `send` is raised.
         """
         if address not in self:
             try:
@@ -46,13 +50,14 @@ class RecipientResults:
 
     @property
     def answer(self) -> str | None:
-        """The answers of the recipients as one text for the log; None if there is none."""
+        """The answers of the recipients as one text for the log; None if no recipient has an answer."""
         return ", ".join(answer for answer in self.answers.values() if answer) or None
 
     def partial_error(self) -> PartialError:
         """Return the error that names each recipient that was not reached.
 
-        A `SinkError` becomes transient: it concerns one recipient of several, so it must not hold back the sink.
+        A `SinkError` is replaced by a `TransientError`: only one of several recipients is affected, so the error must
+        not hold back the sink.
         """
         return PartialError(
             {
@@ -67,9 +72,9 @@ class RecipientResults:
 class Recipients:
     """The results of a sink's deliveries by recipient, including those of attempts that were cut off.
 
-    The timeout of an attempt, a reload or a shutdown cuts it off when only some recipients are settled. The next
-    attempt of the same delivery begins with their results, so that no recipient gets the message twice, and no
-    recipient that failed is tried again.
+    A timeout, a reload or a shutdown may cut off an attempt when only some of its recipients are settled. The next
+    attempt of the same delivery begins with the results of these recipients. So no recipient gets the message twice,
+    and no recipient that failed is tried again.
     """
 
     def __init__(self, most: int = REMEMBERED_ATTEMPTS) -> None:
@@ -77,7 +82,10 @@ class Recipients:
 
     @contextmanager
     def attempt(self, event: Event) -> Iterator[RecipientResults]:
-        """Yield the results of a delivery for one attempt. An exception in the block keeps them for the next attempt."""
+        """Yield the results of a delivery for one attempt.
+
+        If the block raises an exception, the results are stored for the next attempt.
+        """
         results: RecipientResults = self._cut_off.pop(event.key, None) or RecipientResults()
         try:
             yield results

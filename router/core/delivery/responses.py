@@ -21,7 +21,7 @@ _GONE = frozenset({404, 410})
 _QUOTED = 200  # the maximum number of characters of the response in an error
 
 DEFAULT_RETRY_AFTER = 5.0
-"""Seconds to wait after a 429 without a Retry-After."""
+"""The seconds to wait after a response with status 429 and without a Retry-After."""
 
 
 class Response(Protocol):
@@ -43,9 +43,9 @@ class Response(Protocol):
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds that `Retry-After` asks for, as a number or as a date (RFC 9110 section 10.2.3).
 
-    A date is compared with the response's `Date`, because the clocks may differ, or else with `now` (seconds since the
-    epoch, UTC). `headers` must be a case-insensitive mapping. The result is never negative or infinite; it is None if
-    the header is missing or invalid.
+    A date is compared with the response's `Date`, because the clock of the service may differ from ours. Without
+    `Date`, it is compared with `now` (seconds since the epoch, UTC). `headers` must be a case-insensitive mapping. The
+    result is finite and not negative. It is None if the header is missing or invalid.
     """
     value = headers.get("Retry-After", "").strip()
     if not value:
@@ -61,14 +61,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 def wait_asked(response: Response, now: float) -> float | None:
     """Return the seconds that a response asks the client to wait; None if it asks for no wait.
 
-    A 429 always asks for a wait.
+    A response with status 429 always asks for a wait.
     """
     wait = retry_after(response.headers, now)
     return DEFAULT_RETRY_AFTER if wait is None and response.status == 429 else wait
 
 
 def _moment(date: str) -> float:
-    """Return a date as seconds since the epoch; NaN if it is invalid."""
+    """Convert the date of a header to seconds since the epoch; return NaN if the date is invalid."""
     try:
         at = parsedate_to_datetime(date)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -88,13 +88,14 @@ def quote_response(response: Response) -> str:
 def check_response(response: Response, *, now: float, literal_url: bool = True) -> None:
     """Return normally for a 2xx status; raise the delivery error for any other status.
 
-    - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, or with `DEFAULT_RETRY_AFTER` for a 429 without it.
-      A 503 of a `literal_url` pauses the whole sink, because the service as a whole is unavailable.
-    - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the sink is at fault and not the message.
+    - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, or with `DEFAULT_RETRY_AFTER` for a 429
+      without it. A 503 of a `literal_url` pauses the whole sink, because the service as a whole is unavailable.
+    - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the configuration of the sink is the cause and
+      not the message.
     - all others: `PermanentError`. This includes redirects, which are never followed.
 
-    `literal_url` is true if the URL is the same for all messages. The text quotes the status and the beginning of the
-    body, never the URL. `now` is seconds since the epoch, for a Retry-After that is a date.
+    `literal_url` is true if the URL is the same for all messages. The text of the error quotes the status and the
+    beginning of the body, never the URL. `now` is seconds since the epoch, for a Retry-After that is a date.
     """
     status = response.status
     if 200 <= status < 300:

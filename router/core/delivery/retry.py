@@ -1,7 +1,8 @@
-"""The decision after a failed attempt: retry, wait, hold, give up or suppress; pure, with age and chance as arguments.
+"""The decision after a failed attempt: retry, wait, hold, give up or suppress; pure.
 
-Delays are exponential with full jitter: a random share of a bound that doubles with each attempt. The jitter keeps
-deliveries that failed together from being retried together.
+The age and the random number are arguments. Delays are exponential with full jitter: a random share of a bound that
+doubles with each attempt. Because of the jitter, deliveries that failed at the same time are not retried at the same
+time.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ LONGEST_ASKED = 3600.0
 """The upper bound of a Retry-After in seconds: longer times are mistakes (some services have sent milliseconds)."""
 
 SLACK = 60.0
-"""The most seconds that count towards the age of a delivery beyond twice the planned delay, if an attempt came late."""
+"""The tolerance, in seconds, for a late attempt. The time since the last failure counts towards the age of a delivery
+up to twice the planned delay plus this tolerance.
+"""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The limits of retrying; times in seconds. If `attempts` is None, `max_age` is the only limit."""
+    """The delays and limits of retries; times in seconds. If `attempts` is None, only `max_age` ends the retries."""
 
     initial: float = 1.0
     max_delay: float = 300.0
@@ -47,19 +50,23 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """The decision to give the delivery up: it falls back, or becomes a dead letter with this reason."""
+    """The decision to give up the delivery: it goes to the fallback sink, or becomes a dead letter with this reason."""
 
     reason: Reason
 
 
 class Suppress(msgspec.Struct, frozen=True):
-    """The decision to suppress the delivery for this reason: it has no recipient any more."""
+    """The decision to suppress the delivery for this reason, because its recipient no longer exists."""
 
     reason: Reason
 
 
 def requested_delay(error: Exception | None) -> float | None:
-    """Return the delay in seconds that the service asked for, within the bounds above; None if it asked for none."""
+    """Return the delay in seconds that the service asked for, limited to the range from `SHORTEST_ASKED` to
+    `LONGEST_ASKED`.
+
+    Return None if the service asked for no delay.
+    """
     after: object = error.retry_after if isinstance(error, TransientError | SinkError) else None
     if isinstance(after, bool) or not isinstance(after, int | float):
         return None
@@ -69,9 +76,9 @@ def requested_delay(error: Exception | None) -> float | None:
 def age(history: History | None, now: float) -> float:
     """Return the seconds for which a delivery has been failing when it fails at `now` (seconds since the epoch).
 
-    The age must survive a restart, so it is measured by the wall clock, which may be set. The time since the last
-    failure therefore counts only up to twice the planned delay plus `SLACK`. So neither a clock that is set forward nor
-    a long stop of the router exhausts the retries of a delivery.
+    The age must survive a restart, so it is measured by the wall clock. But an administrator may set this clock.
+    Therefore the time since the last failure counts only up to twice the planned delay plus `SLACK`. So a clock that is
+    set forward, or a long stop of the router, does not exhaust the retries of a delivery.
     """
     if history is None:
         return 0.0
@@ -84,8 +91,9 @@ def decide(
 ) -> Retry | Wait | Hold | GiveUp | Suppress:
     """Decide what to do after attempt number `attempt` (from 1) failed with `error`.
 
-    `age` is the number of seconds for which the delivery has been failing and `chance` a random number in [0, 1). An exception
-    outside the contract counts as transient; if its retries are exhausted, the reason is `plugin`.
+    `age` is the number of seconds for which the delivery has been failing. `chance` is a random number in [0, 1). An
+    exception outside the plugin contract counts as transient. If the retries after such an exception are exhausted, the
+    reason is `plugin`.
     """
     if isinstance(error, GoneError):
         return Suppress(Reason.GONE)
@@ -111,8 +119,9 @@ def decide(
 def put_off(policy: RetryPolicy, *, age: float, error: Exception, chance: float) -> Wait | GiveUp:
     """Decide what to do with a delivery whose sink was not called, because a lookup failed.
 
-    This is not an attempt, so only `max_age` ends the delivery, and not `attempts`. Because no attempts are counted, the
-    bound of the delay grows with `age`, the seconds for which the delivery has been failing.
+    A failed lookup is not an attempt, so only `max_age` ends the retries, and not `attempts`. Because no attempts are
+    counted, the bound of the delay grows with `age`. `age` is the number of seconds for which the delivery has been
+    failing.
     """
     left = policy.max_age - age
     if left <= 0:

@@ -1,8 +1,8 @@
-"""Deliveries of the same events to several sinks, created only when one of them is accessed; floor 2, pure.
+"""Deliveries of the same events to several sinks, created only when a delivery is accessed; floor 2, pure.
 
-A route with ten log sinks makes ten deliveries of each event, which differ only in the name of the sink. Building them
-and encoding the same line ten times would cost more than everything else. So the sinks share the events and their
-lines.
+A route with ten log sinks makes ten deliveries of each event. These deliveries differ only in the name of the sink.
+Creating ten objects and encoding the same line ten times would cost more than everything else. So the sinks share the
+events and their lines.
 """
 
 from __future__ import annotations
@@ -24,28 +24,31 @@ FEWEST = 8
 """The smallest number of events for which sharing is cheaper than a copy of each event for every sink."""
 
 MOST_BYTES = 4 * 1024**2
-"""The largest number of bytes of lines that are kept for sinks which have not asked for them yet."""
+"""The largest size, in bytes, of the lines that are kept for sinks that have not requested them yet."""
 
 _received_at = attrgetter("received_at")
 
 
 class LineCache:
-    """The lines of shared events: encoded for the first sink, and kept until the last sink has asked for them.
+    """The lines of shared events: encoded for the first sink, and kept until the last sink has requested them.
 
-    A sink that is slow, or that writes other texts, must not fill the memory: beyond `most` bytes the oldest lines are
-    forgotten, and encoded again for a sink that needs them later. Plugins may call the cache from threads.
+    The cache holds at most `most` bytes, because a slow sink must not fill the memory. Beyond that, the oldest lines
+    are removed, and encoded again for a sink that requests them later. Plugins may call the cache from threads.
     """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._most = most
         self._lock = Lock()
         self._kept: OrderedDict[Part, tuple[bytes, int]] = OrderedDict()
-        """The lines, and the number of sinks that have not asked for them."""
+        """The lines, and the number of sinks that have not requested them."""
         self.size = 0
         """The size of all lines, in bytes."""
 
     def find(self, part: Part) -> bytes | None:
-        """Return the lines if they are kept. Forget them when the last sink has asked for them."""
+        """Return the lines of a part; None if they are not in the cache.
+
+        When the last sink has requested the lines, they are removed.
+        """
         with self._lock:
             found = self._kept.get(part)
             if found is None:
@@ -59,7 +62,7 @@ class LineCache:
             return lines
 
     def keep(self, part: Part, lines: bytes, sinks: int) -> None:
-        """Keep lines for this number of other sinks."""
+        """Store the lines of a part for this number of other sinks."""
         with self._lock:
             if sinks < 1 or part in self._kept:
                 return
@@ -71,14 +74,17 @@ class LineCache:
 
 
 class SharedEvents:
-    """Consecutive events that have the same deliveries. `events` are the first deliveries; the list must not change."""
+    """Consecutive events that have the same deliveries.
+
+    `events` has the first delivery of each event; the list must not change.
+    """
 
     __slots__ = ("_sizes", "cache", "events", "received_at", "sinks")
 
     def __init__(self, events: list[Event], sinks: Mapping[str, int], cache: LineCache) -> None:
         self.events = events
         self.sinks = sinks
-        """The number of sinks of each route. The lines name the route, so only its sinks share them."""
+        """The number of sinks of each route. The lines name the route, so only sinks of the same route share lines."""
         self.cache = cache
         times = list(map(_received_at, events))
         self.received_at: datetime | None = times[0] if times.count(times[0]) == len(times) else None
@@ -119,7 +125,7 @@ class Part(NamedTuple):
         return _times(self.events) if at is None else iter([(at, self.stop - self.start)])
 
     def json_lines(self) -> bytes:
-        """Return the JSON lines of the deliveries, which do not name the sink."""
+        """Return the JSON lines of the deliveries. The lines do not name the sink."""
         shared = self.shared
         lines = shared.cache.find(self)
         if lines is None:
@@ -166,7 +172,7 @@ class Deliveries(Sequence[Event]):
 
     @property
     def originals(self) -> list[Event]:
-        """The first deliveries of the events: all fields but `route` and `sink` are those of the deliveries."""
+        """The first delivery of each event. It differs from the delivery to this sink only in `route` and `sink`."""
         return self.parts[0].events if len(self.parts) == 1 else [e for part in self.parts for e in part.events]
 
     def json_lines(self) -> bytes:
@@ -180,7 +186,10 @@ class Deliveries(Sequence[Event]):
 
     @classmethod
     def of(cls, bundles: Sequence[Sequence[Event]]) -> Sequence[Event]:
-        """Return the deliveries of several bundles for one sink, in order; a list unless all events are shared."""
+        """Return the deliveries of several bundles for one sink, in order.
+
+        If an event is not shared, the result is a list.
+        """
         shared = [bundle for bundle in bundles if type(bundle) is Deliveries]
         if len(shared) == len(bundles):
             return cls(shared[0].sink, [part for bundle in shared for part in bundle.parts])
@@ -236,7 +245,10 @@ def copies(events: Iterable[Event], route: str, sink: str) -> list[Event]:
 
 
 def originals(events: Sequence[Event]) -> Sequence[Event]:
-    """Return the same deliveries, or cheaper objects that differ from them only in `route` and `sink`."""
+    """Return objects for the same deliveries without creating any.
+
+    The objects may differ from the deliveries in `route` and `sink`.
+    """
     return events.originals if type(events) is Deliveries else events
 
 
@@ -246,7 +258,9 @@ def bytes_of(events: Sequence[Event]) -> int:
 
 
 def receipt_times(events: Sequence[Event]) -> Iterable[tuple[datetime, int]]:
-    """Return the times at which events were received, each with the number of consecutive events that have this time."""
+    """Return the times at which events were received, each with the number of consecutive events that were received
+    then.
+    """
     if len(events) == 1:
         return ((originals(events)[0].received_at, 1),)
     if type(events) is Deliveries:
@@ -264,6 +278,6 @@ def batch_options(batch: Sequence[Pair]) -> Iterable[Any]:
 
 
 def batch_json_lines(batch: Sequence[Pair]) -> bytes:
-    """Return the JSON lines of a batch as `json_lines` does. Sinks that get the same events share them."""
+    """Return the JSON lines of a batch as `json_lines` does. Sinks that get the same events share the encoded lines."""
     events = batch.events if type(batch) is UniformBatch else [event for event, _ in batch]
     return events.json_lines() if type(events) is Deliveries else json_lines(events)

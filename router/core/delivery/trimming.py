@@ -8,7 +8,7 @@ from router.core.delivery.claims import parse
 
 
 class GroupState(NamedTuple):
-    """The state of a group and its stream at one moment, from an answer of the server."""
+    """The state of a group and its stream at one moment, from a reply of the server."""
 
     last: bytes
     """The last entry delivered to the group."""
@@ -19,11 +19,13 @@ class GroupState(NamedTuple):
     added: int | None
     """The number of entries ever added to the stream; None for a server without this counter (Redis 6.2)."""
     missed: int
-    """The number of entries lost unread, by the server's counters. The script that asks for it also corrects the counters."""
+    """The number of entries lost unread, by the server's counters. The script that reads this number also corrects the
+    counters.
+    """
     read: int | None
     """The server's count of entries read by the group; None if the server did not know it."""
     counted: int | None
-    """The same count after the correction."""
+    """The server's count of entries read by the group, after the correction by the script."""
     gap: bool
     """True if the group has read none of the entries that the stream holds now."""
     oldest: bytes | None
@@ -31,19 +33,20 @@ class GroupState(NamedTuple):
     deleted: bytes | None
     """The newest entry that was deleted by XDEL, as opposed to trimmed."""
     compared: bool = False
-    """True if `counted` was compared with the stream and is therefore right."""
+    """True if `counted` was compared with the stream, and is therefore correct."""
     doubt: bool = False
     """True if `read` differed from `counted` and can't be trusted: the server may have lost reads when it restarted."""
     passed: int | None = None
-    """The number of entries that the group has read or missed, if it is known without `read`."""
+    """The number of entries that the group has read or missed; None if only `read` could show it."""
 
 
 def lost_unread(before: GroupState | None, now: GroupState, read: int | None) -> tuple[int, bool]:
-    """Return the number of entries lost unread between two checks, and whether it is exact (else a lower bound).
+    """Return the number of entries lost unread between two checks, and whether the number is exact (else it is a lower
+    bound).
 
-    `before` is None at the first check. `read` is the number of entries delivered to the group in between; None if it is
-    unknown, because peers read too or an answer was lost. Valkey counts skipped entries as read, so only a comparison
-    with `read` shows that they were lost.
+    `before` is the state at the earlier check; None at the first check. `read` is the number of entries delivered to
+    the group between the checks. It is None if it is unknown, because peers read too or a reply was lost. Valkey counts
+    skipped entries as read. So only a comparison with `read` shows that these entries were lost.
     """
     deleted = now.deleted or b"0-0"
     if now.doubt:  # the server's count of reads is wrong, so only our own count can show losses
@@ -59,14 +62,15 @@ def lost_unread(before: GroupState | None, now: GroupState, read: int | None) ->
     if read is not None and now.read is not None and before.counted is not None and now.read >= before.counted:
         number += max(0, now.read - before.counted - read)
     elif now.added != before.added and (now.oldest is None or _after(now.oldest, before.last)):
-        exact = False  # the entry after `before.last` was trimmed since, perhaps unread
+        exact = False  # the entry after `before.last` was trimmed between the checks, perhaps unread
     return number, exact and not _after(deleted, before.last)
 
 
 def passed_entries(before: GroupState | None, now: GroupState, read: int | None, missed: int) -> int | None:
-    """Return `GroupState.passed` for this check: the number of entries that the group has read or missed; None if unknown.
+    """Return the value of `GroupState.passed` for this check.
 
-    `read` and `missed` are the numbers of entries read and missed since the check before.
+    It is the number of entries that the group has read or missed; None if unknown. `read` and `missed` are the numbers
+    of entries read and missed since the previous check.
     """
     if now.compared:
         return now.counted
