@@ -1,7 +1,8 @@
 """Reading CloudEvents 1.0 in structured JSON, with the data kept byte for byte; pure.
 
-The envelope is a JSON object with the context attributes `specversion`, `id`, `source`, `type` and the event's content
-in `data` (a JSON value) or `data_base64` (https://github.com/cloudevents/spec, version 1.0.2, JSON event format).
+The envelope is a JSON object with the context attributes `specversion`, `id`, `source` and `type`. The event's content
+is in `data` (a JSON value) or in `data_base64`. The specification is the JSON event format of
+https://github.com/cloudevents/spec, version 1.0.2.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ _open = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class Opened(NamedTuple):
     """The contents of an envelope.
 
-    `id` is the event's id, `<source>#<id>`. `headers` are the attributes as text, and the bare id as `ce-id`. `data`
-    are the bytes of the content in the `format` (`json` or `text`).
+    `id` is the event's id, `<source>#<id>`. `headers` are the attributes as text. The header `ce-id` is the attribute
+    `id` alone. `data` are the bytes of the content in the `format` (`json` or `text`).
     """
 
     id: str
@@ -38,9 +39,10 @@ class Opened(NamedTuple):
 
 
 def open_envelope(raw: bytes) -> Opened:
-    """Open an envelope. Its data is not parsed here; the decoder reports invalid JSON.
+    """Open an envelope.
 
-    Raises `RejectedError` (`decode`) for an invalid CloudEvent, and `msgspec.DecodeError`, `UnicodeDecodeError` or
+    The data is not parsed here, so invalid JSON in it is found later, when the payload is decoded. Raises
+    `RejectedError` (`decode`) for an invalid CloudEvent. Raises `msgspec.DecodeError`, `UnicodeDecodeError` or
     `RecursionError` for invalid JSON.
     """
     try:
@@ -59,7 +61,11 @@ def _wrong(detail: str, told: str | None = None) -> RejectedError:
 
 
 def _attribute(name: str, raw: msgspec.Raw) -> str | None:
-    """Return an attribute as text; None for the content, and for null, which means absent by the specification."""
+    """Return an attribute as text.
+
+    Return None for the content (`data`, `data_base64`), and for null, which by the specification means that the
+    attribute is absent.
+    """
     if name in _CONTENT:
         return None
     value: Any = decode(bytes(raw), JSON)

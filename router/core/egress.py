@@ -1,8 +1,9 @@
 """The check whether a sink may connect to an address: only public addresses are allowed; floor 2, pure.
 
-A URL can name the same machine in many ways, so the address itself is checked, after all notations are decoded: IPv4 in
-IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056), NAT64 (RFC 6052), and the numbers that `inet_aton` reads as IPv4
-(`127.1`, `0x7f000001`, `017700000001`, `2130706433`).
+A URL can name the same machine in many ways. So the check decodes every notation of an address first:
+
+- IPv4 in IPv6 (RFC 4291 section 2.5.5), 6to4 (RFC 3056) and NAT64 (RFC 6052)
+- the numbers that `inet_aton` reads as IPv4 (`127.1`, `0x7f000001`, `017700000001`, `2130706433`)
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 def private_address(address: str) -> bool:
     """Return whether an IP address, as returned by a resolver or a socket, is not public.
 
-    Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges count as private, and so
-    does text that is not an address.
+    Loopback, link-local, private, shared (CGNAT), reserved, documentation and multicast ranges count as private. Text
+    that is not an address counts as private too.
     """
     try:
         return not _public(ip_address(address))
@@ -33,7 +34,8 @@ def private_address(address: str) -> bool:
 def private_host(host: str) -> bool:
     """Return whether the host of a URL, as written, is a private address or this machine's own name.
 
-    Names other than `localhost` are not private here: their addresses are checked when the connection is made.
+    For any other name than `localhost`, the result is False: the addresses of a name are checked when the router
+    connects.
     """
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
@@ -48,10 +50,10 @@ def is_header_name(name: str) -> bool:
 
 
 def url_fault(url: str, *, allow_private: bool) -> str | None:
-    """Return why a URL of the configuration can't be requested, without quoting it; None if it can.
+    """Return the fault of a URL in the configuration; None if the URL can be requested.
 
-    The text continues a sentence: `url` is not an http:// or https:// URL. A host that is a private address is a fault
-    unless `allow_private`.
+    The text does not quote the URL. It is the end of a sentence, such as "`url` is not an http:// or https:// URL". A
+    private address as host is a fault if `allow_private` is false.
     """
     if url and not _VISIBLE.fullmatch(url):
         return (
@@ -90,7 +92,10 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def _numeric(host: str) -> IPv4Address:
-    """Return an IPv4 address as inet_aton(3) reads it: one to four numbers, of which the last one fills all remaining bytes."""
+    """Return an IPv4 address as inet_aton(3) reads it: one to four numbers.
+
+    The last number fills all remaining bytes.
+    """
     *firsts, last = [_number(part) for part in host.split(".")]
     if len(firsts) > 3 or any(first > 255 for first in firsts) or last >= 256 ** (4 - len(firsts)):
         raise ValueError(host)

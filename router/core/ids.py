@@ -27,8 +27,8 @@ def portable(text: str) -> str:
 def of_delivery(key: str) -> str:
     """Return the id of the dead letter of a delivery with this idempotency key.
 
-    The id is derived from the key. So a letter that is replayed and fails again keeps its id, whichever router replays
-    it, even after a kill.
+    The id is derived from the key. So a letter keeps its id when its replay fails. This also holds if another router
+    replays the letter, or if the first router was killed.
     """
     return sha256(key.encode("utf-8", "backslashreplace")).hexdigest()[:_LETTER_DIGITS]
 
@@ -36,19 +36,19 @@ def of_delivery(key: str) -> str:
 class Ids:
     """The generator of one router's ids: milliseconds since the epoch, a word of this process, and a count.
 
-    `boot` is the word, which each process chooses at random. The hot path gets `prefix` once per batch and appends the
-    count itself, so that an id costs one string and no call.
+    `boot` is the word. Each process chooses its word at random. The hot path gets `prefix` once per batch and appends
+    the count itself: then an id costs one string and no call.
     """
 
     __slots__ = ("boot", "count")
 
     def __init__(self, boot: str) -> None:
         self.boot = boot
-        # All counts have the same number of digits, so they have the same order as text and as numbers.
+        # All counts have the same number of digits, so their order as text is their order as numbers.
         self.count = 10**12
 
     def prefix(self, now: float) -> str:
-        """Return the prefix of the ids made at `now` (seconds since the epoch); the caller appends a growing count."""
+        """Return the prefix of the ids made at `now` (seconds since the epoch). The caller appends a growing count."""
         return f"{int(now * 1000):012x}-{self.boot}-"
 
     def next(self, now: float) -> str:

@@ -16,7 +16,9 @@ from math import isinf
 from typing import NamedTuple, NoReturn
 
 MOST_BYTES = 256 * 1024
-"""The largest message in bytes that is read again, because reading blocks the event loop, for at most 20 ms."""
+"""The size, in bytes, of the largest message that is parsed again. Parsing blocks the event loop: for at most 20 ms
+with this limit.
+"""
 
 MOST_DIGITS = 4300
 """The largest number of digits of an integer that the decoder accepts."""
@@ -83,7 +85,9 @@ class _RefusedError(Exception):
 
 
 def find(raw: bytes) -> Fault | None:
-    """Return the fault of invalid JSON; None if it is not found, or the message is too long."""
+    """Return the fault of invalid JSON; None if the fault is not found, or if the message is longer than
+    `MOST_BYTES`.
+    """
     if len(raw) > MOST_BYTES:
         return None
     if not raw.strip():
@@ -101,14 +105,14 @@ def find(raw: bytes) -> Fault | None:
 
 
 def not_utf8(raw: bytes, error: UnicodeDecodeError) -> Fault:
-    """Return the fault of invalid UTF-8; `error` is the error of decoding all bytes."""
+    """Return the fault of invalid UTF-8. `error` is the error that `raw.decode()` raised."""
     before = raw[: error.start].decode()
     cause = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
     return _placed(cause, before, len(before))
 
 
 def find_in_text(text: str) -> Fault | None:
-    """Return the fault of a string that is invalid JSON, or None if it is not found."""
+    """Return the fault of a string that is invalid JSON; None if the fault is not found."""
     if text.startswith(_BOM):
         return _placed("there is a byte order mark (BOM) before the JSON; send the JSON without it", text, 0)
     try:
@@ -149,20 +153,26 @@ def _integer(literal: str) -> None:
 
 
 def _place_of(literal: str, text: str) -> int | None:
-    """Return the index of a number or word outside of strings; None if it is not among the first tokens."""
+    """Return the index of a number or word outside of strings; None if it is not among the first `_MOST_TOKENS`
+    tokens.
+    """
     tokens = islice(_TOKEN.finditer(text), _MOST_TOKENS)
     return next((token.start() for token in tokens if token[0] == literal), None)
 
 
 def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
-    """Return the cause, the text and the place of a fault, from the reader's message and the text at index `at`."""
+    """Return the cause, the text and the place of a fault.
+
+    `said` is the message of the standard library's parser, and `at` the index that it reports.
+    """
     sign = text[at : at + 1]
     if said.startswith("Unterminated string"):
         return 'the closing `"` of this string is missing', text, at
     if said.startswith("Invalid control character"):
         return _control(sign), text, at
     if said.startswith("Invalid \\"):
-        # The reader reports the backslash of the escape; for `\\uXXXX` some Python versions report the `u`.
+        # The parser reports the index of the escape's backslash. For `\\uXXXX`, some Python versions report the index
+        # of the `u`.
         return (
             "this is not an escape of JSON; write a backslash in a string as `\\\\`",
             text,
@@ -186,7 +196,9 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
 
 
 def _begun(text: str, at: int) -> str:
-    """Return the number (or the end of a long one) before a place; an empty string if there is none."""
+    """Return the number that ends before a place, or the end of a long number; an empty string if no number ends
+    there.
+    """
     found = _NUMBER.search(text[max(at - _LONGEST_NUMBER, 0) : at])
     return found[0] if found and found[0][-1:].isdigit() and (found[0][0] == "-" or found[0][0].isdigit()) else ""
 
@@ -198,7 +210,7 @@ def _continues_word(sign: str) -> bool:
 def _trailing_comma(text: str, at: int) -> int | None:
     """Return the index of a comma that is followed by a closing bracket, or None.
 
-    Python 3.13 reports the place of the comma, older versions that of the bracket.
+    Python 3.13 reports the place of the comma, older versions the place of the bracket.
     """
     if text[at] == ",":
         return (
@@ -293,4 +305,4 @@ _EXPLANATIONS: Mapping[str, Callable[[str, int], str]] = {
     "Extra data": _extra,
     "": _value,
 }
-"""The functions that explain a fault, by the beginning of the reader's message."""
+"""The functions that explain a fault, by the beginning of the parser's message."""

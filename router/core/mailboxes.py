@@ -1,7 +1,7 @@
 """Parsing of mail addresses: comma-separated lists, display names and mailboxes; floor 2, pure.
 
-The syntax is RFC 5322 section 3.4 with the text beyond ASCII of RFC 6531 section 3.3, without comments and without the
-group syntax of RFC 5322. Every function takes linear time, because events supply these strings.
+The syntax is RFC 5322 section 3.4, without comments and groups. Text beyond ASCII is allowed as in RFC 6531 section
+3.3. Every function takes linear time, because the addresses come from events.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Mailbox(msgspec.Struct, frozen=True):
         return f"{self.local}@{self.domain.lower()}"
 
 
-@lru_cache(maxsize=512)  # the host parses the addresses of a delivery, and then the sink does
+@lru_cache(maxsize=512)  # the router parses the addresses of a delivery, and then the sink parses them again
 def mailbox(address: str) -> Mailbox:
     """Parse one mail address. Raises `AddressError` for invalid text."""
     check_text(address)
@@ -75,8 +75,11 @@ def mailboxes(whole: str) -> list[Mailbox]:
 
 
 def split(whole: str) -> list[str]:
-    """Return the parts of a comma-separated text, stripped, without empty ones. A comma in quotes does not separate."""
-    closed = '"' in whole and _LIST.fullmatch(whole) is not None  # a quote that is never closed has no effect
+    """Return the parts of a comma-separated text, stripped, without empty parts.
+
+    A comma in quotes does not separate parts.
+    """
+    closed = '"' in whole and _LIST.fullmatch(whole) is not None  # a quote that is never closed is ordinary text
     parts = _PARTS.findall(whole) if closed else whole.split(",")
     return [stripped for part in parts if (stripped := part.strip())]
 
@@ -101,7 +104,7 @@ def has_control(whole: str) -> bool:
 
 
 def refused(address: str, why: str) -> AddressError:
-    """Return the error for an address: its text shows the address, but the text for the log does not."""
+    """Return the error for an address. The text of the error shows the address; its text for the log does not."""
     return AddressError(f"{quoted(address)} {why}", f"an address {why}")
 
 
@@ -113,8 +116,8 @@ def quoted(address: str) -> str:
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Return a function that returns whether one of these globs matches the mailbox of a mail address.
 
-    `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is not a mail address is matched unchanged, because a
-    plugin's options may have addresses of several kinds.
+    For example, `*@example.org` matches `Jane <jane@EXAMPLE.org>`. Text that is not a mail address is matched as it is,
+    because a plugin's options may have addresses of several kinds.
     """
     matches = any_of(map(_lower_domain, patterns))
 

@@ -1,7 +1,8 @@
 r"""Matching of channels by the globs of Redis; pure.
 
-Source of the rule: the Redis documentation of PSUBSCRIBE and KEYS (`? * [a-c] [^a] \x`), byte by byte, as in the
-server. An unclosed class runs to the end of the pattern, and a lone trailing backslash matches itself.
+The rules are those of the Redis documentation of PSUBSCRIBE and KEYS (`? * [a-c] [^a] \x`). Matching is byte by byte,
+as in the server. A class without `]` runs to the end of the pattern. A single backslash at the end of the pattern
+matches itself.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Token = frozenset[int]
 
 ANY: Token = frozenset(range(256))
 STAR: Token = frozenset([-1])
-"""The part `*`: any number of any bytes. Compared by identity."""
+"""The part `*`, which matches any number of any bytes. It is compared by identity."""
 
 _SPECIAL = re.compile(r"[*?\[\\]")
 
@@ -55,7 +56,10 @@ def is_open(text: str) -> bool:
 
 
 def example_of(text: str) -> str | None:
-    """Return a channel that a glob or name matches, with letters and digits if possible; None if it matches no text."""
+    """Return an example of a channel that a glob or name matches, with letters and digits if possible.
+
+    Return None if no valid text matches.
+    """
     parts = tokens(text.encode())
     matches = glob(text)
     for filling in (b"test", b""):
@@ -78,7 +82,10 @@ def literal_prefix(text: str) -> str:
 
 
 def glob(pattern: str) -> Matcher:
-    """Return a matcher of channels by a Redis glob or an exact name. For each star of the glob, its time is linear in the length of the channel."""
+    """Return a matcher of channels by a Redis glob or an exact name.
+
+    The time of the matcher is linear in the length of the channel for each star of the glob.
+    """
     wanted = pattern.encode()
     if not is_glob(pattern):
         return wanted.__eq__
@@ -93,12 +100,13 @@ def any_of(patterns: Iterable[str]) -> Matcher:
 
 
 class ChannelIndex(Generic[T]):
-    """An index of entries with names and globs, which finds the entries for a channel without testing each.
+    """An index of entries with names and globs.
 
-    An entry is a number with its names and globs. `make` computes the result from the numbers of the matching entries,
-    in ascending order. Names are found in a dict, globs by their literal prefix, which is the text before the first
-    special character. A glob is tested only if the channel begins with this prefix. A glob that is a prefix and a star,
-    such as `orders.*`, needs no test.
+    It finds the entries for a channel without testing every entry. An entry is a number with its names and globs.
+    `make` computes the result from the numbers of the matching entries, in ascending order. Names are found in a dict.
+    Globs are found by their literal prefix, which is the text before the first special character. A glob is tested only
+    if the channel begins with this prefix. A glob that consists of a prefix and a star, such as `orders.*`, needs no
+    test.
     """
 
     def __init__(self, entries: Iterable[tuple[int, Iterable[str]]], make: Callable[[tuple[int, ...]], T]) -> None:
@@ -141,7 +149,10 @@ class ChannelIndex(Generic[T]):
         return self._found(channel, globs=globs) if globs.asked else globs.found
 
     def _found(self, channel: bytes, named: AbstractSet[int] = frozenset(), globs: _Globs[T] | None = None) -> T:
-        """Return the result for a channel from the entries `named`, which name it, and from those of `globs` that match it."""
+        """Return the result for a channel.
+
+        `named` are the entries that name the channel, `globs` the globs that may match it.
+        """
         if globs is None:
             globs = next(begins[channel[:length]] for length, begins in self._begins if channel[:length] in begins)
         more = {number for number, matches in globs.asked if matches(channel)}
@@ -149,7 +160,10 @@ class ChannelIndex(Generic[T]):
 
 
 class _Globs(NamedTuple, Generic[T]):
-    """The globs for channels with one prefix: entries that match without a test, their result, and globs to test."""
+    """The globs for channels with one prefix.
+
+    `sure` are the entries that match without a test, `found` is their result, and `asked` are the globs to test.
+    """
 
     found: T
     sure: frozenset[int]
@@ -159,7 +173,8 @@ class _Globs(NamedTuple, Generic[T]):
 def _regex(pattern: bytes) -> bytes:
     """Return the regular expression of a glob.
 
-    Text between two stars is matched at its first occurrence, without backtracking. The result is the same as in Redis.
+    The text between two stars is matched at its first occurrence, without backtracking. The result is the same as in
+    Redis.
     """
     segments: list[list[bytes]] = [[]]
     for token in tokens(pattern):
@@ -209,7 +224,7 @@ def tokens(pattern: bytes) -> list[Token]:
 
 
 def _class(pattern: bytes, i: int) -> tuple[Token, int]:
-    """Return the members of a class whose `[` is before index `i`, and the index after the class."""
+    """Return the bytes of a class, and the index after the class. `i` is the index after the `[` of the class."""
     negated = pattern[i : i + 1] == b"^"
     i += negated
     members: set[int] = set()

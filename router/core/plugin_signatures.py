@@ -1,4 +1,7 @@
-"""The check of the functions of registered sinks and lookups: functions that the host can't call are refused at load; pure."""
+"""The check of the functions of registered sinks and lookups; pure.
+
+Functions that the router can't call are refused at load.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from typing import Any
 
 _EVENT = ("event", "options")
 _METHODS = {"deliver": _EVENT, "deliver_batch": ("batch",), "open": ("context",), "close": ()}
-"""The methods of a sink's class and the arguments with which the host calls them."""
+"""The methods of a sink's class and the arguments with which the router calls them."""
 
 _KEY = ("key", "options")
 _LOOKUP_METHODS = {"fetch_many": ("keys",), "open": ("context",), "close": ()}
-"""The methods of a lookup's class and the arguments with which the host calls them."""
+"""The methods of a lookup's class and the arguments with which the router calls them."""
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
@@ -26,10 +29,10 @@ def takes_context(function: Callable[..., Any]) -> bool:
 
 
 def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | None:
-    """Return the fault of a sink's functions with its correction; None if the host can call them.
+    """Return the fault of a sink's functions with its correction; None if the router can call the functions.
 
-    A fault is a wrong number of parameters, or a `yield`. A sink that runs in a process of its own (`in_process`) gets no context. Callables without a signature are not
-    checked.
+    A fault is a wrong number of parameters, or a `yield`. A sink that runs in a process of its own (`in_process`) gets
+    no context. Callables without a signature are not checked.
     """
     if not inspect.isclass(sink):
         return _misfit(sink, _EVENT) if in_process else _misfit(sink, _EVENT, context=True)
@@ -37,7 +40,7 @@ def wrong_parameters(sink: Callable[..., Any], *, in_process: bool) -> str | Non
 
 
 def wrong_lookup_parameters(fetch: Callable[..., Any]) -> str | None:
-    """Return the fault of a lookup's functions with its correction; None if the host can call them."""
+    """Return the fault of a lookup's functions with its correction; None if the router can call the functions."""
     if not inspect.isclass(fetch):
         return _misfit(fetch, _KEY, context=True)
     return _wrong_methods(fetch, _LOOKUP_METHODS)
@@ -60,10 +63,11 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
 def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context: bool = False) -> str | None:
     name = getattr(function, "__name__", type(function).__name__)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        # A call only makes the generator, so nothing would be sent and the delivery would count as delivered.
+        # A call would only create the generator: nothing would be sent, but the delivery would count as delivered.
         return f"`{name}`{_place(function)} contains `yield`, so a call would not run its code: remove the `yield`"
     try:
-        # A decorator may pass on other arguments than it takes, so its own parameters are checked.
+        # The parameters of a decorated function are those of its decorator, which may pass on other arguments than it
+        # takes.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None

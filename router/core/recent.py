@@ -6,7 +6,10 @@ from typing import Any
 
 
 class Recent(dict[str, Any]):
-    """A mapping of at most `most` keys, which drops the oldest. Setting a key again makes it the newest."""
+    """A mapping of at most `most` keys.
+
+    Beyond this number, the oldest key is removed. A key that is set again becomes the newest.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Routing: the choice of sinks for an event; pure.
 
-Conditions on source and channel are decided once per channel; the result is a `Plan`. Conditions on the event are part
-of the plan. Channels with equal results share one plan.
+Conditions on source and channel are evaluated once per channel; the result is a `Plan`. Conditions on the event are
+part of the plan. Channels with equal results share one plan.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, eq=False):
-    """A route in the plan of a channel. The route takes the events that meet its condition, or all if there is none.
+    """A route in the plan of a channel.
 
-    `rest` is the part of the condition that the index does not evaluate. `groups` has the group number of each target.
-    An event gets one delivery per group, made by the first of the group's routes that takes the event.
+    The route takes the events that meet its condition. A route without a condition takes all events. `rest` evaluates
+    the part of the condition that the index does not evaluate. `groups` has the group number of each target. An event
+    gets one delivery per group, made by the first of the group's routes that takes the event.
     """
 
     route: str
@@ -59,7 +60,10 @@ class Step(msgspec.Struct, frozen=True, eq=False):
 
 
 class Delivery(NamedTuple):
-    """A delivery of an event, and the later routes whose equal delivery is merged into it."""
+    """A delivery of an event.
+
+    `merged` are the later routes with an equal delivery, which was merged into this delivery.
+    """
 
     target: Target
     merged: tuple[str, ...]
@@ -68,8 +72,8 @@ class Delivery(NamedTuple):
 class Plan(msgspec.Struct, frozen=True, eq=False):
     """The plan for the events of one channel of one source: their schema, then the routes, in order.
 
-    `unmatched` are the deliveries of an event that no step takes, as configured with `unmatched: [sink, …]`. `selection` is None if no
-    step has a condition.
+    `unmatched` are the deliveries of an event that no step takes, as configured with `unmatched: [sink, …]`.
+    `selection` is None if all steps are without a condition.
     """
 
     schema: SchemaRule | None
@@ -84,18 +88,22 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def asks_event(self) -> bool:
-        """True if a step has a `when`, which needs the whole event and not only the payload."""
+        """True if a step has a `when`. A `when` may use the whole event, not only the payload."""
         return any(step.condition is not None and step.condition.when is not None for step in self.steps)
 
     def taken_by(self, payload: Any, subject: Subject | None = None) -> tuple[Step, ...]:
-        """Return the steps that take an event: all steps whose condition is met, up to the first final one.
+        """Return the steps that take an event.
 
-        `subject` is the event itself, which is needed only if `asks_event` is true.
+        These are the steps whose condition holds, up to and including the first final step. `subject` is the event
+        itself. It is needed only if `asks_event` is true.
         """
         return self.steps if self.selection is None else self.selection.taken_by(payload, subject)
 
     def deliveries(self, taken: tuple[Step, ...]) -> tuple[Target, ...]:
-        """Return the deliveries of an event that these steps take, in the order of the routes, equal ones merged."""
+        """Return the deliveries of an event that these steps take, in the order of the routes.
+
+        Equal deliveries are merged.
+        """
         return tuple(delivery.target for delivery in merged(taken)) if taken else self.unmatched
 
 
@@ -107,7 +115,7 @@ class Selection(msgspec.Struct, frozen=True, eq=False):
     steps: Sequence[Step]
 
     def taken_by(self, payload: Any, subject: Subject | None) -> tuple[Step, ...]:
-        """Return the steps that take an event, up to the first final one."""
+        """Return the steps that take an event, up to and including the first final step."""
         left = self.routes
         for path in self.paths:
             left &= path.left(payload)
@@ -145,7 +153,7 @@ class Routing:
     """The routes and schemas of a configuration, compiled.
 
     `fallbacks` are the sinks that are the fallback of another sink. `conditions` are the conditions of routes, by the
-    route's id; a route without one takes every event of its channels.
+    route's id. A route without a condition takes every event of its channels.
     """
 
     def __init__(
@@ -171,7 +179,9 @@ class Routing:
         self._found: dict[tuple[int, ...], Plan] = {}
         """The plans by the numbers that the index found."""
         self._plans: dict[tuple[int | None, ...], Plan] = {}
-        """The plans by the numbers that have an effect: the first schema, and the routes up to the first final one."""
+        """The plans by the numbers that have an effect: the number of the first schema, and those of the routes up to
+        the first final route that has no condition.
+        """
 
     @property
     def in_force(self) -> list[str]:
@@ -179,12 +189,14 @@ class Routing:
         return [route.id for route in self._routes]
 
     def knows(self, route: str, sink: str) -> bool:
-        """Return whether this route may have made a delivery to this sink, directly or by a fallback."""
+        """Return whether this route may have made a delivery to this sink, directly or as a fallback."""
         sinks = self._sinks.get(route)
         return sinks is not None and (sink in sinks or sink in self._fallbacks)
 
     def plan(self, source: str, channel: bytes) -> Plan:
-        """Return the plan of a channel: the first schema that matches, and the routes up to the first final one."""
+        """Return the plan of a channel: the first schema that matches, and the matching routes up to the first final
+        route without a condition.
+        """
         return self.plans_of(source).find(channel)
 
     def plans_of(self, source: str) -> ChannelIndex[Plan]:
@@ -192,7 +204,10 @@ class Routing:
         return self._indexes.get(source) or self._index(source)
 
     def _index(self, source: str) -> ChannelIndex[Plan]:
-        """Make the index of a source: the schemas by their numbers, then the routes that may take its events."""
+        """Create the index of a source.
+
+        The schemas have the first numbers. The routes that may take events of the source have the numbers after them.
+        """
         entries: list[tuple[int, Iterable[str]]] = list(enumerate(rule.channels for rule in self._schemas))
         entries += [
             (number, ["*"] if route.channels is None else route.channels)
@@ -203,7 +218,7 @@ class Routing:
         return index
 
     def _plan(self, found: tuple[int, ...]) -> Plan:
-        """Return the plan for the numbers that the index found; an equal plan that was made before is shared."""
+        """Return the plan for the numbers that the index found. If an equal plan exists, return this plan."""
         if found in self._found:
             return self._found[found]
         first = len(self._schemas)
@@ -227,7 +242,7 @@ class Routing:
         return plan
 
     def _selection(self, steps: Sequence[int]) -> Selection | None:
-        """Return the selection among the steps with these numbers; None if no step has a condition."""
+        """Return the selection among the steps with these numbers; None if all steps are without a condition."""
         if all(self._steps[number].condition is None for number in steps):
             return None
         routes = reduce(lambda bits, number: bits | 1 << number, steps, 0)
@@ -250,9 +265,9 @@ def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -
 def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
     """Return a key for a sink of a route. Deliveries of an event with equal keys are merged into one.
 
-    The deliveries of a route that overrides an option of the sink are never merged with another route's. Every key of a
-    route that changes the content or the time of a delivery must be considered here. A key whose value may be equal in
-    two routes belongs in the tuple, any other key in the condition.
+    A route that overrides an option of the sink has a key of its own, so its deliveries are never merged with those of
+    another route. Every key of a route that changes the content or the time of a delivery must be considered here. A
+    key whose value may be equal in two routes belongs in the tuple, any other key in the condition.
     """
     if any(value is not None for name, value in entry if name != "sink"):
         return (entry.sink, route.id)

@@ -35,13 +35,15 @@ DRAFTS = (
 _LONGEST = 500  # the maximum number of characters of the message about an invalid schema
 
 POINTER_BYTES = 256
-"""The largest pointer of a violation in bytes. It is bounded, because the payload's field names are part of it."""
+"""The largest pointer of a violation in bytes. The limit is needed because field names of the payload are part of the
+pointer.
+"""
 
 MESSAGE_BYTES = 1024
-"""The largest message of a violation in bytes. It is bounded, because the message may quote the payload."""
+"""The largest message of a violation in bytes. The limit is needed because the message may quote the payload."""
 
 DETAIL_BYTES = 8 * 1024
-"""The largest detail of a dead letter in bytes, so that a small event can't make a large letter."""
+"""The largest detail of a dead letter in bytes. Because of this limit, a small event can't cause a large letter."""
 
 _PLACE_BYTES = 128
 _NO_REGEX = ' is not a "regex"'
@@ -61,8 +63,8 @@ class SchemaProblem(RouterError):  # noqa: N818  # it is a finding about a file,
 class Violation(msgspec.Struct, frozen=True):
     """A violation of a schema by a payload: JSON pointer (RFC 6901) into the payload, keyword, message.
 
-    The pointer of `required` is that of the missing field. `place` is the pointer for the log. In `place`, names that
-    are not in the schema are replaced with `*`, because they come from the payload.
+    If the keyword is `required`, the pointer leads to the missing field. `place` is the pointer for the log. In
+    `place`, a `*` replaces each name that is not in the schema, because such a name comes from the payload.
     """
 
     pointer: str
@@ -92,7 +94,7 @@ class Schema:
 def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     """Compile a JSON Schema.
 
-    `uri` is the base URI of relative `$ref`s, and `retrieve` returns the documents that they name. Raises
+    `uri` is the base URI of relative `$ref`s. `retrieve` returns the document that a `$ref` names. Raises
     `SchemaProblem` if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
     if not isinstance(document, dict | bool):
@@ -117,9 +119,10 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
 
 
 def as_detail(violations: Iterable[Violation]) -> str:
-    """Return the detail of the dead letter of an invalid payload: a JSON list of pointer, keyword and message.
+    """Return the detail of the dead letter of an invalid payload.
 
-    The list has as many of the first violations as fit in `DETAIL_BYTES`.
+    The detail is a JSON list of violations, each with pointer, keyword and message. The list has as many of the first
+    violations as fit in `DETAIL_BYTES`.
     """
     kept: list[bytes] = []
     left = DETAIL_BYTES - len("[]")
@@ -145,7 +148,10 @@ def _explained(error: jsonschema_rs.ValidationError) -> str:
 
 
 def pattern_fault(pattern: str) -> str:
-    """Return why the linear-time engine refuses a regular expression, as the end of a sentence about the expression."""
+    """Return the reason why the linear-time engine refuses a regular expression.
+
+    The text is the end of a sentence about the expression.
+    """
     if _is_pattern(_COUNT.sub("{1}", pattern)):
         too_few = next(
             (found for found in _COUNT.finditer(pattern) if found[2] and int(found[1]) > int(found[2])), None

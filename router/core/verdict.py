@@ -1,7 +1,8 @@
 """The decision on one message, by the plan of its channel; pure.
 
-`judge` is the definition, which the commands `publish`, `dlq`, `explain` and `test` use. The pipeline has a faster form
-without reasons, and calls `judge` only for the messages that it rejects. A test verifies that the two agree.
+`judge` defines the decision. The commands `publish`, `dlq`, `explain` and `test` use it. The pipeline has a faster
+implementation that gives no reasons. It calls `judge` only for the messages that it rejects. A test verifies that the
+pipeline and `judge` agree.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from router.events import Event
 class Rejected(msgspec.Struct, frozen=True):
     """The verdict on an invalid message, which becomes a dead letter.
 
-    `detail` is the detail of the dead letter. `told` is the text for the log, which holds no part of the payload.
-    `violations` are those of the schema, if `reason` is `schema`.
+    `detail` is the detail of the dead letter. `told` is the text for the log, which holds no part of the payload. If
+    `reason` is `schema`, `violations` are the violations of the schema.
     """
 
     reason: Reason
@@ -32,9 +33,10 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Unmatched(msgspec.Struct, frozen=True):
-    """The verdict on a message that no route takes. `deliveries` are those of `unmatched: [sink, …]`.
+    """The verdict on a message that no route takes.
 
-    `violations` are those of a schema of mode `warn`. `failures` are the conditions `when` that could not be evaluated.
+    `deliveries` are the deliveries to the sinks of `unmatched: [sink, …]`. `violations` are the violations of a schema
+    of mode `warn`. `failures` are the conditions `when` that could not be evaluated.
     """
 
     message: Message
@@ -44,9 +46,10 @@ class Unmatched(msgspec.Struct, frozen=True):
 
 
 class Routed(msgspec.Struct, frozen=True):
-    """The verdict on a message with its deliveries and the steps of the plan that take it.
+    """The verdict on a message that at least one route takes.
 
-    `violations` are those of a schema of mode `warn`. `failures` are the conditions `when` that could not be evaluated.
+    `deliveries` are its deliveries. `because` are the steps of the plan that take the message. `violations` are the
+    violations of a schema of mode `warn`. `failures` are the conditions `when` that could not be evaluated.
     """
 
     message: Message
@@ -62,7 +65,7 @@ Verdict = Rejected | Unmatched | Routed
 def judge(event: Event, source: SourceFormat, plan: Plan, now: float) -> Verdict:
     """Decide on a message of a source, given the plan of its channel.
 
-    `event` is the message as received, not decoded yet. `now` is in seconds since the epoch.
+    `event` is the message as received, before decoding. `now` is in seconds since the epoch.
     """
     try:
         message = read(event.raw, source)

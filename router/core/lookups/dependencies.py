@@ -9,7 +9,9 @@ Needs = Mapping[str, Collection[str]]
 
 
 def cycle(needs: Needs, start: str) -> list[str]:
-    """Return a cycle of lookups whose keys use each other, from `start` back to `start`; empty if there is none."""
+    """Return a cycle of lookups from `start` back to `start`, in which each key uses the next lookup; empty if there is
+    no cycle.
+    """
     before: dict[str, str] = {}
     waiting = [start]
     while waiting:
@@ -28,9 +30,9 @@ def cycle(needs: Needs, start: str) -> list[str]:
 
 
 def in_order(needs: Needs, wanted: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the wanted lookups and the lookups of their keys in groups. A key uses only lookups of earlier groups.
+    """Return the wanted lookups, and all lookups that their keys need, in groups.
 
-    Raises `ValueError` if `needs` has a cycle.
+    A key uses only lookups of earlier groups. Raises `ValueError` if `needs` has a cycle.
     """
     everything: set[str] = set()
     waiting = list(wanted)

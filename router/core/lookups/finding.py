@@ -1,4 +1,4 @@
-"""The search for the records of one delivery, key by key; pure: the caller fetches the records."""
+"""The search for the records of one delivery, key by key; pure. The caller fetches the records."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from router.errors import EventError, TemplateError, TransientError, text_of
 from router.events import Event
 
 Answer = Record | Exception | None
-"""The answer for one key: the record, None if it does not exist, or the error of fetching it."""
+"""The result of a lookup for one key: the record, None if the record does not exist, or the error of fetching it."""
 
 
 class NoRecordError(EventError):
-    """A delivery's record that does not exist, or that can't be fetched for its key.
+    """The error for a record of a delivery that does not exist, or that can't be fetched because of its key.
 
     `suppresses` is True if the lookup is configured with `missing: suppress`.
     """
@@ -37,7 +37,10 @@ class Finding:
         self.failure: NoRecordError | TemplateError | TransientError | None = None
 
     def key(self, definition: LookupDefinition, now: float) -> str | None:
-        """Return the key for a lookup. Return None if there is no key, and store the consequence in `records` or `failure`."""
+        """Return the key for a lookup.
+
+        If there is no key, return None, and store the empty record in `records` or the error in `failure`.
+        """
         if definition.needs and any(self.records[needed].absent for needed in definition.needs):
             self._missing(definition, "the key needs the record of another lookup, which found no record")
             return None
@@ -52,7 +55,7 @@ class Finding:
         return key
 
     def take(self, definition: LookupDefinition, key: str, answer: Answer) -> None:
-        """Store the answer of a lookup for a key."""
+        """Store the result of a lookup for a key."""
         name = definition.name
         if isinstance(answer, Record):
             self.records[name] = answer

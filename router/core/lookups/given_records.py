@@ -1,4 +1,4 @@
-"""The records of lookups from answers that are known already; pure.
+"""The records of lookups, taken from results that are already known; pure.
 
 The commands that simulate deliveries use this module in place of the engine, which fetches and caches records.
 """
@@ -21,10 +21,10 @@ class NotGiven:
 
 
 NOT_GIVEN: Final = NotGiven()
-"""The answer for a key whose record is not known yet."""
+"""The result for a key if it is not known yet whether the key has a record."""
 
 Given = Callable[[str, str], Answer | NotGiven]
-"""A function that returns the answer of a lookup, by the lookup's name and a rendered key."""
+"""A function that returns the result of a lookup, by the lookup's name and a rendered key."""
 
 _MARK = "qzlookupfieldz"  # only letters, because no sink escapes letters
 _MAILBOX = "@lookup.invalid"
@@ -32,13 +32,13 @@ _MARKS = re.compile(rf"{_MARK}(\d{{1,6}})z(?:{re.escape(_MAILBOX)})?", re.IGNORE
 
 
 class RecordNotGivenError(Exception):
-    """A record that is not known yet."""
+    """The error for a record that is not known yet."""
 
 
 class GivenRecords:
     """The finder of records for deliveries, with the lookups of a configuration.
 
-    Every answer comes from `given`. `asked` are the keys that `given` did not know, by lookup.
+    Every result comes from `given`. `asked` are the keys for which `given` returned `NOT_GIVEN`, by lookup.
     """
 
     def __init__(self, definitions: Mapping[str, LookupDefinition], given: Given) -> None:
@@ -50,7 +50,8 @@ class GivenRecords:
     def find(self, event: Event, names: frozenset[str], now: float) -> Records:
         """Return the records of these lookups, and of the lookups that their keys use.
 
-        Raises `NoRecordError`, `TemplateError`, `TransientError`, and `RecordNotGivenError`.
+        Raises `NoRecordError`, `TemplateError` or `TransientError` if a lookup fails, and `RecordNotGivenError` if a
+        record is not known yet.
         """
         wanted = names & self._definitions.keys()
         if not wanted:
@@ -81,10 +82,11 @@ def from_mapping(records: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) 
 
 
 class NamedRecords:
-    """A finder whose records show the name of each field, such as `{{ user.email }}`, in place of a fetched value.
+    """A finder that fetches no values.
 
-    While templates are rendered, each field has a placeholder as its value; `named` replaces the placeholders with the
-    names. If `mailboxes` is true, each placeholder is a valid mail address.
+    In its records, each field has its own name as value, such as `{{ user.email }}`. While templates are rendered, each
+    field has a placeholder as its value; `named` replaces the placeholders with the names. If `mailboxes` is true, each
+    placeholder is a valid mail address.
     """
 
     def __init__(self, definitions: Mapping[str, LookupDefinition], *, mailboxes: bool = False) -> None:
@@ -101,7 +103,7 @@ class NamedRecords:
         return f"{_MARK}{len(self._fields) - 1}z{_MAILBOX if self._mailboxes else ''}"
 
     def named(self, value: Any) -> Any:
-        """Return a copy of a value, in which each mark (made by `_mark`) is replaced by the name of its field."""
+        """Return a copy of a value in which the name of its field replaces each placeholder."""
         if isinstance(value, str):
             return _MARKS.sub(self._name, value)
         if isinstance(value, Mapping):
@@ -112,12 +114,12 @@ class NamedRecords:
 
     def _name(self, mark: re.Match[str]) -> str:
         place = int(mark[1])
-        # A string of the event may look like a mark.
+        # A string of the event may look like a placeholder.
         return f"{{{{ {self._fields[place]} }}}}" if place < len(self._fields) else mark[0]
 
 
 class _Named(Record):
-    """A record that has every field, with a mark as its value."""
+    """A record that has every field. The value of a field is a placeholder."""
 
     __slots__ = ("_lookup", "_mark")
 

@@ -21,8 +21,8 @@ LONGEST = 4096
 class LookupKey:
     """The compiled key of a lookup. The constructor raises `BrokenExpressionError`.
 
-    `where` is the path of the key in messages, such as `lookups.user.key`. If `url` is true, the key is a URL, whose
-    values are percent-encoded.
+    `where` is the path of the key in messages, such as `lookups.user.key`. If `url` is true, the key is a URL, and the
+    values in it are percent-encoded.
     """
 
     def __init__(self, source: str, environment: TemplateEnvironment, where: str, *, url: bool = False) -> None:
@@ -32,7 +32,9 @@ class LookupKey:
         except BrokenTemplateError as error:
             raise BrokenExpressionError(error.faults) from None
         self.sole_field = None if url else _sole_field(environment.plain.parse(source))
-        """The text before the only field of the payload, its path, and the text after it; None for any other key."""
+        """The parts of a key with a single field of the payload: the text before the field, the field's path, and the
+        text after the field. None for any other key.
+        """
         self.names = self._template.names
         """The names that the key uses: `payload`, `event`, other lookups."""
 
@@ -46,9 +48,10 @@ class LookupKey:
         return key
 
     def plain(self, event: Event) -> str | None:
-        """Return the key if it is text around one field of the payload that holds text or an integer; else None.
+        """Return the key without rendering its template; None if that is not possible.
 
-        Most keys have this form, and rendering the template takes ten times as long. A key that is too long is None too.
+        It is possible for text around one field of the payload, if the field holds text or an integer and the key is
+        not too long. Most keys have this form, and rendering the template takes ten times as long.
         """
         if self.sole_field is None:
             return None
@@ -81,9 +84,9 @@ class LookupKey:
 
 
 def _sole_field(tree: nodes.Template) -> tuple[str, tuple[str, ...], str] | None:
-    """Return the text before, the path, and the text after the only field in a template.
+    """Return the text before the only field in a template, the path of the field, and the text after it.
 
-    Returns None if the template is anything but text and one field of the payload.
+    Returns None for a template that is not text around one field of the payload.
     """
     parts = tree.body[0].nodes if len(tree.body) == 1 and isinstance(tree.body[0], nodes.Output) else []
     fields = [place for place, part in enumerate(parts) if not isinstance(part, nodes.TemplateData)]

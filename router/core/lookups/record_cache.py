@@ -1,4 +1,4 @@
-"""The cache of one lookup: records by key, bounded in number and age; floor 2, with time as an argument."""
+"""The cache of one lookup: records by key, bounded in number and age; floor 2. The time is an argument."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ MOST = 10_000
 class RecordCache:
     """A cache of at most `most` records of one lookup, each kept for `ttl` seconds.
 
-    None means that the store has no record.
+    The value None for a key means that the store has no record with this key.
     """
 
     def __init__(self, ttl: float, most: int = MOST) -> None:
         self._ttl = ttl
         self._most = most
-        # In the order of fetching. All records live equally long, so the first one expires first.
+        # The entries are in the order of fetching. All of them expire after the same time, so the first entry expires
+        # first.
         self._entries: OrderedDict[str, tuple[float, Record | None]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -29,7 +30,7 @@ class RecordCache:
     def get(self, keys: Iterable[str], now: float) -> tuple[dict[str, Record | None], list[str]]:
         """Return the cached records by key, and the keys that are not in the cache.
 
-        A record is None if the store had none for its key. `now` is a monotonic time in seconds.
+        The record is None for a key without a record in the store. `now` is a monotonic time in seconds.
         """
         known: dict[str, Record | None] = {}
         unknown: list[str] = []
@@ -46,7 +47,7 @@ class RecordCache:
         return known, unknown
 
     def put(self, records: Iterable[tuple[str, Record | None]], now: float) -> None:
-        """Store the records of some keys; None for a record that the store did not have."""
+        """Store the records of some keys. The record is None for a key without a record in the store."""
         if not self._ttl:
             return
         entries = self._entries

@@ -1,7 +1,7 @@
 """Templates: rendering of a sink's options for one delivery; floor 2.
 
-`compile_options` is called once for each sink and route, `OptionsTemplate.render` for each delivery. The time is an
-argument, and the options already contain the text of files.
+The router calls `compile_options` once for each sink and route, and `OptionsTemplate.render` for each delivery. The
+time is an argument. The options already contain the text of files.
 """
 
 from router.core.rendering.environment import TemplateEnvironment

@@ -21,7 +21,7 @@ MOST = 1000
 
 
 def urls_in(whole: str) -> list[str]:
-    """Return the URLs in a string, which are separated by white space or commas. A comma may also be part of a URL."""
+    """Return the URLs in a string. White space or commas separate the URLs; a comma may also be part of a URL."""
     found: list[str] = []
     begin = 0
     for gap in _GAP.finditer(whole):
@@ -44,9 +44,10 @@ def literal_recipients(whole: str, marker: Addresses) -> Sequence[Any]:
 
 
 def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
-    """Return the value that the plugin gets for each address, in order: the address itself, or the mapping or URL with this address.
+    """Return, by address, the value that the plugin gets for each recipient, in order.
 
-    Raises `AddressError` for an address not of the marker's kind.
+    The value is the address itself, or the mapping or URL that has the address. Raises `AddressError` for an address
+    that is not of the marker's kind.
     """
     if marker.known_by is None:
         return {address: address for address in _checked(found, marker)}
@@ -58,7 +59,7 @@ def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
 
 
 def address_of(recipient: Any, marker: Addresses) -> str:
-    """Return the address of a value that the plugin gets. Raises `AddressError` if it has none."""
+    """Return the address of a value that the plugin gets. Raises `AddressError` if the value has no address."""
     if callable(marker.known_by):
         return _address_of_url(recipient, marker.known_by)
     address = recipient if marker.known_by is None else recipient.get(marker.known_by)
@@ -69,7 +70,7 @@ def address_of(recipient: Any, marker: Addresses) -> str:
 
 
 def _address_of_url(url: str, known_by: Callable[[str], str]) -> str:
-    """Return the address of a URL. No error quotes the URL, because it holds a credential."""
+    """Return the address of a URL. No error quotes the URL, because the URL contains a credential."""
     if len(url) > LONGEST_URL or has_control(url):
         raise AddressError("a URL is too long or has a control character in it")
     try:

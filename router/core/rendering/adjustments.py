@@ -1,4 +1,4 @@
-"""The changes to a sink's options that make a message a test: a mark in its texts, other recipients; floor 2."""
+"""The changes to a sink's options for a test message: a mark in its texts, and other recipients; floor 2."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BODY = re.compile(r"<body\b[^<>]*>", re.IGNORECASE)
 
 
 def marked(options: SinkOptions, mark: str) -> SinkOptions:
-    """Return rendered options with `mark` and a space before each text for people that is not blank.
+    """Return rendered options with `mark` and a space put before each text for people. Blank texts stay blank.
 
-    The mark is escaped like a value of the event, so that it is plain text in the markup of every service. In HTML the
-    mark follows the tag `<body>` if there is one.
+    The mark is escaped like a value of the event, so that it is plain text in the markup of every service. In HTML, the
+    mark follows the tag `<body>`, if the text has one.
     """
 
     def leaf(marker: Marker, value: object, _path: Path, model: BaseModel) -> Part:
@@ -36,9 +36,9 @@ def marked(options: SinkOptions, mark: str) -> SinkOptions:
 
 
 def destinations_of_event(options: SinkOptions) -> list[str]:
-    """Return the keys of the options by which an event decides where a message goes.
+    """Return the keys of the options with which an event chooses the destination of a message.
 
-    These are recipients, URLs, and channels and keys of Redis that hold templates.
+    These are the recipients, URLs, Redis channels and Redis keys that contain templates.
     """
     found = [target.option for target in options.redis_targets if is_template(target.name)]
 
@@ -56,7 +56,8 @@ def destinations_of_event(options: SinkOptions) -> list[str]:
 def readdressed(options: SinkOptions, addresses: Sequence[str]) -> SinkOptions | None:
     """Return options with other recipients; None if the options have none.
 
-    The addresses replace those of the first field that has any. The other fields of recipients become empty.
+    The addresses replace those of the first field of recipients that is not empty. The other fields of recipients
+    become empty.
     """
     replaced = False
 

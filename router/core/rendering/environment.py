@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class TemplateEnvironment:
-    """The environments that the templates of a configuration share: one for each way of escaping.
+    """The environments that the templates of a configuration share: one for each kind of escaping.
 
-    `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups,
-    which templates may use in the environment `with_lookups` only. Raises `ValueError` for an unknown time zone.
+    `timezone` is the name of the zone that the time filters use. `lookups` are the names of the configured lookups.
+    Templates may use lookups only in the environment `with_lookups`. The constructor raises `ValueError` for an unknown
+    time zone.
     """
 
     def __init__(self, *, timezone: str = "UTC", lookups: Collection[str] = ()) -> None:
@@ -93,7 +94,10 @@ class TemplateEnvironment:
         return other
 
     def forget_trees(self) -> None:
-        """Free the syntax trees of all templates that were compiled. Only the checks of a configuration need them."""
+        """Free the memory of the syntax trees of all compiled templates.
+
+        Only the checks of a configuration need these trees.
+        """
         self._parsed.clear()
 
     def _knowing(self, sandbox: Sandbox) -> Sandbox:
@@ -106,5 +110,8 @@ class TemplateEnvironment:
 
 
 def literal(text: str) -> str:
-    """Return a string that is not a template. The last line break of a file is removed, as Jinja does for a template."""
+    """Return the text of a string that is not a template.
+
+    The last line break of a file is removed, as in a template.
+    """
     return str(text).removesuffix("\n") if isinstance(text, TemplateFile) else str(text)

@@ -30,8 +30,9 @@ from router.events import Event
 from router.options import is_template
 
 MILLISECONDS = 1e11
-"""The least number that counts as a time in milliseconds, as returned by JavaScript's `Date.now()`. In seconds it would
-be a time in the year 5138."""
+"""The smallest number that counts as a time in milliseconds, as JavaScript's `Date.now()` returns it. In seconds, this
+number is a time in the year 5138.
+"""
 
 LONGEST_SHOWN = 200
 """The largest number of bytes of an expression that is shown."""
@@ -60,7 +61,7 @@ class Expression:
         return self._value.names
 
     def value(self, event: Event, now: float) -> Any:
-        """Return the value for an event or delivery, None if it is missing. Raises `TemplateError`."""
+        """Return the value for an event or delivery; None if the value is missing. Raises `TemplateError`."""
         return self._evaluated(event, now, _present)
 
     def holds(self, event: Event, now: float, records: Records = NO_RECORDS) -> bool:
@@ -71,9 +72,10 @@ class Expression:
         return self._evaluated(event, now, bool, records)
 
     def key(self, event: Event, now: float) -> str | None:
-        """Return the value as a string, which is equal for equal values; None if it is missing, null, false or empty.
+        """Return the value as a string; None if the value is missing, null, false or empty.
 
-        Raises `TemplateError` if the evaluation fails, or if the value has no text, such as a function.
+        Equal values have equal strings. Raises `TemplateError` if the evaluation fails, or if the value is a function
+        or something else without a text.
         """
         return self._evaluated(event, now, _key_text)
 
@@ -124,7 +126,7 @@ def _compiled(source: str, sandbox: Sandbox) -> CompiledExpression:
 
 
 def parse_expression(source: str, environment: TemplateEnvironment) -> Source:
-    """Parse an expression, as `parse` does with a template."""
+    """Parse an expression, as `parse` parses a template."""
     return parse(_as_template(source), environment.expressions)
 
 
@@ -143,9 +145,10 @@ def _key_text(found: Any) -> str | None:
 
 
 class Expiry:
-    """The expiry of deliveries: seconds after the receipt of the event, or a template that renders to a time.
+    """The expiry of deliveries.
 
-    The constructor raises `BrokenExpressionError`.
+    It is a number of seconds after the receipt of the event, or a template that renders to a time. The constructor
+    raises `BrokenExpressionError`.
     """
 
     def __init__(self, after: float | str, environment: TemplateEnvironment) -> None:
@@ -160,8 +163,8 @@ class Expiry:
     def at(self, event: Event, now: float) -> float | None:
         """Return the time of expiry in seconds since the epoch; None for a delivery that never expires.
 
-        A delivery never expires if the template renders to an empty string. Raises `TemplateError` if the template fails
-        or renders to any other string that is not a time.
+        A delivery never expires if the template renders to an empty string. Raises `TemplateError` if the template
+        fails, or renders to a non-empty string that is not a time.
         """
         if self._template is None:
             assert self._seconds is not None

@@ -1,7 +1,7 @@
-"""The faults of templates and expressions, and their notation of paths; floor 2.
+"""The faults of templates and expressions, and the notation of paths in templates; floor 2.
 
-The module does not import Jinja. A configuration without templates and expressions never needs it, and importing it
-takes a twentieth of the CPU time of a start.
+The module does not import Jinja. A configuration without templates and expressions never needs Jinja, and importing
+Jinja takes a twentieth of the CPU time of a start.
 """
 
 from __future__ import annotations

@@ -35,9 +35,10 @@ class Delivery:
 
 
 class AddressField:
-    """A field of addresses: its items, each a list of literal ones or a template.
+    """A field of addresses.
 
-    The addresses of a delivery are a mapping of each address to what the plugin gets for it.
+    Each of its items is a list of literal addresses, or a template. The addresses of a delivery are a mapping: the key
+    is the address, and the value is what the plugin gets for the address.
     """
 
     def __init__(self, path: Path, marker: Addresses, items: list[list[Any] | CompiledAddresses]) -> None:
@@ -73,15 +74,18 @@ class AddressField:
         return list(values) if self.marker.known_by is None else [address_of(value, self.marker) for value in values]
 
     def __call__(self, delivery: Delivery) -> list[Any]:
-        """Return what the plugin gets for the addresses that `find` found for this delivery."""
+        """Return the values that the plugin gets for the addresses of this delivery.
+
+        `find` has found the addresses before.
+        """
         return list(delivery.addresses[self.path].values())
 
 
 class TextField:
     """A field with a template for text.
 
-    `replaceable` is true if the JSON line may replace a text that can't be rendered. `shown` is true if the field is
-    the message to show.
+    `replaceable` is true if the event's JSON line may replace a text that can't be rendered. `shown` is true if the
+    field is the message to show.
     """
 
     def __init__(self, path: Path, template: Compiled, escape: Callable[[str], str]) -> None:

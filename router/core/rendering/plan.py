@@ -33,8 +33,8 @@ _C = TypeVar("_C", bound="Compiled")
 class TemplateFault(msgspec.Struct, frozen=True):
     """A fault in the templates of a sink's options.
 
-    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string. It is
-    None if the message has the place instead (`mail/order.html:3: …`), or if no line is known.
+    `path` leads from the options to the string (`("headers", "X-A")`). `line` counts from 1 within that string. `line`
+    is None if no line is known, or if the message itself contains the place (`mail/order.html:3: …`).
     """
 
     path: Path
@@ -42,7 +42,7 @@ class TemplateFault(msgspec.Struct, frozen=True):
     line: int | None
 
 
-class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
+class TemplateFaults(RouterError):  # noqa: N818  # a list of faults
     """The faults of the templates and literal addresses in a sink's options, in the order of the fields."""
 
     def __init__(self, faults: Sequence[TemplateFault]) -> None:
@@ -53,10 +53,10 @@ class TemplateFaults(RouterError):  # noqa: N818  # it is a list of them
 class Rendered(msgspec.Struct, frozen=True):
     """The options of one delivery.
 
-    `options` hold plain values. `addresses` are all recipients, each once. `suppressed` is the reason not to deliver;
-    then the options are not rendered. `degraded` names the texts that could not be rendered, with the cause; the
-    options have the JSON line in their place. `text` is the message to people, for display; empty if the options have
-    none. `keys` has the keys of the message by the names of their options, without empty ones.
+    `options` contains plain values. `addresses` are all recipients, each once. `suppressed` is the reason not to
+    deliver; then the options are not rendered. `degraded` names the texts that could not be rendered, with the cause.
+    In place of such a text, the options have the event's JSON line. `text` is the message to people, for display; empty
+    if the options have no message. `keys` has the non-empty keys of the message, by the names of their options.
     """
 
     options: SinkOptions
@@ -68,7 +68,9 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """The names of the non-empty fields with recipients, and of those with a message."""
+    """The names of the non-empty fields with recipients (`addresses`) and of the non-empty fields with a message
+    (`texts`).
+    """
 
     addresses: tuple[str, ...]
     texts: tuple[str, ...]
@@ -77,9 +79,9 @@ class Fields(msgspec.Struct, frozen=True):
 class OptionsTemplate:
     """The compiled options of one sink (and route).
 
-    `static` are the options that all deliveries share, with normalised addresses, if there is no template; else None.
-    `templated_address` is true if a recipient comes from a template, `mail` if recipients have mail addresses. `fields`
-    are the names of the fields to show.
+    If the options have no template, all deliveries share the options `static`, with normalised addresses; else `static`
+    is None. `templated_address` is true if a recipient comes from a template. `mail` is true if recipients have mail
+    addresses. `fields` are the names of the fields to show.
     """
 
     static: SinkOptions | None
@@ -106,7 +108,7 @@ class OptionsTemplate:
         self.fields = compiler.fields
         self._literal = {each.path: each.literal for each in self._addresses}
         self.literal_recipients = self._all(self._literal)
-        """The recipients that stand in the options without a template, each once."""
+        """The recipients that the options name without a template, each once."""
         self._scope = _scope_of_templates() if compiler.templates else _no_scope
         self._shared = self._literally()
 
@@ -122,7 +124,7 @@ class OptionsTemplate:
 
     @property
     def has_keys(self) -> bool:
-        """True if an option is a key, by which deliveries are ordered."""
+        """True if an option is a key. Deliveries are ordered by their key."""
         return bool(self._keys)
 
     def order_key(self, event: Event, now: float) -> str | None:
@@ -138,9 +140,10 @@ class OptionsTemplate:
         return tuple(dict.fromkeys(address for each in self._recipients for address in found[each.path]))
 
     def render(self, event: Event, now: float, records: Records = NO_RECORDS) -> Rendered:
-        """Return the options for one delivery; `now` is seconds since the epoch, `records` are those of its lookups.
+        """Return the options for one delivery.
 
-        Raises `TemplateError` if a template fails for this event, `AddressError` for an invalid address.
+        `now` is seconds since the epoch. `records` are the records of the delivery's lookups. Raises `TemplateError` if
+        a template fails for this event, and `AddressError` for an invalid address.
         """
         if self._shared is not None and event.address is None:
             return self._shared
@@ -152,7 +155,10 @@ class OptionsTemplate:
             current.reset(token)
 
     def _find(self, delivery: Delivery, only: str | None) -> tuple[str, ...]:
-        """Find the addresses of a delivery, or the address `only` of them; return the recipients, each once."""
+        """Find the addresses of a delivery and return the recipients, each once.
+
+        If `only` is set, all other recipients are left out.
+        """
         found = delivery.addresses
         for each in self._addresses:
             found[each.path] = each.find(delivery)
@@ -201,7 +207,10 @@ class _Compiler:
 
     @property
     def shown(self) -> str:
-        """The literal text of the message; empty if the message is a template, which is then marked `shown`."""
+        """The literal text of the message.
+
+        If the message is a template, its field is marked as `shown`, and the result is empty.
+        """
         order = sorted(self.texts, key=lambda each: isinstance(each[1], Html))
         chosen = next((text for _, _, text in order if text), "")
         if isinstance(chosen, str):
@@ -342,9 +351,10 @@ def _no_scope(_event: Event, _used: Collection[str], _records: Records) -> dict[
 
 
 def escape_of(escape: Escape, model: BaseModel, options: SinkOptions) -> Callable[[str], str]:
-    """Return the function of a marker's `escape`, which is a function or the name of a method.
+    """Return the function for a marker's `escape`.
 
-    The method is one of the field's model, or else of the options.
+    `escape` is a function or the name of a method. The method is looked up in the field's model, or else in the
+    options.
     """
     if not isinstance(escape, str):
         return escape

@@ -14,8 +14,8 @@ from router.core.rendering.syntax.checking import read
 def glob_of(text: str, sandbox: Sandbox) -> str | None:
     """Return a glob that matches every text to which a template may render; None for a faulty template.
 
-    Text outside of expressions matches itself. An expression matches any text, and so does a block (`{% … %}`) with its
-    whole content.
+    Text outside of expressions matches itself. An expression matches any text. A block (`{% … %}`) with its whole
+    content also matches any text.
     """
     source = read(text, sandbox)
     return None if source.faults else "".join(_parts(source.tree))

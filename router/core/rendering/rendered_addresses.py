@@ -13,9 +13,10 @@ from router.errors import AddressError
 
 
 def value_text(value: Any) -> str:
-    """Return the text of an event's value inside an address. Raises `AddressError` if it has a control character.
+    """Return an event's value as text for an address.
 
-    A line break in a value could add a mail header. Line breaks of the template itself are layout, and are allowed.
+    Raises `AddressError` if the text has a control character. For example, a line break in a value could add a mail
+    header. Line breaks of the template itself are layout, and are allowed.
     """
     whole = text(value)
     if has_control(whole):
@@ -24,14 +25,15 @@ def value_text(value: Any) -> str:
 
 
 def addresses_in(whole: str) -> list[str]:
-    """Return the addresses in a comma-separated text. Raises `AddressError` if it has a control character."""
+    """Return the addresses in a comma-separated text. Raises `AddressError` if the text has a control character."""
     return split(value_text(whole))
 
 
 def listed(value: Any, parts: Callable[[str], list[str]] = addresses_in) -> list[str]:
-    """Return the addresses in the value of a sole `{{ … }}`: a string, a number, a list of these, or null (none).
+    """Return the addresses in the value of a template that is only one `{{ … }}`.
 
-    `parts` divides a string. Raises `AddressError` for any other value.
+    The value is a string, a number, a list of strings and numbers, or null (no address). `parts` splits a string into
+    addresses. Raises `AddressError` for any other value.
     """
     if isinstance(value, Missing):
         str(value)  # raises
@@ -50,9 +52,10 @@ def listed(value: Any, parts: Callable[[str], list[str]] = addresses_in) -> list
 
 
 def mappings(value: Any) -> list[dict[str, Any]]:
-    """Return the mappings in the value of a sole `{{ … }}`: a mapping, its JSON text, a list of these, or null (none).
+    """Return the mappings in the value of a template that is only one `{{ … }}`.
 
-    Raises `AddressError` for any other value.
+    The value is a mapping, the JSON text of mappings, a list of such values, or null (no mapping). Raises
+    `AddressError` for any other value.
     """
     if isinstance(value, Missing):
         str(value)  # raises

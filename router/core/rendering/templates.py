@@ -42,10 +42,10 @@ _WITHOUT_VALUES = (TypeError, OverflowError, ZeroDivisionError)
 
 
 def scope(event: Event, used: Collection[str], records: Records = NO_RECORDS) -> dict[str, Any]:
-    """Return the names for the templates of a delivery, with `payload` and `event` only if they are in `used`.
+    """Return the names for the templates of a delivery.
 
-    So a payload that no template uses is not decoded. `records` are those of the delivery's lookups. Raises
-    `TemplateError` if the payload can't be decoded.
+    `payload` and `event` are included only if `used` contains them. So a payload is decoded only if a template uses it.
+    `records` are the records of the delivery's lookups. Raises `TemplateError` if the payload can't be decoded.
     """
     names = GLOBALS.copy()
     names["route"] = event.route
@@ -79,10 +79,11 @@ class Compiled:
 
     @classmethod
     def shared(cls, text: str, sandbox: Sandbox) -> Self:
-        """Return the compiled template of a text, the same object for equal texts of one environment.
+        """Return the compiled template of a text.
 
-        A thousand routes that override one option of a sink share the templates of its other options. A template from a
-        file is compiled again, because equal texts may include different files. Raises `BrokenTemplateError`.
+        Equal texts of one environment get the same object. For example, a thousand routes that override one option of a
+        sink share the templates of its other options. A template from a file is always compiled anew, because equal
+        texts may include different files. Raises `BrokenTemplateError`.
         """
         if isinstance(text, TemplateFile):
             return cls(text, sandbox)
@@ -129,7 +130,10 @@ class Compiled:
         return context, self._template.root_render_func(context)
 
     def explain(self, where: str, error: Exception, names: Names) -> TemplateError:
-        """Return an error at `where` as a `TemplateError`. Its text for the log does not quote the event."""
+        """Return a `TemplateError` for an error of the template at `where`.
+
+        Its text for the log does not quote the event.
+        """
         said, told = self._cause(error, names)
         return TemplateError(f"{where}: {cut(said, _CAUSE)}", f"{where}: {cut(told or said, _CAUSE)}")
 
@@ -150,7 +154,7 @@ class Compiled:
         return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (the dead letter says more)"
 
     def _path(self, error: MissingError, names: Names) -> str:
-        """Return the missing path as written in the template; empty if the name came from the event."""
+        """Return the missing path as the template writes it; empty if the event itself supplied the name."""
         name = error.names[0]
         asked = sorted({chain[: chain.index(name, 1) + 1] for chain in self._chains if name in chain[1:]}, key=str)
         exact = [chain for chain in asked if _found(chain[:-1], names) is error.obj]
@@ -168,7 +172,10 @@ class CompiledExpression(Compiled):
 
     @cached_property
     def _context(self) -> Context:
-        """The context that all evaluations share. They never overlap, and making one takes a third of an evaluation."""
+        """The context that all evaluations share.
+
+        Evaluations never overlap, and creating a context takes a third of the time of an evaluation.
+        """
         return self._sandbox.context_class(self._sandbox, {}, None, {})
 
     def value(self, names: Names) -> Any:
@@ -184,9 +191,10 @@ class CompiledExpression(Compiled):
 
 
 class CompiledAddresses(Compiled):
-    """A compiled template of addresses. `recipients(names, marker)` returns them unchecked.
+    """A compiled template of addresses.
 
-    A template that is only one `{{ … }}` may return a list. Any other template renders to a comma-separated text.
+    `recipients(names, marker)` returns the unchecked addresses. The value of a template that is only one `{{ … }}` may
+    be a list. Any other template renders to a comma-separated text.
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
@@ -210,8 +218,8 @@ class CompiledAddresses(Compiled):
 class CompiledValue(Compiled):
     """A compiled template of a JSON value: `plain(names)` returns the value.
 
-    A template that is only one `{{ … }}`, without white space, has the value of its expression. Any other renders to a
-    text.
+    If the template is only one `{{ … }}`, without white space around it, its value is the value of the expression. Any
+    other template renders to a text.
     """
 
     def _compile(self, tree: nodes.Template) -> Template:
@@ -230,7 +238,10 @@ def _assigning(expression: nodes.Expr) -> nodes.Template:
 
 
 def _sole_expression(tree: nodes.Template, *, padded: bool = True) -> nodes.Expr | None:
-    """Return the expression of a template that consists of one `{{ … }}`, else None. With `padded`, white space around it is allowed."""
+    """Return the expression of a template that is only one `{{ … }}`; None for any other template.
+
+    With `padded`, white space around the `{{ … }}` is allowed.
+    """
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     parts = [
@@ -242,7 +253,10 @@ def _sole_expression(tree: nodes.Template, *, padded: bool = True) -> nodes.Expr
 
 
 def _found(path: tuple[object, ...], names: Names) -> object:
-    """Return the value at a path of the names; a new object, which is identical to no value, if there is none."""
+    """Return the value at a path of the names.
+
+    If there is no such value, return a new object, because a new object is not identical to any value.
+    """
     value: Any = names
     for name in path:
         try:

@@ -18,7 +18,7 @@ Marker = Template | Addresses | Condition | Json
 """The marker in a field's type."""
 
 Make = Callable[[Any], Any]
-"""A function that makes a value for one delivery, from a state that the caller passes."""
+"""A function that makes a value for one delivery. Its argument is the state that the caller passes."""
 
 
 class Part(NamedTuple):
@@ -29,7 +29,9 @@ class Part(NamedTuple):
 
 
 Leaf = Callable[[Marker, Any, Path, BaseModel], Part]
-"""The callback for a marked value: the marker, the value, its path, and the model that holds it."""
+"""The callback for a marked value. Its arguments are the marker, the value, the path of the value, and the model that
+contains the value.
+"""
 
 
 def follow(options: Any, path: Path) -> Any:
@@ -40,7 +42,10 @@ def follow(options: Any, path: Path) -> Any:
 
 
 def default_in(options: Any, path: Path) -> Path | None:
-    """Return the path of the option whose default has the value at `path`; None if the configuration has that value."""
+    """Return the path of the option with the default value that contains the value at `path`.
+
+    Return None if the configuration sets the value.
+    """
     for place, step in enumerate(path, 1):
         if isinstance(options, BaseModel) and _field(options, step) not in options.model_fields_set:
             return path[:place]
@@ -59,7 +64,10 @@ def walk(model: BaseModel, leaf: Leaf) -> Part:
 
 
 class _Walk:
-    """The walk through one model. `part` takes a value, its type, its path, and the model that holds it."""
+    """The walk through one model.
+
+    The arguments of `part` are the type of a value, the value, its path, and the model that contains the value.
+    """
 
     def __init__(self, leaf: Leaf) -> None:
         self._leaf = leaf
@@ -95,7 +103,7 @@ class _Walk:
         return Part(value, None)
 
     def _json(self, annotation: Any, marker: Json, value: Any, path: Path, model: BaseModel) -> Part:
-        """Walk a JSON value, whose parts are of the same type as the whole."""
+        """Walk a JSON value. Its elements have the same type as the whole value."""
         if type(value) is dict:
             return self._mapping(dict[str, annotation], value, path, model)
         if type(value) is list:
@@ -129,9 +137,10 @@ def _making(build: Callable[[dict[Any, Any]], Any], makers: list[tuple[Any, Make
 
 
 def _copier(model: BaseModel, changed: Mapping[str, Any], makers: list[tuple[str, Make]]) -> Make:
-    """Return a function that copies a model with some fields replaced: `changed`, and those that the makers make.
+    """Return a function that copies a model and replaces some fields.
 
-    Unlike `model_copy`, the function does not copy cached properties, which may depend on the replaced fields.
+    The new values come from `changed` and from the functions in `makers`. Unlike `model_copy`, the function does not
+    copy cached properties, which may depend on the replaced fields.
     """
     kind = type(model)
     fields = {**{name: getattr(model, name) for name in kind.model_fields}, **changed}
@@ -161,7 +170,9 @@ _UNMARKED = frozenset({bool, int, float, type(None)})
 
 @lru_cache(maxsize=64)
 def _fields(model: type[BaseModel]) -> list[tuple[str, str, Any, tuple[Any, Marker | None]]]:
-    """Return for each field of a model its name, its key in the configuration, its type, and the `kind_of` this type."""
+    """Return, for each field of a model, its name, its key in the configuration, its type, and the result of `kind_of`
+    for the type.
+    """
     whole = {name: Annotated[info.annotation, None, *info.metadata] for name, info in model.model_fields.items()}
     return [(name, model.model_fields[name].alias or name, kind, kind_of(kind)) for name, kind in whole.items()]
 

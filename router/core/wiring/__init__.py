@@ -1,1 +1,1 @@
-"""The paths of events through a configuration, decided only by its names and globs; floor 2."""
+"""The paths of events through a configuration, as far as names and globs decide them; floor 2."""

@@ -1,7 +1,7 @@
-"""The check whether a channel exists that some globs match and others do not; pure.
+"""The check whether a channel exists that some globs match and other globs do not match; pure.
 
-The check is exact: it walks the automata of all globs together. The walk is bounded. If it would take too long, the
-answer is "such a channel may exist", so that no false warning is reported.
+The check is exact: it walks the automata of all globs together. The number of steps of a walk is limited. If the limit
+is reached, the result is "such a channel may exist". So the router never reports a false warning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import takewhile
 from router.core.matching import ANY, STAR, Token, glob, is_glob, literal_prefix, tokens
 
 Globs = tuple[str, ...]
-"""A set of channels, as names and globs: those that at least one name or glob matches."""
+"""A set of channels, written as names and globs. A channel is in the set if at least one name or glob matches it."""
 
 EVERY: Globs = ("*",)
 """The set of all channels."""
@@ -26,10 +26,10 @@ MOST_STEPS = 20_000
 
 
 def apart(one: Globs, other: Globs) -> bool:
-    """Return whether two small sets have no channel in common, by the literal texts with which their globs begin and end.
+    """Return True if two small sets certainly have no channel in common.
 
-    Unlike `meet`, this test is not exact: for some sets without a common channel it returns False. It takes a
-    microsecond.
+    The test compares only the literal texts with which the globs begin and end. Unlike `meet`, it is not exact: for
+    some sets without a common channel, the result is False. The test takes a microsecond.
     """
     return not any(_may_meet(first, second) for first in one for second in other)
 
@@ -61,12 +61,12 @@ def may_have(sets: tuple[Globs, ...], without: Globs) -> bool:
     shortest = _shortest(globs[longest][0])
     others = [*sets[:longest], *sets[longest + 1 :]]
     if shortest is not None and all(_match(other, shortest) for other in others) and not _match(without, shortest):
-        return True  # the usual case, for which the walk would take several times as long
+        return True  # the usual case; the walk would take several times as long
     return _Walk(globs, _alike(without, globs)).arrives()
 
 
 def _shortest(glob: str) -> str | None:
-    """Return the shortest channel that a glob matches; None if the glob has other special characters than stars."""
+    """Return the shortest channel that a glob matches; None if the glob has special characters other than stars."""
     return None if _OTHERS.intersection(glob) else glob.replace("*", "")
 
 
@@ -81,7 +81,9 @@ def _match(globs: Globs, name: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _ends(glob: str) -> tuple[str, bytes]:
-    """Return the literal text with which every channel of a glob begins, and the one with which it ends."""
+    """Return the literal text with which every channel of a glob begins, and the literal text with which every channel
+    of the glob ends.
+    """
     ending = takewhile(lambda part: len(part) == 1 and part is not STAR, reversed(_parts(glob)))
     return literal_prefix(glob), bytes(byte for part in ending for byte in part)[::-1]
 
@@ -95,7 +97,7 @@ def _may_meet(one: str, other: str) -> bool:
 
 
 def _alike(globs: Iterable[str], others: Sequence[Globs]) -> Globs:
-    """Return the globs and names out of `globs` that may have a channel in common with every other set.
+    """Return the elements of `globs` that may have a channel in common with each set of `others`.
 
     Two globs are compared only by their literal beginnings and ends.
     """
@@ -117,7 +119,7 @@ def _parts(glob: str) -> tuple[Token, ...]:
 
 
 def _unlike(parts: Iterable[Token]) -> frozenset[int]:
-    """Return one representative byte of each group of bytes that all these parts treat alike."""
+    """Group the bytes that all these parts treat alike, and return one byte of each group."""
     found: set[int] = set()
     classes = []
     for part in set(parts):
@@ -135,12 +137,14 @@ def _unlike(parts: Iterable[Token]) -> frozenset[int]:
 class _Walk:
     """A search, byte by byte, for a channel that is in all sets of `sets` and not in `without`.
 
-    A state is an integer with a bit for each place in each glob that has been reached.
+    Each place in each glob has a bit. A state is an integer with the bits of all places that the bytes so far lead to.
     """
 
     def __init__(self, sets: Sequence[Globs], without: Globs) -> None:
         self._parts: list[tuple[int, Token]] = []
-        """The bit of each place except the ends of globs, and the bytes that lead to the next place."""
+        """The bit of each place, and the bytes that lead from it to the next place. The end of a glob has no next place
+        and is left out.
+        """
         self._next = 1
         self._start = self._stars = 0
         added = [self._add(each) for each in sets]
@@ -150,9 +154,10 @@ class _Walk:
         self._steps = self._accepting(_unlike(part for _, part in self._parts))
 
     def _add(self, globs: Globs) -> tuple[int, int, int]:
-        """Add the places of a set; return three sets of bits.
+        """Add the places of a set, and return three integers of bits.
 
-        These are all places, the ends of the globs, and the places from which a glob matches any rest.
+        They have the bits of all places, of the ends of the globs, and of the places from which a glob matches any
+        further bytes.
         """
         first, ends, endless = self._next, 0, 0
         for each in globs:
@@ -170,7 +175,10 @@ class _Walk:
         return self._next - first, ends, endless
 
     def _accepting(self, kinds: frozenset[int]) -> list[int]:
-        """Return the places from which each of these bytes leads to the next place, without the stars."""
+        """Return, for each of these bytes, the places from which the byte leads to the next place.
+
+        Stars are left out.
+        """
         found = dict.fromkeys(kinds, 0)
         for bit, part in self._parts:
             for byte in part & kinds:
@@ -178,7 +186,10 @@ class _Walk:
         return list(found.values())
 
     def arrives(self) -> bool:
-        """Return whether a channel exists that is in all sets and not in `without`; True if the search takes too many steps."""
+        """Return whether a channel exists that is in all sets and not in `without`.
+
+        The result is True if the search takes too many steps.
+        """
         stars = self._stars
         start = self._start | (self._start & stars) << 1
         waiting, seen = [start], {start}
@@ -203,5 +214,5 @@ class _Walk:
         return not state & self._unwanted and all(state & ends for ends in self._ends)
 
     def _is_wanted(self, state: int) -> bool:
-        """Return whether each set may still have a channel with the beginning that led to this state."""
+        """Return whether each set may still contain a channel that begins with the bytes so far."""
         return all(state & places for places in self._all)

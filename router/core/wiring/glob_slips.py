@@ -1,4 +1,6 @@
-"""The check for mistakes in globs: regular expressions in place of globs, and broken classes; pure."""
+"""The check for mistakes in globs: regular expressions in place of globs, and classes that are not closed or empty;
+pure.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ _GLOBS = {".*": "*", ".+": "?*", "\\d+": "[0-9]*", "\\d": "[0-9]"}
 
 
 def regular_expression(glob: str) -> str | None:
-    """Return the message for a glob that looks like a regular expression; None if it does not."""
+    """Return the message for a glob that looks like a regular expression; None for any other glob."""
     if not _SIGNS.search(glob):
         return None
     meant = _as_globs(glob)
@@ -35,9 +37,9 @@ def regular_expression(glob: str) -> str | None:
 
 
 def _as_globs(expression: str) -> list[str]:
-    """Return the globs that match the same texts as a simple regular expression; empty if there are none.
+    """Return the globs that match the same texts as a simple regular expression; empty if globs can't do that.
 
-    A group of alternatives, `(new|paid)`, becomes one glob for each of them.
+    A group such as `(new|paid)` becomes one glob for each alternative.
     """
     waiting, found = [expression], list[str]()
     while waiting:
@@ -56,7 +58,7 @@ def _as_globs(expression: str) -> list[str]:
 
 
 def _as_glob(expression: str) -> str | None:
-    """Return the glob that matches the same texts as a simple regular expression; None if there is none."""
+    """Return the glob that matches the same texts as a simple regular expression; None if there is no such glob."""
     inner = expression.removeprefix("^").removesuffix("$")
     parts = _PARTS.findall(inner)
     if "".join(parts) != inner or not inner:
@@ -69,7 +71,7 @@ def _as_glob(expression: str) -> str | None:
 
 
 def broken_class(glob: str) -> str | None:
-    """Return the fault in the classes of a glob, such as `[a-c`; None if there is none."""
+    """Return the fault in the classes of a glob, such as `[a-c`; None if there is no fault."""
     if is_open(glob):
         return "the `[` is not closed, so all text after it is read as a list of characters; close it with `]`, or write `\\[` for the character `[`"
     if any(not token for token in tokens(glob.encode())):

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 SWEEPS = 24
-"""The largest number of sweeps over the layers, in one direction each. Most graphs are stable after six."""
+"""The largest number of sweeps over the layers. Each sweep goes in one direction. Most graphs are stable after six
+sweeps.
+"""
 
 MOVES = 12
 """The number of rounds in which every layer moves towards its neighbours."""
@@ -65,7 +67,10 @@ def layered(layers: Iterable[Sequence[str]], edges: Iterable[tuple[str, str]]) -
 
 
 def with_few_crossings(layers: Layers) -> Layers:
-    """Return the layers with their nodes ordered so that few links cross, and never more than before."""
+    """Return the layers with their nodes in an order in which few links cross.
+
+    The result never has more crossings than `layers`.
+    """
     before, after = _neighbours(layers.links)
     best = current = layers
     fewest = layers.crossings
@@ -123,8 +128,8 @@ def _crossings(left: Sequence[str], right: Sequence[str], links: Iterable[Link])
 def heights(layers: Layers, size: Mapping[str, float], gap: float) -> dict[str, float]:
     """Return the middle of each node and waypoint, with 0 at the top.
 
-    `size` is the height of each node, and `gap` the smallest distance between two nodes of a layer. A node is as near
-    to the mean of its neighbours as the other nodes of its layer allow.
+    `size` has the height of each node. `gap` is the smallest distance between two nodes of a layer. Each node is placed
+    as near to the mean of its neighbours as the other nodes of its layer allow.
     """
     before, after = _neighbours(layers.links)
     middles: dict[str, float] = {}
@@ -145,12 +150,13 @@ def heights(layers: Layers, size: Mapping[str, float], gap: float) -> dict[str, 
 def _apart(
     layer: Sequence[str], wanted: Mapping[str, float], size: Mapping[str, float], gap: float
 ) -> Iterator[tuple[str, float]]:
-    """Yield positions that keep the order and the distances, as near to the wanted ones as possible (least squares).
+    """Yield a position for each node, as near to the wanted positions as possible (least squares).
 
-    Nodes that would overlap form a block. Its position is the mean of its members' wanted positions.
+    The order of the nodes and the smallest distances are kept. Nodes that would overlap form a block. The position of a
+    block is the mean of the wanted positions of its nodes.
     """
     offsets: list[float] = []
-    blocks: list[tuple[float, int]] = []  # the sum of the wanted positions less the offsets, and the number of members
+    blocks: list[tuple[float, int]] = []  # the sum of the wanted positions minus the offsets, and the number of nodes
     for place, node in enumerate(layer):
         step = (size[layer[place - 1]] + size[node]) / 2 + gap if place else 0.0
         offsets.append(offsets[-1] + step if place else 0.0)
@@ -165,7 +171,10 @@ def _apart(
 
 
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """Return a lane for each span, so that spans in one lane do not overlap. Short spans get the inner lanes."""
+    """Return the number of a lane for each span.
+
+    Spans in one lane do not overlap. Short spans get the lanes with low numbers.
+    """
     found = [0] * len(spans)
     taken: list[list[tuple[float, float]]] = []
     for number in sorted(range(len(spans)), key=lambda each: abs(spans[each][1] - spans[each][0])):

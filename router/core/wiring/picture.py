@@ -45,10 +45,10 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """The path of events from one node to another. `live` is false if no event can take it in this configuration.
+    """The path of events from one node to another. `live` is false if no event can take this path in the configuration.
 
-    A `fallback` leads from a sink to the sink that gets its failed deliveries. A `summary` leads from the dead letters
-    to a sink that gets reports of new ones.
+    An edge of kind `fallback` leads from a sink to the sink that gets its failed deliveries. An edge of kind `summary`
+    leads from the dead letters to a sink that gets summaries of new dead letters.
     """
 
     start: str
@@ -100,7 +100,9 @@ def _sink(name: str) -> str:
 
 
 def _ways(config: RouterConfig, reach: Reach) -> Iterator[tuple[str, Channels]]:
-    """Yield the channels of each source by schema, with the node from which their events reach the routes."""
+    """Yield the channels of each source by schema, each with the node from which the events of these channels reach the
+    routes.
+    """
     for source in config.sources:
         for number in range(len(config.schemas)):
             yield _schema(number), reach.with_schema(source, number)
@@ -143,7 +145,9 @@ def _into_sinks(config: RouterConfig, idle: set[str]) -> Iterator[Edge]:
 
 
 def _without_life(edges: list[Edge]) -> list[Edge]:
-    """Mark the edges from nodes that no event reaches, such as the fallback of an idle sink, as not live."""
+    """Mark the edges from nodes that no event reaches as not live, such as the edge from an idle sink to its
+    fallback.
+    """
     while True:
         reached = {edge.end for edge in edges if edge.live}
         marked = [
@@ -156,7 +160,10 @@ def _without_life(edges: list[Edge]) -> list[Edge]:
 
 
 def _needs_input(edge: Edge) -> bool:
-    """Return whether an edge carries only events that came to its start. Dead letters can come from anywhere."""
+    """Return whether an edge carries only events that reached its start by another edge.
+
+    Dead letters can come from anywhere.
+    """
     return edge.kind == "fallback" or edge.start == UNMATCHED
 
 

@@ -1,6 +1,6 @@
 """The schemas and routes that the events of a source can reach, by channel names and globs; pure.
 
-Payloads are unknown here. So it is unknown whether a route with a condition takes an event.
+Payloads are not known here. So this module can't decide whether a route with a condition takes an event.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Channels(NamedTuple):
 
 
 class Reach:
-    """The sources, schemas and routes of a configuration, and the channels by which they reach each other."""
+    """The sources, schemas and routes of a configuration, and the channels through which events reach the schemas and
+    routes.
+    """
 
     def __init__(
         self, sources: Mapping[str, SourceConfig], schemas: Sequence[Sequence[str]], routes: Sequence[RouteConfig]
@@ -56,7 +58,7 @@ class Reach:
         return Channels(source, (self.reads[source],))
 
     def with_schema(self, source: str, number: int) -> Channels:
-        """Return the channels of a source for which this schema is the first that matches."""
+        """Return the channels of a source for which this schema is the first matching schema."""
         earlier = tuple(each for channels in self._schemas[:number] for each in channels)
         return Channels(source, (self.reads[source], self._schemas[number]), earlier)
 
@@ -74,7 +76,7 @@ class Reach:
         if route.sources is not None and channels.source not in route.sources:
             return False
         within = (*channels.within, globs_of(route))
-        if not may_have(within, ()):  # true for most routes, and cheaper than the complete check
+        if not may_have(within, ()):  # the usual case: this check is cheaper than the complete one
             return False
         kept = tuple(each for final in self._finals(number, channels.source) for each in globs_of(final))
         return may_have(within, (*channels.without, *kept))
@@ -85,9 +87,10 @@ class Reach:
         return may_have(channels.within, (*channels.without, *taken))
 
     def finals_before(self, number: int, most: int) -> list[str]:
-        """Return the first `most` of the earlier final routes that take all events that this route would get.
+        """Return the ids of earlier final routes that together take all events of this route, at most `most` ids.
 
-        The list is empty if the route gets any event, or if it would get no event even without the final routes.
+        The list is empty if the route may get an event. It is also empty if the route would get no event even without
+        the final routes.
         """
         route = self._routes[number]
         wanted = [
@@ -107,7 +110,7 @@ class Reach:
         return found
 
     def _finals(self, number: int, source: str) -> Iterator[RouteConfig]:
-        """Yield the earlier final routes that take every event of a source on the routes' channels."""
+        """Yield the final routes before this route that take every event of a source on their channels."""
         return (route for place, route in self._final if place < number and _is_for(route, source))
 
 

@@ -9,7 +9,7 @@ from router.core.matching import glob, is_glob
 
 
 def reader_of(sources: Mapping[str, SourceConfig], channel: bytes) -> str | None:
-    """Return the name of the first source that reads a channel, None if none does."""
+    """Return the name of the first source that reads a channel; None if no source reads it."""
     return next((name for name, source in sources.items() if reads(source, channel)), None)
 
 
@@ -21,7 +21,7 @@ def reads(source: SourceConfig, channel: bytes) -> bool:
 
 
 def pattern_of(source: SourceConfig, channel: bytes) -> str | None:
-    """Return the glob by which a source gets the messages of a channel; None if it names the channel."""
+    """Return the glob by which a source gets the messages of a channel; None if the source names the channel itself."""
     if source.type != "pubsub":
         return None
     names = {each.encode() for each in source.channels if not is_glob(each)}

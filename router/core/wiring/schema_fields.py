@@ -1,6 +1,6 @@
 """The check whether a payload that is valid for a JSON Schema can have a field; pure.
 
-The check understands only some keywords of schemas. Any other keyword counts as one that may allow the field.
+The check understands only some keywords of schemas. It assumes that any other keyword may allow the field.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ _SUBSCHEMAS = ("if", "then", "else", "not")
 
 
 class Absent(NamedTuple):
-    """A field that a schema does not have. `known` are the names that it has in that place.
+    """A field that a schema does not have.
 
-    `closed` is true if the schema allows no other names. `near` is the known name that is probably meant, or None.
+    `known` are the names that the schema has in that place. `closed` is true if the schema allows no other names.
+    `near` is the known name that the user probably meant, or None.
     """
 
     known: tuple[str, ...]
@@ -31,7 +32,8 @@ class Absent(NamedTuple):
 def absent(document: Any, path: Sequence[object]) -> Absent | None:
     """Return the field of a path that payloads of a schema do not have; None if the path may exist.
 
-    If the schema allows fields that it does not list, a name counts as absent only if it is similar to a listed one.
+    Many schemas allow fields that they do not list. For such a schema, a name counts as absent only if it is similar to
+    a listed name.
     """
     schema = resolved(document, document)
     for key in path:
@@ -55,7 +57,10 @@ def absent(document: Any, path: Sequence[object]) -> Absent | None:
 
 
 def lists(document: Any, name: str) -> bool:
-    """Return whether a schema names a field of the payload; True if the schema is not understood."""
+    """Return whether a schema names a field of the payload.
+
+    The result is True if the check does not understand the schema.
+    """
     schema = resolved(document, document)
     if schema is None:
         return True
@@ -64,7 +69,7 @@ def lists(document: Any, name: str) -> bool:
 
 
 def requires(document: Any, path: Sequence[object]) -> bool:
-    """Return whether every payload that is valid for a schema certainly has the field at a path of names."""
+    """Return True if every payload that is valid for a schema certainly has the field at a path of names."""
     schema = resolved(document, document)
     for key in path:
         required = None if schema is None else schema.get("required")
@@ -79,7 +84,7 @@ def _near(key: str, names: Sequence[str] | Mapping[str, Any]) -> str | None:
 
 
 def _named(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of fields that are in the keywords of a schema."""
+    """Yield the names of fields that occur in the keywords of a schema."""
     yield from schema.get("properties", {})
     yield from schema.get("required", [])
     for key in ("dependentRequired", "dependentSchemas", "dependencies"):
@@ -87,7 +92,10 @@ def _named(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(schema: Mapping[str, Any], document: Any, depth: int = 0) -> Iterator[Mapping[str, Any] | None]:
-    """Yield a schema and its subschemas for the same object; None for a subschema that is not understood."""
+    """Yield a schema and its subschemas for the same object.
+
+    Yield None for a subschema that the check does not understand.
+    """
     yield schema
     branches = [branch for key in _BRANCHES for branch in schema.get(key, [])]
     branches += [schema[key] for key in _SUBSCHEMAS if key in schema]
@@ -104,7 +112,10 @@ def _parts(schema: Mapping[str, Any], document: Any, depth: int = 0) -> Iterator
 
 
 def resolved(schema: Any, document: Any) -> Mapping[str, Any] | None:
-    """Return a schema with its reference followed; None if it leads out of the document, or is not understood."""
+    """Follow the reference of a schema, and return the schema at its end.
+
+    Return None if the reference leads out of the document, or if the check does not understand the schema.
+    """
     for _ in range(_DEEPEST):
         if not isinstance(schema, dict) or "$dynamicRef" in schema or "$recursiveRef" in schema:
             return None
@@ -119,7 +130,10 @@ def resolved(schema: Any, document: Any) -> Mapping[str, Any] | None:
 
 
 def _at(document: Any, reference: str) -> Any:
-    """Return the value at a `#/…` reference in the document; None if there is none, or for any other reference."""
+    """Return the value at a `#/…` reference in the document.
+
+    Return None if there is no such value, or if the reference has another form.
+    """
     if reference == "#":
         return document
     if not reference.startswith("#/"):
@@ -134,5 +148,8 @@ def _at(document: Any, reference: str) -> Any:
 
 
 def _is_named(part: Mapping[str, Any], document: Any) -> bool:
-    """Return whether a part of a document has a URI of its own, so that `#/…` below it is relative to that part."""
+    """Return whether a part of a document has a URI of its own.
+
+    References `#/…` inside such a part are relative to the part.
+    """
     return isinstance(part.get("id" if "draft-04" in str(document.get("$schema")) else "$id"), str)

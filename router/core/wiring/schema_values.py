@@ -1,8 +1,8 @@
 """The check whether a payload that is valid for a JSON Schema can meet a clause of `match`; pure.
 
-A value must satisfy all keywords of a schema. So the few keywords that are read here (types, enumerations, the schemas
-of properties and elements) can rule a value out, whatever the other keywords are. Any other keyword may allow
-everything.
+The check reads only a few keywords: types, enumerations, and the schemas of properties and elements. A value must
+satisfy all keywords of a schema. So these few keywords can exclude a value, regardless of the other keywords. The check
+assumes that every other keyword allows all values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router.core.wiring.schema_fields import resolved
 _SCALARS = frozenset({"string", "integer", "number", "boolean", "null"})
 _TYPES = frozenset({*_SCALARS, "array", "object"})
 _NEAR = 0.6
-"""The similarity from which a value may be a misspelling of a listed one; "hihg" and "high" have 0.75."""
+"""The similarity from which a value may be a misspelling of a listed value; "hihg" and "high" have 0.75."""
 _MOST = 10
 """The largest number of values of an enumeration that are shown."""
 
@@ -31,9 +31,9 @@ _MOST = 10
 class Refusal(NamedTuple):
     """A part of a clause that no payload of a schema can meet, with the texts for its message.
 
-    `test` and `value` are the numbers of the test in the clause and of its value; None if the path itself is
-    impossible. `what` says what no event can do (`have payload.a.b`, `meet …`). `fact` says what the schema has instead
-    (`says …`, `allows …`). `cure` says what is probably meant.
+    `test` is the number of the test in the clause, and `value` the number of the value in the test. Both are None if
+    the path itself is impossible. `what` names what no event can do (`have payload.a.b`, `meet …`). `fact` names the
+    cause in the schema (`says …`, `allows …`). `cure` names what the user probably meant.
     """
 
     test: int | None
@@ -44,9 +44,9 @@ class Refusal(NamedTuple):
 
 
 class _Blocked(NamedTuple):
-    """A path through a value that has no fields or elements.
+    """The result for a path that leads through a value without fields or elements.
 
-    `length` is the number of segments up to that value, and `types` are the types of the value.
+    `length` is the number of segments up to that value. `types` are the types of the value.
     """
 
     length: int
@@ -54,7 +54,7 @@ class _Blocked(NamedTuple):
 
 
 def refusals(document: Any, clause: Clause) -> list[Refusal]:
-    """Return the parts of a clause that no payload of a schema can meet; empty if the schema may allow all of them."""
+    """Return the parts of a clause that no payload of a schema can meet; empty if a payload may meet all parts."""
     found = _walk(document, clause.path)
     if isinstance(found, _Blocked):
         return [_of_path(clause.path, found)]
@@ -76,13 +76,19 @@ def only_integers(document: Any, path: Path) -> bool:
 
 
 def may_be_object(document: Any, path: Path) -> bool:
-    """Return whether a schema may allow an object at a path; True if it is unknown."""
+    """Return whether a schema may allow an object at a path.
+
+    The result is True if the schema of the path is unknown.
+    """
     found = _walk(document, path)
     return not isinstance(found, Mapping) or "object" in _types(found)
 
 
 def _walk(document: Any, path: Path) -> Mapping[str, Any] | _Blocked | None:
-    """Return the schema of the values at a path; None if it is unknown or not understood."""
+    """Return the schema of the values at a path.
+
+    Return None if this schema is unknown, or if the check does not understand it.
+    """
     schema = resolved(document, document)
     for length, segment in enumerate(path):
         if schema is None:
@@ -100,7 +106,10 @@ def _walk(document: Any, path: Path) -> Mapping[str, Any] | _Blocked | None:
 
 
 def _property(schema: Mapping[str, Any], name: str) -> Any:
-    """Return the schema of a property; None if `patternProperties` may apply to it too, or if it has no schema."""
+    """Return the schema of a property.
+
+    Return None if the property has no schema, or if `patternProperties` may apply to it too.
+    """
     if "patternProperties" in schema:
         return None
     own = schema.get("properties", {})
@@ -108,7 +117,7 @@ def _property(schema: Mapping[str, Any], name: str) -> Any:
 
 
 def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the types that a schema allows, as written; all types if it has no valid `type`."""
+    """Return the types that a schema allows, as written; all types if the schema has no valid `type`."""
     said = schema.get("type")
     types = (said,) if isinstance(said, str) else tuple(said) if isinstance(said, list) else ()
     return types if types and _TYPES.issuperset(types) else tuple(sorted(_TYPES))
@@ -126,7 +135,7 @@ def _of_path(path: Path, blocked: _Blocked) -> Refusal:
 
 
 def _singles(test: Test) -> Iterator[Test]:
-    """Yield one test for each value of a test with alternatives, else the test itself."""
+    """Yield one test for each value of a test. A test without alternatives is yielded itself."""
     if not isinstance(test.wanted, tuple):
         yield test
         return
@@ -138,7 +147,7 @@ def _of_value(document: Any, schema: Mapping[str, Any], path: Path, test: Test) 
     """Return the refusal of a test that no value of a schema meets; None if a value may meet it."""
     if test.operator == "exists":
         return None
-    if test.operator == "ne":  # a value that can't occur is a mistake here too
+    if test.operator == "ne":  # with `ne` too, a value that can't occur is a mistake
         test = Test("eq", test.wanted)
     what = f"meet `{_field(path)} {test.text}`"
     types = _types(schema)
@@ -164,12 +173,15 @@ def _meeting(test: Test) -> Callable[[Any], bool]:
 
 @lru_cache(maxsize=100)
 def _meeting_values(operator: str, wanted: Any, _types: tuple[type, ...]) -> Callable[[Any], bool]:
-    """Return the result of `_meeting`. The types are an argument because 1, 1.0 and true are the same key for the cache."""
+    """Return the result of `_meeting`.
+
+    The types are an argument because 1, 1.0 and true would otherwise be one key of the cache.
+    """
     return holding((Clause((), (Test(operator, wanted),)),))
 
 
 def _listed(schema: Mapping[str, Any], document: Any) -> list[Any] | None:
-    """Return the only values that a schema allows; None if it does not list them."""
+    """Return the values that a schema lists as the only allowed values; None if the schema has no such list."""
     if isinstance(schema.get("enum"), list):
         return list(schema["enum"])
     if "const" in schema and "draft-04" not in str(document.get("$schema")):  # draft 4 has no `const`
@@ -201,7 +213,10 @@ def _types_of(value: Any) -> tuple[str, ...]:
 
 
 def _cure(types: Sequence[str], test: Test) -> str:
-    """Return the end of the message for a test that no type meets: what is probably meant; empty if unknown."""
+    """Return the end of the message for a test that no type meets.
+
+    It names what the user probably meant; it is empty if this is unknown.
+    """
     wanted = test.wanted
     if test.operator != "eq":
         return ""
@@ -215,14 +230,14 @@ def _cure(types: Sequence[str], test: Test) -> str:
 
 
 def _types_of_text(text: str) -> set[str]:
-    """Return the other types that a user may have meant by a string: an integer by `"5"`."""
+    """Return the other types that a user may have meant by a string. For example, `"5"` may be meant as an integer."""
     if text in {"true", "false", "null"}:
         return {"null" if text == "null" else "boolean"}
     return {"integer", "number"} if re.fullmatch(r"-?(0|[1-9][0-9]*)", text) else set()
 
 
 def _meant(listed: Sequence[Any], test: Test) -> str:
-    """Return a hint to the listed text that is most similar to the wanted one; empty if none is similar."""
+    """Return a hint that names the listed text most similar to the wanted text; empty if no listed text is similar."""
     texts = {each.lower(): each for each in listed if isinstance(each, str)}
     wanted = test.wanted[0] if isinstance(test.wanted, tuple) else test.wanted
     near = get_close_matches(wanted.lower(), texts, n=1, cutoff=_NEAR) if isinstance(wanted, str) else []

@@ -9,7 +9,7 @@ from types import GeneratorType
 from typing import Any, NoReturn
 
 MAX_OUTPUT = 4 * 1024**2
-"""The length, in characters, of the longest text that a template or one of its steps may make."""
+"""The largest number of characters of a text that a template, or one step of it, may create."""
 
 MAX_MADE = 4 * MAX_OUTPUT
 """The maximum number of characters and list items that all steps of one rendering may make together."""
@@ -20,11 +20,11 @@ MAX_STEPS = 100_000
 MAX_BITS = 65_536
 """The largest number that `*` and `**` may make, in bits."""
 
-_SMALL = 256  # a shorter value is not worth counting: a loop of them ends at MAX_STEPS
+_SMALL = 256  # shorter values are not counted: a loop that makes them ends at MAX_STEPS
 
 
 class Run:
-    """The state of one rendering: its time, and the rest of its bounds."""
+    """The state of one rendering: its time, and the sizes and rounds counted so far."""
 
     __slots__ = ("made", "now", "size", "steps")
 
@@ -41,7 +41,7 @@ class Run:
             raise OverflowError(f"the loops take more than {MAX_STEPS:,} rounds")
 
     def write(self, size: int) -> None:
-        """Count characters that a value has put into the text. Raises `OverflowError` past `MAX_OUTPUT`."""
+        """Count the characters that a value has added to the text. Raises `OverflowError` past `MAX_OUTPUT`."""
         self.size += size
         if self.size > MAX_OUTPUT:
             too_long()
@@ -67,7 +67,7 @@ def too_long() -> NoReturn:
 
 
 def bounded(size: int) -> None:
-    """Raise `OverflowError` if a string in a template may not have `size` characters."""
+    """Raise `OverflowError` if `size` characters are too many for a string in a template."""
     if size > MAX_OUTPUT:
         too_long()
 
@@ -113,7 +113,7 @@ def concat(pieces: Iterable[str]) -> str:
 
 
 def each(items: Any) -> Iterable[Any]:
-    """Return the items of a loop, whose rounds are counted."""
+    """Return the items of a loop, and count the rounds of the loop."""
     run = current.get()
     if isinstance(items, Sized):
         run.step(len(items))
@@ -128,10 +128,11 @@ def _counted(items: Iterable[Any], run: Run) -> Iterator[Any]:
 
 
 def check_size(value: Any) -> int:
-    """Return the number of characters and items of a value with everything inside it, each counted as often as it would be written.
+    """Return the number of characters and items of a value, including everything inside it.
 
-    A value may contain the same list many times. If `a` is `[b, b]`, `b` is `[c, c]` and so on, each level doubles the
-    size, which takes no memory until the value is written. Raises `OverflowError` past `MAX_OUTPUT`.
+    A list that occurs several times in the value is counted each time, because it would be written each time. If `a` is
+    `[b, b]`, `b` is `[c, c]` and so on, each level doubles the size. This takes no memory until the value is written.
+    Raises `OverflowError` past `MAX_OUTPUT`.
     """
     size = 0
     waiting = [value]

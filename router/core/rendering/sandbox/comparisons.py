@@ -1,7 +1,8 @@
 """The comparisons of JSON values in expressions: strict about types, and false instead of an error; floor 2.
 
-In Python `true == 1` holds, and `"a" < 1` is an error. Events may have any shape, so here values of different types
-are unequal and have no order. Numbers are one type (`5 == 5.0`), compared exactly whatever their size.
+In Python, `True == 1` is true, and `"a" < 1` is an error. Events may have any shape, so in an expression values of
+different types are unequal and have no order. All numbers have one type (`5 == 5.0`). Numbers of any size are compared
+exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ _HOLDERS = (list, tuple, dict)
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Return whether two values are the same JSON value. A missing value equals nothing, not even another missing value."""
+    """Return whether two values are the same JSON value.
+
+    A missing value is never equal, even to another missing value.
+    """
     if isinstance(left, Missing) or isinstance(right, Missing):
         return False
     if isinstance(left, _HOLDERS) and isinstance(right, _HOLDERS):
@@ -47,7 +51,9 @@ def _equal_inside(left: Any, right: Any) -> bool:
 
 
 def _pairs(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
-    """Return the pairs of inner values that must be equal for two values to be equal; None if the two can't be equal."""
+    """Return the pairs of inner values that must be equal for two lists or mappings to be equal; None if these can't be
+    equal.
+    """
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return zip(one, other, strict=True) if len(one) == len(other) else None
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
@@ -94,9 +100,10 @@ def within(left: Any, right: Any) -> bool:
 
 
 def _count(rounds: int) -> None:
-    """Count a search in a large value as rounds of a loop, because a filter may search it once for each element of another value.
+    """Count a search in a large value as rounds of a loop.
 
-    `payload.words | select("in", payload.others)` with 90,000 words each would take minutes. Raises `OverflowError`.
+    A filter may search one value for each element of another value. For example, `payload.words | select("in",
+    payload.others)` with 90,000 words in each list would take minutes. Raises `OverflowError` past `MAX_STEPS`.
     """
     if rounds:
         current.get().step(rounds)

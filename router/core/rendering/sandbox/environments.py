@@ -1,9 +1,9 @@
-"""The Jinja environments: one for each way of escaping, all in the same sandbox; floor 2.
+"""The Jinja environments: one for each kind of escaping, all in the same sandbox; floor 2.
 
 The sandbox is a list of permitted operations. Names are looked up in mappings and lists only, and only the methods
 listed below can be called. Escaping is Jinja's autoescape. If a sink has its own escaping, the compiled template uses
-the sink's function and a `Markup` class of its own in place of those for HTML. A value that Jinja has marked as safe
-HTML is then plain text, and is escaped.
+the sink's function in place of Jinja's HTML escaping. It also uses a `Markup` class that only this sink has. Then a
+value that Jinja has marked as safe HTML counts as plain text, and is escaped.
 """
 
 from __future__ import annotations
@@ -64,16 +64,18 @@ LoopContext = environment.loop
 Macro = environment.macro
 TemplateReference = environment.reference
 """
-"""The objects that a compiled template gets for the names it imports from Jinja. The last assignment counts."""
+"""The assignments at the end of a compiled template's code. They replace the objects that the code imports from Jinja
+under the same names.
+"""
 
 
 class _Shaping(NodeTransformer):
     """The changes to every template before it is compiled.
 
-    The items of loops and slices are counted. `%` and `format` work only if the format is written in the template: a
-    format from an event could require any amount of memory, and checking it takes quadratic time. `{% filter %}` and
-    `{% set x | filter %}` become a set block and an ordinary filter, because Jinja does not escape what the filter of
-    such a block returns.
+    The items of loops and slices are counted. `%` and `format` work only if the format is written in the template. A
+    format from an event could require any amount of memory, and checking the format takes quadratic time. `{% filter
+    %}` and `{% set x | filter %}` become a set block and an ordinary filter, because Jinja does not escape the result
+    of a filter block.
     """
 
     def __init__(self) -> None:
@@ -143,7 +145,7 @@ def _applied(chain: nodes.Filter, to: nodes.Expr) -> nodes.Filter:
 
 
 class _Macro(Macro):
-    """A macro, whose calls are counted and whose result is marked as this sink's."""
+    """A macro of a template. Its calls are counted, and its result is wrapped in the sink's markup class."""
 
     def _invoke(self, arguments: list[Any], autoescape: bool) -> str:
         current.get().step(1)
@@ -152,7 +154,7 @@ class _Macro(Macro):
 
 
 class _Loop(LoopContext):
-    """`loop`, which also counts the items of recursive calls."""
+    """The variable `loop` of a template. It also counts the items of recursive calls."""
 
     def __call__(self, iterable: Iterable[Any]) -> str:
         return super().__call__(each(iterable))
@@ -185,10 +187,10 @@ def _block(block: Callable[[], str], marked: Callable[[str], str]) -> Callable[[
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """An environment with one way of escaping: none, HTML, or a function of a sink.
+    """An environment with one kind of escaping: none, HTML, or a function of a sink.
 
-    `marked` makes text pass unescaped, `escaped` escapes a string that is not marked; both are identities without
-    escaping.
+    `marked` marks a text as safe, so that it is not escaped. `escaped` escapes a string that is not marked. In an
+    environment without escaping, both functions return the text unchanged.
     """
 
     intercepted_binops: ClassVar[frozenset[str]] = frozenset({"+", "*", "**", "%"})  # type: ignore[misc]
@@ -203,10 +205,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """The names of the lookups that a template may use."""
 
     refused: frozenset[str] = frozenset()
-    """The names of the lookups that are not known here, because no lookup may be used at this place."""
+    """The names of the configured lookups, if templates of this environment may use no lookup. Their use is reported as
+    a fault.
+    """
 
     blank: type[Missing] = Blank
-    """The class of the value of a field that a record lacks."""
+    """The class of the value for a field that a record lacks."""
 
     forgives = False
     """True if a field that a record lacks is blank rather than missing."""
@@ -229,7 +233,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         html: bool = False,
         show: Callable[[Any], str] = text,
     ) -> None:
-        """Take the configured time zone, and the way of escaping: a function, HTML, or none.
+        """Create an environment with a time zone and a kind of escaping: a function, HTML, or none.
 
         `show` converts the result of `{{ … }}` to text.
         """
@@ -258,14 +262,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
 
     def with_files(self, texts: Mapping[str, str]) -> Sandbox:
-        """Return the same sandbox with these files to include, extend and import."""
+        """Return a copy of this sandbox in which templates can include, extend and import these files."""
         return self.overlay(loader=DictLoader(texts))
 
     def _escape(self, value: str) -> str:
         return self.marked(self.escaped(value))
 
     def joined(self, values: Iterable[Any], separator: Any) -> str:
-        """Join the texts of values with a separator. If one of them is marked as safe, escape the others and mark the result as safe."""
+        """Join the texts of values with a separator.
+
+        If a text or the separator is marked as safe, escape the unmarked texts and mark the result as safe.
+        """
         texts = [text(value) for value in values]
         between = text(separator)
         if self.autoescape and (any(map(self._is_marked, texts)) or self._is_marked(between)):
@@ -290,7 +297,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super()._generate(source, name, filename, defer_init) + _NAMES
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Return `obj.attribute`: a key of a mapping, or a permitted method; otherwise a missing value."""
+        """Return `obj.attribute`: the value at a key of a mapping, or a permitted method.
+
+        Otherwise, return a missing value.
+        """
         if type(obj) in _MAPPINGS or isinstance(obj, Mapping):  # the type check is four times as fast
             return self._item(obj, attribute)
         if isinstance(obj, Missing):
@@ -315,7 +325,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Return `obj[argument]`: a key of a mapping, or an index of a list or text; otherwise as `getattr`."""
+        """Return `obj[argument]`: the value at a key of a mapping, or at an index of a list or text.
+
+        In all other cases, `getattr` decides.
+        """
         if isinstance(obj, Mapping | list | tuple | str | range | TemplateReference):
             return self._item(obj, argument)
         if isinstance(argument, str):
@@ -331,7 +344,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self.undefined(obj=obj, name=key)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Return the bounded form of an operator that could fill the memory; the other operators are Python's own."""
+        """Return the result of an operator that could fill the memory.
+
+        Raises `OverflowError` if the result would be too large. All other operators are Python's own.
+        """
         if operator == "%" and isinstance(left, str):
             return refuse_format()
         _OPERATORS[operator](left, right)
@@ -373,17 +389,20 @@ _OPERATORS: dict[str, Callable[[Any, Any], None]] = {
 def _finalizing(show: Callable[[Any], str]) -> Callable[[Context, Any], str]:
     @pass_context
     def finalize(_context: Context, value: Any) -> str:
-        """Return a result of `{{ … }}` as text. It takes the context so that Jinja does not escape constants as HTML at compile time."""
+        """Return a result of `{{ … }}` as text.
+
+        Because the function takes the context, Jinja does not escape constants as HTML at compile time.
+        """
         return shown(show(value))
 
     return finalize
 
 
 def _own(escape: Callable[[str], str]) -> tuple[type[Markup], Callable[[Any], str]]:
-    """Return a class of marked text for a sink's own escaping, and a function that escapes text that is not marked."""
+    """Return a class of marked text for a sink's own escaping, and a function that escapes unmarked text."""
 
     class Marked(Markup):
-        """Text that needs no escaping for this sink."""
+        """A text that needs no escaping for this sink."""
 
         __slots__ = ()
 

@@ -1,7 +1,7 @@
-"""The filters of templates: our own, and those of Jinja that are safe with values of an event; floor 2.
+"""The filters of templates: our own, and Jinja's filters that are safe with values of an event; floor 2.
 
-Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out, because they access objects,
-are random, or do not escape values.
+Jinja's `attr`, `pprint`, `random`, `safe`, `tojson`, `urlize` and `xmlattr` are left out. Each of these filters
+accesses attributes of objects, has a random result, or does not escape values.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from router.core.rendering.sandbox.time_zones import CHOSEN_UTC, zone
 from router.core.rendering.sandbox.values import Missing, json, text
 
 EACH = "each element"
-"""The name of the filter that every `for` loop passes through; no template can write it."""
+"""The name of the filter that is added to the items of every `for` loop. No template can use this name."""
 
 OWN_FORMAT = "_format_"
 OWN_PERCENT = "_percent_"
-"""The names of `format` and of `%` for a string that is written in the template itself; no template can write them."""
+"""The names of the filters that replace `format` and `%` if the format is written in the template itself. No template
+can use these names.
+"""
 
 SLICE = "_slice_"
 """The name of the filter that replaces `value[start:stop:step]`."""
@@ -83,9 +85,9 @@ _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\d+|\*)?(?:\.(\d+|\*))?")
 
 
 def moment(value: Any) -> datetime:
-    """Return an aware datetime for a datetime, an RFC 3339 text (UTC if it has no offset) or seconds since the epoch.
+    """Convert a datetime, an RFC 3339 text or seconds since the epoch to a datetime with a time zone.
 
-    Raises `ValueError` for anything else.
+    A text without an offset is in UTC. Raises `ValueError` for any other value.
     """
     if isinstance(value, Missing):
         str(value)  # raises
@@ -128,7 +130,10 @@ def ago(_context: Context, value: Any) -> str:
 
 
 def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
-    """Return a time as text. Raises `OverflowError` if the format is too long, because the result may be 256 times as long."""
+    """Return a time as text.
+
+    Raises `OverflowError` if the format is too long, because the result may be 256 times as long as the format.
+    """
     if len(format) > MAX_WIDTH:
         raise OverflowError(f"the format of a time can have at most {MAX_WIDTH:,} characters")
     return at.strftime(format)
@@ -136,12 +141,15 @@ def strftime(at: date, format: str) -> str:  # noqa: A002  # as Python names it
 
 def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
     def local(value: Any, name: str | None = None) -> datetime:
-        """Return a time in the zone of that name, or in the configured one."""
+        """Return a time in the time zone `name`. Without a name, use the configured time zone."""
         where = home if name is None else zone(name)
         return moment(value).astimezone(where)
 
     def time(value: Any, format: str = "%Y-%m-%d %H:%M") -> str:  # noqa: A002  # as a template names it
-        """Return a time as text by a strftime format, in the zone set by `local`, otherwise in the configured one."""
+        """Return a time as text by a strftime format, in the time zone set by the filter `local`.
+
+        Without `local`, use the configured time zone.
+        """
         at = moment(value)
         at = at if at.tzinfo is CHOSEN_UTC or isinstance(at.tzinfo, ZoneInfo) else at.astimezone(home)
         return strftime(at, format)
@@ -150,7 +158,10 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
 
 
 def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter of Jinja that works on text, so that it gets the router's text of a value: an empty string for null, not `None`."""
+    """Wrap a filter of Jinja that works on text, so that it gets the text that the router makes of a value.
+
+    For example, the text of null is an empty string, not `None`.
+    """
     place = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
@@ -164,7 +175,7 @@ def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter to refuse arguments with which it would fill the memory."""
+    """Wrap a filter to refuse numbers as arguments that would make the filter fill the memory."""
 
     @wraps(function)
     def filtered(value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +192,10 @@ def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _looping(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter that tests each element, to count the tests: its result may be short although it tested many."""
+    """Wrap a filter that tests each element, in order to count the tests.
+
+    The result may be short even after many tests.
+    """
 
     @wraps(function)
     def filtered(context: Context, values: Any = (), *args: Any, **kwargs: Any) -> Any:
@@ -207,7 +221,10 @@ def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
 def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
     @pass_context
     def join(context: Context, values: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
-        """Return the texts of values with `d` between them, or of one attribute of each."""
+        """Return the texts of values, joined by `d`.
+
+        With `attribute`, join the texts of this attribute of the values.
+        """
         if isinstance(values, Missing):
             str(values)  # raises
         if attribute is not None:
@@ -236,20 +253,24 @@ def percent(template: str, values: Any) -> str:
 
 
 def refuse_format(*_args: Any, **_kwargs: Any) -> str:
-    """Raise `TypeError`, because a string from an event must not be used as a format."""
+    """Refuse a string from an event as a format: raise `TypeError`."""
     raise TypeError('the text that % or format fills in must be a literal, such as "%.2f" in "%.2f" % payload.price')
 
 
 @pass_environment
 def total(environment: Any, values: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
-    """Return the sum of numbers, or of one attribute of each. Lists are refused: adding n lists copies the result n times."""
+    """Return the sum of numbers.
+
+    With `attribute`, add this attribute of the values. Lists are refused, because adding n lists copies the result n
+    times.
+    """
     if not isinstance(start, int | float):
         raise TypeError("sum adds numbers")
     return FILTERS["sum"](environment, values, attribute, start)
 
 
 def url(value: Any) -> str:
-    """Return a string percent-encoded as one part of a URL (RFC 3986 section 2.3): `/`, `&` and `?` too."""
+    """Return a string percent-encoded as one part of a URL (RFC 3986 section 2.3). `/`, `&` and `?` are encoded too."""
     return quote(text(value).encode("utf-8", "surrogatepass"), safe="")
 
 
@@ -261,10 +282,10 @@ def _each(_context: Context, items: Any) -> Iterable[Any]:
 def filters(
     home: tzinfo, joined: Callable[[Iterable[Any], Any], str], mark: Callable[[Any], str], escape: Callable[[Any], str]
 ) -> dict[str, Callable[..., Any]]:
-    """Return all filters of one way of escaping.
+    """Return all filters of an environment with one kind of escaping.
 
-    `home` is the configured time zone. `joined(values, separator)` joins texts and escapes those that are not marked.
-    `mark` lets a value pass unescaped, `escape` escapes it now.
+    `home` is the configured time zone. `joined(values, separator)` joins texts and escapes unmarked ones. `mark` marks
+    a value as safe, so that it is not escaped. `escape` escapes a value at once.
     """
     table: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _KEPT}
     for name in _SIZED:

@@ -19,8 +19,8 @@ _SHOWN = 40
 def on(value: Any, default: Any = False) -> bool:
     """Return the state of a switch: true for yes, true, 1 and on; false for no, false, 0 and off.
 
-    The value may be a string, a number or a boolean. If it is missing, null or empty, `default` is read in the same
-    way. Raises `TemplateError` for any other value.
+    The value may be a string, a number or a boolean. If the value is missing, null or empty, the state of `default` is
+    returned. Raises `TemplateError` for any other value.
     """
     if value is None or isinstance(value, Missing) or value == "":
         return False if default is None or isinstance(default, Missing) or default == "" else on(default)
@@ -74,7 +74,7 @@ def _address(value: Any) -> IPv4Address | IPv6Address | None:
         found = ip_address(value)
     except ValueError:
         return None
-    # A server that listens on both kinds sees an IPv4 client as ::ffff:10.0.0.1.
+    # A server that listens for IPv4 and IPv6 on one socket sees the IPv4 client 10.0.0.1 as ::ffff:10.0.0.1.
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
 

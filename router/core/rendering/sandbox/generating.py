@@ -9,7 +9,7 @@ from jinja2.compiler import CodeGenerator
 
 
 class Generator(CodeGenerator):
-    """Jinja's generator of code, for trees in which names replace the texts (`trees.shape_of`)."""
+    """Jinja's code generator, changed for trees in which names replace the texts (see `trees.shape_of`)."""
 
     def _output_child_pre(self, node: nodes.Expr, frame: Any, finalize: Any) -> None:
         if not isinstance(node, nodes.InternalName):

@@ -1,8 +1,9 @@
 """The sandbox of expressions, which accept missing values; floor 2.
 
-In a template a missing value is an error. In an expression it is falsy and equal to nothing, and so is the result of a filter
-or an operation on it: without `payload.order`, `payload.order.total | round` is missing too. The module `comparisons` has the
-rules of comparisons. Everything else that fails is an error.
+In a template, a missing value is an error. In an expression, a missing value is false and never equal. The result of a
+filter or an operation on a missing value is missing too. For example, without `payload.order`, the value of
+`payload.order.total | round` is missing. The module `comparisons` has the rules of comparisons. Everything else that
+fails is an error.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _JUDGE_MISSING = frozenset({"defined", "undefined", *TESTS})
 
 
 class Absent(Missing):
-    """A missing value: falsy and equal to nothing. Its attributes, items and results of operations are missing too."""
+    """A missing value.
+
+    It is false and never equal. Its attributes and items are missing too, and so are the results of operations on it.
+    """
 
     __slots__ = ()
 
@@ -43,7 +47,7 @@ class Absent(Missing):
     def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # Python requires it of a class with its own `__eq__` that is not hashable
+    __hash__ = None  # type: ignore[assignment]  # a class with its own `__eq__` that is not hashable needs this
 
     def child(self, name: Any) -> Missing:
         """Return the missing value for an attribute or item of this one."""
@@ -57,12 +61,18 @@ class Absent(Missing):
 
 
 def _behind_context(function: Callable[..., Any]) -> int:
-    """Return the index of a filter's value among its arguments: 1 if Jinja passes the context or environment first, else 0."""
+    """Return the index of a filter's value among the arguments.
+
+    It is 1 if Jinja passes the context or environment first, else 0.
+    """
     return 1 if hasattr(function, "jinja_pass_arg") else 0
 
 
 def _passing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter: a missing value is returned as it is, and a generator becomes a list, because a generator is never falsy."""
+    """Wrap a filter: it returns a missing value unchanged, and a list in place of a generator.
+
+    A generator would be true even without items.
+    """
     place = _behind_context(function)
 
     @wraps(function)
@@ -76,7 +86,7 @@ def _passing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a test: it is false for a missing value."""
+    """Wrap a test, so that it is false for a missing value."""
     place = _behind_context(function)
 
     @wraps(function)
@@ -89,17 +99,18 @@ def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Null(NodeTransformer):
-    """Replaces the name `null`, as JSON spells it, with Jinja's `none`."""
+    """The replacement of the name `null`, as JSON spells it, with Jinja's `none`."""
 
     def visit_Name(self, node: nodes.Name) -> nodes.Expr:  # noqa: N802  # Jinja's naming
         return nodes.Const(None, lineno=node.lineno) if node.name == "null" and node.ctx == "load" else node
 
 
 class _Comparing(NodeTransformer):
-    """Replaces comparisons and the calls of our functions with filters; `a < b < c` becomes `a < b and b < c`.
+    """The replacement of comparisons, and of calls of our functions, with filters.
 
-    A filter is faster than a call, because the sandbox checks for each call whether it is safe. An expression can't assign to
-    the name of a function, so replacing the call changes nothing else.
+    `a < b < c` becomes `a < b and b < c`. A filter is faster than a call, because the sandbox checks for each call
+    whether the call is safe. An expression can't assign to the name of a function, so replacing the call changes
+    nothing else.
     """
 
     def visit_Call(self, node: nodes.Call) -> nodes.Expr:  # noqa: N802  # Jinja's naming
@@ -123,7 +134,7 @@ class _Comparing(NodeTransformer):
 
 
 class Lenient(Sandbox):
-    """The sandbox of an expression; nothing is escaped in it."""
+    """The sandbox of an expression. It escapes nothing."""
 
     kind = "an expression"
 
@@ -137,7 +148,10 @@ class Lenient(Sandbox):
         _replace(self.tests, _failing, _JUDGE_MISSING)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function. A method of a missing value returns a missing value; an unknown method of any other value is an error."""
+        """Call a function or method.
+
+        A method of a missing value returns a missing value. An unknown method of any other value is an error.
+        """
         if isinstance(function, Absent) and len(function.names) > 1:
             return function
         return super().call(context, function, *args, **kwargs)

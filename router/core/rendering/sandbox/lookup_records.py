@@ -7,10 +7,10 @@ from typing import Any
 
 
 class Record(dict[str, Any]):
-    """The record of one lookup as templates see it; the mappings inside it are records too.
+    """The record of one lookup as templates see it.
 
-    `absent` means that the store has no such record, and that the lookup has `missing: empty`: then every field of it
-    is blank in every template.
+    The mappings inside a record are records too. `absent` is true if the store has no such record and the lookup is
+    configured with `missing: empty`. Then every field of the record is blank in every template.
     """
 
     __slots__ = ("absent",)
@@ -21,7 +21,10 @@ class Record(dict[str, Any]):
 
     @classmethod
     def of_texts(cls, fields: Sequence[str]) -> Record:
-        """Return the record with these names and values, in turn: name, value, name, value."""
+        """Return the record with these fields.
+
+        `fields` alternates between names and values: name, value, name, value.
+        """
         record = cls.__new__(cls)
         each = iter(fields)
         record.update(zip(each, each, strict=True))
@@ -38,7 +41,7 @@ def _inner(value: Any) -> Any:
 
 
 ABSENT = Record(absent=True)
-"""The empty record in place of a record that does not exist, for `missing: empty`."""
+"""The empty record that replaces a missing record if the lookup is configured with `missing: empty`."""
 
 Records = Mapping[str, Record]
 """The records of a delivery's lookups, by the names of the lookups."""

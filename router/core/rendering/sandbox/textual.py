@@ -1,6 +1,7 @@
 """Replacements for methods and filters of strings that take more than linear time in Python; floor 2.
 
-An event may contain a megabyte of any text, so each of these functions takes time in proportion to its length.
+An event may contain a megabyte of any text, so each of these functions takes time in proportion to the length of its
+text.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ _HYPHENED = re.compile(r"\s+|[^\s-]*-+|[^\s-]+")
 def rfind(whole: str, part: str) -> int:
     """Return the last index of a part in a string; -1 if the string does not contain it.
 
-    Python searches from the left in linear time (since 3.10), from the right in quadratic time.
+    Python searches from the left in linear time (since 3.10), but from the right in quadratic time.
     """
     place = whole[::-1].find(part[::-1])
     return place if place < 0 else len(whole) - len(part) - place
 
 
 def rpartition(whole: str, separator: str) -> tuple[str, str, str]:
-    """Return the text before the last separator, the separator, and the text after it, as `str.rpartition` does."""
+    """Return the text before the last separator, the separator, and the text after the separator, as `str.rpartition`
+    does.
+    """
     behind, found, before = whole[::-1].partition(separator[::-1])
     return (before[::-1], separator, behind[::-1]) if found else ("", "", whole)
 
@@ -40,7 +43,10 @@ def rsplit(whole: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
 
 def _stripping(name: str) -> Callable[..., str]:
     def stripped(whole: str, chars: str | None = None) -> str:
-        """Return a string without these characters at its ends. Raises `OverflowError` if there are too many different characters."""
+        """Return a string without these characters at its ends.
+
+        Raises `OverflowError` if `chars` has too many different characters.
+        """
         if chars is not None and len(chars) > 1:
             chars = "".join(set(chars))
             if len(chars) > _MAX_STRIPPED:
@@ -88,7 +94,10 @@ def wordwrap(
 
 
 def _lines(tokens: list[str], width: int, longest: int) -> list[str]:
-    """Return the lines of a paragraph; a token longer than `longest` is cut, and fills up the line before it."""
+    """Return the lines of a paragraph.
+
+    A token longer than `longest` is cut, and its beginning fills the current line.
+    """
     lines: list[str] = []
     line: list[str] = []
     size = 0

@@ -7,8 +7,9 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 CHOSEN_UTC = timezone(timedelta(0), "UTC")
-"""UTC, requested by name. It needs no time zone data, which a slim system may lack. It is not the object `datetime.UTC`, so that
-a time converted to UTC differs from a time without a chosen zone.
+"""The time zone UTC, if a template or the configuration names it. It needs no time zone data, which a small system may
+lack. It is an object other than `datetime.UTC`. So a time that was converted to UTC can be told from a time in UTC
+whose zone nobody chose.
 """
 
 _ZONES = 64  # the size of the cache of time zones; each takes about a kilobyte
@@ -16,7 +17,7 @@ _ZONES = 64  # the size of the cache of time zones; each takes about a kilobyte
 
 @lru_cache(_ZONES)
 def zone(name: str) -> tzinfo:
-    """Return the time zone of this name. Raises `ValueError` if there is none."""
+    """Return the time zone of this name. Raises `ValueError` if there is no such time zone."""
     if name == "UTC":
         return CHOSEN_UTC
     try:

@@ -25,7 +25,11 @@ _PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
 
 
 class MissingError(UndefinedError):
-    """The error for using a missing value: `obj` has no `names[0]`, whose item `names[1]` was wanted, and so on."""
+    """The error for using a missing value.
+
+    `obj` has no `names[0]`. The template wanted the item `names[1]` of it, then the item `names[2]` of that item, and
+    so on.
+    """
 
     def __init__(self, obj: Any, names: tuple[Any, ...]) -> None:
         super().__init__(f"{dotted(names)} is missing")
@@ -34,7 +38,7 @@ class MissingError(UndefinedError):
 
 
 class Missing(StrictUndefined):
-    """A missing value: `default` and `is defined` accept it, every other use raises `MissingError`.
+    """A missing value. `default` and `is defined` accept a missing value; every other use raises `MissingError`.
 
     Its attributes and items are missing values too, so `payload.order.total | default(0)` is 0 if there is no order.
     """
@@ -52,7 +56,7 @@ class Missing(StrictUndefined):
         super().__init__(hint, obj, name, exc)
         self.names = names or (name,)
         if exc is UndefinedError:
-            self._undefined_exception = self._missing  # type: ignore[assignment]  # a function of the message does
+            self._undefined_exception = self._missing  # type: ignore[assignment]  # a function works too
 
     def _missing(self, _message: str) -> MissingError:
         return MissingError(self._undefined_obj, self.names)
@@ -63,7 +67,10 @@ class Missing(StrictUndefined):
 
 
 class Blank(Missing):
-    """The value of a field that a record lacks, if this is not an error: an empty string and list, false, and replaced by `default`."""
+    """The value of a field that a record lacks, if this is not an error.
+
+    It acts as an empty string, as an empty list and as false. The filter `default` replaces it.
+    """
 
     __slots__ = ()
 
@@ -95,9 +102,9 @@ class Blank(Missing):
 def text(value: Any) -> str:
     """Return a value as text.
 
-    Null becomes an empty string, a list its items with commas, a mapping JSON, a time RFC 3339. Text is returned as it
-    is, with its mark if it needs no escaping. Raises `MissingError` for a missing value and `TypeError` for a function
-    or macro.
+    The text of null is an empty string. A list becomes its items separated by commas, a mapping becomes JSON, and a
+    time becomes RFC 3339. Text is returned unchanged; if it is marked as safe, it stays marked. Raises `MissingError`
+    for a missing value and `TypeError` for a function or macro.
     """
     convert = _TEXTS.get(type(value))
     if convert is not None:
@@ -145,8 +152,8 @@ def json(value: Any) -> str:
 def plain(value: Any) -> Any:
     """Return a copy of a value with the types of JSON: null, a boolean, a number, a string, a list or a mapping.
 
-    A time becomes its text. Raises the errors of `text`, `OverflowError` if the value is larger than a template may
-    render, and `ValueError` for a number that JSON can't hold.
+    A time becomes its text. Raises the errors of `text`. Raises `OverflowError` if the value is larger than a template
+    may render, and `ValueError` for a number that JSON can't represent.
     """
     if isinstance(value, EventFields):
         value = value.shown()

@@ -1,1 +1,3 @@
-"""The syntax of templates and expressions: parsing them, their faults, and the names and fields that they read; floor 2."""
+"""The syntax of templates and expressions: the parser, their faults, and the names and fields that they read; floor
+2.
+"""

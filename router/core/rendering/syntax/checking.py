@@ -27,7 +27,7 @@ _N = TypeVar("_N", bound=nodes.Node)
 _TEXTS = frozenset(
     {("route",), ("sink",), *(("event", name) for name in ("id", "source", "channel", "pattern", "key"))}
 )
-"""The paths of strings, which have no fields."""
+"""The paths at which the value is always a string. A string has no fields."""
 
 _NO_LOOKUP = "only the templates of sinks, `only_if` and the keys of other lookups can use a lookup"
 
@@ -82,29 +82,33 @@ _PLAIN = (
 
 
 class Source(msgspec.Struct):
-    """A parsed template: its trees by file name (None for its own text) and the names that they use.
+    """A parsed template: its syntax trees, and the names that they use.
 
-    `file` is the name of the file that the template itself comes from; None if it is in the configuration.
+    `trees` has the tree of each included file by the name of the file, and the tree of the template itself under None.
+    `file` is the name of the file of the template itself; None if the template is in the configuration.
     """
 
     file: str | None = None
     trees: dict[str | None, nodes.Template] = msgspec.field(default_factory=dict)
     below: dict[str | None, list[nodes.Node]] = msgspec.field(default_factory=dict)
-    """All nodes below each tree, in the order of the text: a check looks through the list instead of walking the tree."""
+    """All nodes below each tree, in the order of the text. A check reads this list, which is faster than walking the
+    tree.
+    """
     texts: dict[str, str] = msgspec.field(default_factory=dict)
     names: frozenset[str] = frozenset()
     faults: list[Fault] = msgspec.field(default_factory=list)
 
     @property
     def tree(self) -> nodes.Template:
-        """The syntax tree of the template itself, and not of a file that it includes."""
+        """The syntax tree of the template itself, without included files."""
         return self.trees[None]
 
 
 def read(text: str, environment: Sandbox) -> Source:
-    """Parse a template and every file that it includes; return them with all faults and the names that they use.
+    """Parse a template and every file that it includes.
 
-    `text` is a `TemplateFile` if it comes from a file. Only a template from a file can include others.
+    Return the trees with all faults and all names that the template uses. `text` is a `TemplateFile` if it comes from a
+    file. Only a template from a file can include other files.
     """
     source = parse(text, environment)
     source = msgspec.structs.replace(source, faults=list(source.faults))  # the parsed template may be shared
@@ -115,8 +119,9 @@ def read(text: str, environment: Sandbox) -> Source:
 def parse(text: str, environment: Sandbox) -> Source:
     """Parse a template as `read` does, but do not look for names and their faults.
 
-    Callers must not change the returned trees, because equal texts of one `TemplateEnvironment` share them while a
-    configuration is loaded. Equal texts from files may include different files, so they are parsed again.
+    Callers must not change the returned trees: while a configuration is loaded, equal texts of one
+    `TemplateEnvironment` share their trees. Equal texts from files may include different files, so each of them is
+    parsed.
     """
     if isinstance(text, TemplateFile):
         return _parsed(text, environment)
@@ -160,7 +165,10 @@ def _parsed(text: str, environment: Sandbox) -> Source:
 
 
 def _place(file: str | None) -> Callable[[str, int | None], Fault]:
-    """Return a function that makes a fault from a message and a line. For a `file`, the place is in the message."""
+    """Return a function that makes a fault from a message and a line.
+
+    If `file` is given, the function writes the place into the message.
+    """
     if file is None:
         return Fault
     return lambda message, line: Fault(f"{file}:{line}: {message}" if line else f"{file}: {message}", None)
@@ -173,7 +181,10 @@ def _read_file(text: str, name: str) -> str:
 
 
 def _references(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str | None]]:
-    """Yield the line and name of the files that a template includes; None for a name that is computed when the template runs."""
+    """Yield the line and the name of each file that a template includes.
+
+    The name is None if it is computed when the template runs.
+    """
     for node in below:
         if not isinstance(node, nodes.Extends | nodes.FromImport | nodes.Import | nodes.Include):
             continue
@@ -224,11 +235,14 @@ def _known(kind: str, name: str, table: Collection[str], node: nodes.Expr) -> It
         hint = f" (write {_INSTEAD[name]})" if kind == "filter" and name in _INSTEAD else did_you_mean(name, known)
         yield node.lineno, f"there is no {kind} `{name}`{hint}"
         if isinstance(node, nodes.Filter | nodes.Test) and node.name == name:
-            node.name = known[0]  # the next step would stop at this fault
+            node.name = known[0]  # otherwise the next step would stop at this fault
 
 
 def _public(name: str) -> bool:
-    """Return whether a template may use a filter or test of this name. The other ones are only inserted by the router."""
+    """Return whether a template may use a filter or test of this name.
+
+    Filters with other names are only for the router.
+    """
     return name != EACH and not name.startswith("_")
 
 
@@ -241,7 +255,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _names(source: Source, environment: Sandbox) -> None:
     """Add the names that the templates use to `source`, and a fault for each name that is not defined.
 
-    A name that one file sets is known in all files, because an included file sees the names of the including one.
+    A name that is set in one file counts as defined in all files, because an included file sees the names of the file
+    that includes it.
     """
     known = environment.names | environment.lookups
     stored = {
@@ -278,7 +293,10 @@ def _names(source: Source, environment: Sandbox) -> None:
 
 
 def _hyphen(below: Iterable[nodes.Node], name: str) -> str:
-    """Return the hint for `payload.user-id`, which is a subtraction, if that explains the unknown name."""
+    """Return the hint for an unknown name that is the end of a key with a hyphen; empty for other names.
+
+    `payload.user-id` is a subtraction.
+    """
     for node in _of_kind(nodes.Sub, below):
         left, right = chain_of(node.left), chain_of(node.right)
         if left and right and len(left) > 1 and right[0] == name:
@@ -298,7 +316,7 @@ def _event_fields(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str]]:
 def _fields_of_texts(
     below: list[nodes.Node], stored: Collection[str], environment: Sandbox
 ) -> Iterator[tuple[int, str]]:
-    """Yield the reads of fields of strings, which have none. A call, such as `route.upper()`, is not a field."""
+    """Yield a fault for each read of a field of a string. A call, such as `route.upper()`, does not read a field."""
     called = {id(call.node) for call in _of_kind(nodes.Call, below)}
     for node in below:
         chain = _path_of(node)
@@ -317,7 +335,7 @@ def chains(source: Source) -> frozenset[tuple[object, ...]]:
 
 
 def _path_of(node: nodes.Node) -> tuple[object, ...] | None:
-    """Return the path that a read of a field reads; None for other nodes, such as a name alone."""
+    """Return the path of a node that reads a field; None for any other node, such as a name alone."""
     return chain_of(node) if isinstance(node, nodes.Getattr | nodes.Getitem) else None
 
 
@@ -336,7 +354,7 @@ def chain_of(node: nodes.Node) -> tuple[object, ...] | None:
 
 
 def _plainly(error: TemplateSyntaxError) -> str:
-    """Return the message for a syntax error, in our words if the parser's message is known."""
+    """Return the message for a syntax error. Replace the parser's message if it matches a known pattern."""
     said = (error.message or "").removesuffix(".").replace("\n", " ")
     for pattern, words in _PLAIN:
         found = re.fullmatch(pattern, said, re.IGNORECASE)

@@ -22,7 +22,7 @@ _OPERATORS: dict[str, Operator] = {
     "in": "eq",
     "notin": "ne",
 }
-"""The operators of Jinja, by their words in its syntax tree. `in` compares with each value of a list."""
+"""The operators of `match` by Jinja's names of operators. `in` compares with each value of a list."""
 
 _REVERSED: dict[Operator, Operator] = {"gt": "lt", "gte": "lte", "lt": "gt", "lte": "gte"}
 
@@ -32,8 +32,8 @@ _ORDERED = frozenset({"gt", "gte", "lt", "lte"})
 class Compared(NamedTuple):
     """A comparison of the value at a path with a constant.
 
-    The path begins with `payload` or `event`. `several` is true if the constant is one of a list. `negated` is true
-    for `not in`. `line` and `file` name the place, as in `Read`.
+    The path begins with `payload` or `event`. `several` is true if the constant is an element of a list. `negated` is
+    true for `not in`. `line` and `file` name the place, as in `Read`.
     """
 
     path: tuple[object, ...]
@@ -46,7 +46,10 @@ class Compared(NamedTuple):
 
 
 def comparisons(source: Source) -> list[Compared]:
-    """Return the comparisons of a template with constants; none if the template assigns to `payload` or `event`."""
+    """Return the comparisons of a template with constants.
+
+    The list is empty if the template assigns to `payload` or `event`.
+    """
     if assigns_to_event(source):
         return []
     found: list[Compared] = []
@@ -60,7 +63,10 @@ def comparisons(source: Source) -> list[Compared]:
 
 
 def _of(node: nodes.Compare) -> Iterator[Compared]:
-    """Yield the comparisons of one node with constants; none if it compares more than two values (`1 < x < 5`)."""
+    """Yield the comparisons of one node with constants.
+
+    A node that compares more than two values (`1 < x < 5`) is skipped.
+    """
     if len(node.ops) != 1:
         return
     (operand,) = node.ops
@@ -83,7 +89,8 @@ def _of(node: nodes.Compare) -> Iterator[Compared]:
 def _items(node: nodes.Node) -> list[nodes.Expr]:
     """Return the elements of a list; empty for any other node.
 
-    If all elements are constants, Jinja turns the list into a single constant, so that case is unpacked too.
+    If all elements are constants, Jinja turns the list into a single constant. The elements of such a constant are
+    returned too.
     """
     if isinstance(node, nodes.List | nodes.Tuple):
         return node.items
@@ -99,14 +106,17 @@ def _single(
     if found is None:
         return
     (value,) = found
-    # Texts have an order in expressions, but not in a `match`, by whose rules the comparison is judged.
+    # Texts have an order in expressions, but not in a `match`. The comparison is checked by the rules of `match`.
     if operator in _ORDERED and (isinstance(value, bool) or not isinstance(value, int | float)):
         return
     yield Compared(path, operator, value, several=False, negated=negated, line=None, file="")
 
 
 def _constant(node: nodes.Node) -> tuple[Any] | None:
-    """Return a tuple with the value of a constant; None for any other node, because the value itself may be None."""
+    """Return a tuple with the value of a constant; None for any other node.
+
+    The tuple is needed because the value itself may be None.
+    """
     if isinstance(node, nodes.Neg):
         inner = _constant(node.node)
         number = inner is not None and not isinstance(inner[0], bool) and isinstance(inner[0], int | float)
@@ -116,7 +126,10 @@ def _constant(node: nodes.Node) -> tuple[Any] | None:
 
 
 def _path(node: nodes.Node) -> tuple[object, ...] | None:
-    """Return the path that a node reads; None if it is not a part of the event. `event.payload.x` is returned as `payload.x`."""
+    """Return the path that a node reads; None if the path does not lead into the event.
+
+    `event.payload.x` is returned as `payload.x`.
+    """
     chain = chain_of(node)
     if not chain or len(chain) < 2 or chain[0] not in {"payload", "event"}:
         return None

@@ -30,10 +30,10 @@ class Read(NamedTuple):
 
 
 def fields_read(source: Source) -> list[Read]:
-    """Return the fields that a template reads without handling their absence, each once, in order.
+    """Return the required fields of a template, each once, in order.
 
-    A field is left out if any part of the template treats it as optional (`| default(…)`, `is defined`, `'name' in
-    payload`).
+    A required field is read without a default for its absence. A field is optional if any part of the template handles
+    its absence (`| default(…)`, `is defined`, `'name' in payload`).
     """
     trees = source.trees
     if assigns_to_event(source):
@@ -72,7 +72,7 @@ def _of_payload(node: nodes.Node) -> Path | None:
 
 
 def _reads(node: nodes.Node, *, always: bool) -> Iterator[tuple[Path, int, bool]]:
-    """Yield the reads of a node and its children: the path, the line, and whether it is always read."""
+    """Yield the reads of a node and its children: the path, the line, and whether every rendering reads the path."""
     path = _of_payload(node)
     if path is not None:
         yield path, node.lineno, always
@@ -89,7 +89,7 @@ def _reads(node: nodes.Node, *, always: bool) -> Iterator[tuple[Path, int, bool]
 
 
 def _always_evaluated(node: nodes.Node) -> list[nodes.Node] | None:
-    """Return the children of a node that are always evaluated; None if all children are."""
+    """Return the children of a node that are always evaluated; None if all children are always evaluated."""
     if isinstance(node, nodes.If | nodes.CondExpr):
         return [node.test]
     if isinstance(node, nodes.For):
