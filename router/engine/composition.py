@@ -70,9 +70,10 @@ def compose(loaded: Loaded, runtime: Runtime) -> Parts:
 
 
 def pipeline_of(loaded: Loaded, shared: Shared, sinks: Mapping[str, SinkPart]) -> Pipeline:
-    """Return the pipeline of a configuration, which enqueues deliveries for these sinks.
+    """Return the pipeline of a configuration.
 
-    The call also makes the books count by the routes of this configuration.
+    The pipeline enqueues deliveries for these sinks. The function also sets the routes of the configuration in the
+    books.
     """
     config = loaded.config
     routing = loaded.routing()
@@ -100,10 +101,11 @@ def sink_part(
     *,
     wrap: Callable[[SinkCalls], SinkCalls] = lambda caller: caller,
 ) -> SinkPart:
-    """Return one sink, not yet started. Its queue is `queue`, which an earlier worker has used, or a new one if that is None.
+    """Return one sink, not yet started.
 
-    `wrap` is for tests: it may replace the object by which the worker calls the sink. Raises `ConfigError` if the `__init__` of
-    the plugin's class raises an exception.
+    `queue` is the queue of an earlier worker; None makes a new queue. `wrap` is for tests: it may replace the object
+    through which the worker calls the sink. Raises `ConfigError` if the `__init__` of the plugin's class raises an
+    exception.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     clock, outcomes = shared.runtime.clock, shared.outcomes_of(name)
@@ -129,16 +131,20 @@ def sink_part(
 
 
 class SinkPlugin(NamedTuple):
-    """The plugin of one sink, not yet opened: its caller, and its context, which must be closed after the caller."""
+    """The plugin of one sink, not yet opened: its caller and its context.
+
+    The context must be closed after the caller.
+    """
 
     caller: Caller
     context: Context
 
 
 def plugin_of(name: str, loaded: Loaded, clock: Clock, server: FindServer | None) -> SinkPlugin:
-    """Return the plugin of one sink. `server` finds Redis servers for its context; with None, the context has no Redis.
+    """Return the plugin of one sink.
 
-    Raises `ConfigError` if the `__init__` of the plugin's class raises an exception.
+    `server` finds Redis servers for the context of the sink. If `server` is None, the context has no Redis. Raises
+    `ConfigError` if the `__init__` of the plugin's class raises an exception.
     """
     threads = DaemonThreads(f"sink {name}", concurrency_of(name, loaded))
     context = Context(
@@ -206,9 +212,10 @@ def rules_of(name: str, loaded: Loaded, lookups: LookupSet) -> Rules:
 
 
 def _expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
-    """Return the expiry of a sink's deliveries by route.
+    """Return the expiry of a sink's deliveries, by route.
 
-    A sink that is a fallback of other sinks may get deliveries of every route.
+    For a sink that is a fallback of other sinks, return the expiry of every route, because the sink may get deliveries
+    of every route.
     """
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires

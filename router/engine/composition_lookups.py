@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def lookups_of(loaded: Loaded, runtime: Runtime, kept: Mapping[str, Lookup] | None = None) -> LookupSet:
     """Return the lookups of a configuration, without opening a connection.
 
-    `kept` has lookups of the previous configuration that are reused with their caches, by name. Raises `ConfigError` for an
-    invalid URL, and if the `__init__` of a plugin's class raises an exception.
+    `kept` has, by name, the lookups of the previous configuration that are used again with their caches. Raises
+    `ConfigError` for an invalid URL, and if the `__init__` of a plugin's class raises an exception.
     """
     if not loaded.lookups:
         return LookupSet({}, {})
-    from router.engine.composition_stores import lookup_of  # noqa: PLC0415  # a router without lookups starts faster
+    from router.engine.composition_stores import lookup_of  # noqa: PLC0415  # not needed without lookups
 
     known = kept or {}
     lookups = {name: known[name] if name in known else lookup_of(name, loaded, runtime) for name in loaded.lookups}

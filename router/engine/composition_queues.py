@@ -59,7 +59,10 @@ class Durable:
         self._heartbeat = Heartbeat(server, keys.router(redis.key_prefix, runtime.consumer), runtime.consumer)
 
     def start(self, *, used: bool) -> None:
-        """Start the checks. `used` is True if a sink has a queue in Redis; only then is the durability of the server checked."""
+        """Start the checks.
+
+        `used` is True if a sink has a queue in Redis. If `used` is False, the durability of the server is not checked.
+        """
         self._heartbeat.start()
         if used:
             self.durability.start()
@@ -100,7 +103,8 @@ def queue_of(name: str, loaded: Loaded, durable: Durable | None, outcomes: Outco
 def is_durable(name: str, loaded: Loaded) -> bool:
     """Return whether a sink's queue is in Redis.
 
-    The sink's configuration decides, or else its plugin. With `deliver: print` no queue is in Redis.
+    The sink's configuration decides; without a setting there, the plugin decides. With `deliver: print`, no queue is in
+    Redis.
     """
     config = loaded.config.sinks[name].host.queue
     kind = (config and config.type) or loaded.types[name].queue
@@ -131,10 +135,10 @@ def ordered(
     *,
     option_key: Callable[[Event], str | None] | None = None,
 ) -> Ordered | None:
-    """Return the ordered queue for a sink whose deliveries have an order; None for other sinks.
+    """Return the ordered queue for a sink that keeps an order of its deliveries; None for any other sink.
 
-    The order is kept among deliveries with the same key. `order_by` is the expression for the key. If it is None, `option_key`
-    returns the key of a delivery from an option of the sink.
+    The order is kept among deliveries with the same key. `order_by` is the expression for the key. If `order_by` is
+    None, `option_key` returns the key of a delivery from an option of the sink.
     """
     if order_by is None:
         return None if option_key is None else Ordered(queue, key=option_key, now=clock.monotonic)
@@ -150,5 +154,8 @@ def ordered(
 
 
 def batch_of(configured: BatchConfig, kind: SinkType) -> int:
-    """Return the largest number of events per call: from the configuration, else from the plugin, else the default."""
+    """Return the largest number of events per call.
+
+    It comes from the configuration, else from the plugin; without either, it is the default.
+    """
     return configured.max_events if "max_events" in configured.model_fields_set or not kind.batch else kind.batch

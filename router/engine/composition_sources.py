@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from router.broker.pubsub.pubsub_source import PubSubSource
 
 REPLAYS_BLOCK = 5.0
-"""Seconds that one read waits for dead letters to be replayed. It is long because replays are rare and reads cost CPU time."""
+"""The seconds for which one read waits for dead letters to replay. The time is long because replays are rare and each
+read costs CPU time.
+"""
 
 
 def source_part(name: str, loaded: Loaded, shared: Shared) -> SourcePart:
@@ -93,7 +95,10 @@ def _is_own(config: StreamConfig | ListConfig, shared: Shared) -> bool:
 
 
 def _marks(config: StreamConfig | ListConfig, loaded: Loaded, shared: Shared) -> str | None:
-    """Return the key of the hash that marks partly enqueued entries; None for a source on another server."""
+    """Return the key of the hash that marks partly enqueued entries.
+
+    Return None for a source that reads from another server.
+    """
     return keys.handed(loaded.config.redis.key_prefix) if _is_own(config, shared) else None
 
 
@@ -160,7 +165,7 @@ def replays_of(
 
 
 def limit_read_ahead(part: SourcePart, config: SourceConfig) -> None:
-    """Apply a new `max_read_ahead` to a running pub/sub source, which keeps its connection."""
+    """Apply a new `max_read_ahead` to a running pub/sub source. The source keeps its connection."""
     assert isinstance(config, PubSubConfig)
     assert part.switchable is not None
     part.switchable.limit_read_ahead(config.max_read_ahead)

@@ -1,4 +1,4 @@
-"""Counts and logs the failures of expressions that do not stop a delivery; floor 5."""
+"""The counts and log lines for failures of expressions that do not stop a delivery; floor 5."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class ExpressionFailures:
-    """Counts the events for which an expression could not be evaluated.
+    """The number of events for which an expression could not be evaluated, by expression.
 
-    An expression is named by its path in the configuration, such as `routes.urgent.when`. If many events fail with the same error,
-    only one line is logged. Each different error of the same expression is logged once, up to `KINDS` lines.
+    An expression is named by its path in the configuration, such as `routes.urgent.when`. If many events fail with the
+    same error, only one line is logged. Each different error of the same expression is logged once, up to `KINDS`
+    lines.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class ExpressionFailures:
     def add(self, path: str, error: TemplateError, effect: str, **fields: object) -> None:
         """Count a failure, and log it if its kind is new.
 
-        `effect` says what the router does instead. `fields` are fields of the event for the log.
+        `effect` is the text about what the router does instead. `fields` are fields of the event for the log.
         """
         self.counts[path] += 1
         told = self._told.setdefault(path, set())

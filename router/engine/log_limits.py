@@ -1,8 +1,8 @@
 """A rate limit for log lines about events: a few lines a minute for each subject; floor 5.
 
-Many faulty events must not cause as many log lines. The first event and each new kind of error are logged; the books have the
-numbers. A subject is identified by names from the configuration, never by names that a producer chooses: 530,000 unmatched
-channels once caused 530,000 lines.
+A flood of faulty events must not cause a flood of log lines. The first event and each new kind of error are logged; the
+books have the numbers. A subject is identified by names from the configuration, never by names that a producer chooses.
+Before this rule, 530,000 unmatched channels once caused 530,000 lines.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from structlog.stdlib import BoundLogger
 from router.contracts import Clock
 
 MOST = 1_000
-"""The largest number of subjects that are remembered. Further subjects of a message share one limit."""
+"""The largest number of remembered subjects. Beyond it, all further subjects with the same message share one limit."""
 
 CHANNELS = 10_000
-"""The largest number of channels that are remembered between two lines. If there are more, a channel may be counted twice."""
+"""The largest number of channels that are remembered between two lines. Beyond it, a channel may be counted twice."""
 
 QUIET = 60.0
 """Seconds between two lines about the same subject."""
 
 LONGEST = 256
-"""The number of characters by which names are compared. Names may be long, because records in Redis contain names of routes."""
+"""The number of characters of a name that are compared. Names of routes come from records in Redis too, so they may
+have any length.
+"""
 
 KINDS = 10
 """The number of kinds of errors of one subject that are logged within `QUIET` seconds."""
 
 _VARIES = re.compile(r"[0-9a-fA-F-]{8,}|\d+")
-"""The numbers and ids, which may differ between errors of the same kind."""
+"""The pattern of numbers and ids. They may differ between errors of the same kind."""
 
 
 def kind(text: str) -> str:
-    """Return an error text with `#` in place of numbers and ids, so that errors of the same kind have the same text."""
+    """Return an error text with `#` in place of numbers and ids. Errors of the same kind then have the same text."""
     return _VARIES.sub("#", text)
 
 
@@ -50,7 +52,7 @@ class _Channels:
         self._known: set[int] = set()
 
     def add(self, names: Iterable[object]) -> None:
-        """Count those of these channels that were not counted yet."""
+        """Count the channels among `names` that were not counted yet."""
         marks = set(map(hash, names))
         if len(self._known) >= CHANNELS and not marks <= self._known:
             self._counted += len(self._known)
@@ -64,7 +66,9 @@ class _Channels:
 
 
 class _Said(msgspec.Struct):
-    """A subject of which a line was logged, and the number of events since then that were not logged."""
+    """The state of a subject after its last log line: the number of events since then that were not logged, and their
+    channels.
+    """
 
     quiet_until: float
     kinds: set[str]
@@ -84,7 +88,10 @@ class _Said(msgspec.Struct):
 
 
 class LogLimits:
-    """A log with limits. The first line about a subject is logged at once, then at most one line a minute, with counts."""
+    """A log with limits.
+
+    The first line about a subject is logged at once. After that, at most one line a minute is logged, with counts.
+    """
 
     def __init__(self, log: BoundLogger, clock: Clock) -> None:
         self._log = log
@@ -95,11 +102,12 @@ class LogLimits:
     def say(
         self, message: str, *about: str, times: int = 1, channels: Iterable[str] | None = None, **fields: object
     ) -> None:
-        """Log a warning, unless the limit of its subject is reached. The message and `about` (source, reason …) are the subject.
+        """Log a warning, unless the limit of its subject is reached.
 
-        `fields` are logged. `times` is the number of events. `channels` are the channels of all events but the first; None means
-        the field `channel`. If the field `error` or `detail` has a new kind of text, the line is logged at once. The next line
-        has the numbers of events and channels since the last line.
+        The message and `about` (source, reason …) are the subject. `fields` are the fields of the log line. `times` is
+        the number of events. `channels` are the channels of all events but the first; None means that all events have
+        the channel in the field `channel`. If the field `error` or `detail` has a new kind of text, the line is logged
+        at once. The next regular line has the numbers of events and channels since the last one.
         """
         now = self._clock.monotonic()
         key = self._place((message, *(name[:LONGEST] for name in about)), now)
@@ -121,7 +129,10 @@ class LogLimits:
         self._log.warning(message, **fields)
 
     def _place(self, key: tuple[str, ...], now: float) -> tuple[str, ...]:
-        """Return the key of a subject, or the shared key of its message if too many subjects are remembered."""
+        """Return the key of a subject.
+
+        If too many subjects are remembered, return the key that all subjects with the same message share.
+        """
         if key in self._said or len(self._said) < MOST:
             return key
         if now >= self._next_sweep:

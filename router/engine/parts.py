@@ -30,7 +30,7 @@ class Shared(msgspec.Struct, frozen=True):
     runtime: Runtime
     books: Books
     outcomes: dict[str, Outcomes]
-    """The outcomes by sink name. Their books are also in `books`, and their meters in `meters`."""
+    """The outcomes by sink name. The books of these outcomes are also in `books`, and the meters in `meters`."""
     meters: dict[str, SinkMeter]
     ids: Ids
     current: CurrentPipeline
@@ -46,7 +46,7 @@ class Shared(msgspec.Struct, frozen=True):
     failures: ExpressionFailures = msgspec.field(default_factory=ExpressionFailures)
 
     def outcomes_of(self, name: str) -> Outcomes:
-        """Return the outcomes of a sink. All its workers and queues use the same object, also after reloads."""
+        """Return the outcomes of a sink. All workers and queues of the sink use the same object, also after reloads."""
         if name not in self.outcomes:
             self.outcomes[name] = Outcomes(
                 name,
@@ -76,7 +76,7 @@ class Parts(msgspec.Struct):
     lookups: LookupSet
     """The lookups of the current configuration."""
     leaving_sources: list[Source] = msgspec.field(default_factory=list)
-    """Sources that a reload removed and that still have entries in flight."""
+    """Sources that a reload removed or replaced, and that still have entries in flight."""
     leaving_sinks: dict[str, SinkPart] = msgspec.field(default_factory=dict)
     """Sinks that a reload removed from the configuration and that still have deliveries."""
     retiring: list[SinkPart] = msgspec.field(default_factory=list)
@@ -95,7 +95,10 @@ class Parts(msgspec.Struct):
         return [*self.retiring, *self.sinks.values()]
 
     def every_queue(self) -> list[Queue]:
-        """Return the queues of `every_part` without repetition: a worker that retires may share its queue with the next one."""
+        """Return the queues of `every_part`, each once.
+
+        A worker that retires may share its queue with its successor.
+        """
         return list(dict.fromkeys(part.worker.queue for part in self.every_part()))
 
 
@@ -105,11 +108,11 @@ class SourcePart(msgspec.Struct, frozen=True):
     source: Source
     intake: Intake
     switchable: Switchable | None = None
-    """The same source if it can change its channels while it reads, else None."""
+    """The source itself if it can change its channels while it reads, else None."""
 
 
 class SinkPart(msgspec.Struct, frozen=True):
-    """A sink with its type, its worker (which has the queue) and the context of its plugin."""
+    """A sink: its type, its worker with the queue, and the context of its plugin."""
 
     type: str
     worker: SinkWorker

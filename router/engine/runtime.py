@@ -19,8 +19,8 @@ Printer = Callable[[str], None]
 class Runtime(msgspec.Struct, frozen=True):
     """The values and functions with which a router is started.
 
-    `redis_url` is the URL of the router's own Redis; it must not be the word `embedded`. `connect_timeout` is in seconds (None: no
-    limit). `waiting` is called with the reason after each failed attempt to reach Redis.
+    `redis_url` is the URL of the router's own Redis; it must not be the word `embedded`. `connect_timeout` is in
+    seconds; None means no limit. After each failed attempt to reach Redis, `waiting` is called with the reason.
     """
 
     instance: str
@@ -41,9 +41,10 @@ class Runtime(msgspec.Struct, frozen=True):
         return f"{socket.gethostname()}-{self.instance}"
 
     def server(self, url: str | None = None, *, sink: str | None = None) -> Server:
-        """Return the Redis server of a URL; None means the router's own. Raises `ConfigError` for an invalid URL.
+        """Return the Redis server of a URL.
 
-        If `sink` is given, the names of the connections contain it.
+        If `url` is None, return the router's own Redis. Raises `ConfigError` for an invalid URL. If `sink` is given,
+        the names of the connections contain it.
         """
         name = self.client_name if sink is None else f"{self.client_name}:sink:{sink}"
         return client.server(url or self.redis_url, client_name=name)

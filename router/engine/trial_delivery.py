@@ -1,7 +1,7 @@
-"""Sends a marked test message to one sink, without a queue, retries, books or dead letters; floor 5.
+"""The delivery of a marked test message to one sink, without a queue, retries, books or dead letters; floor 5.
 
-The message is sent by this process. It is prepared like a delivery of the daemon, by the sink's own templates and the lookups
-that they use.
+The process of the command sends the message. The message is prepared like a delivery of the daemon, with the sink's own
+templates and the lookups that these templates use.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from router.ops.loading import Loaded
 from router.ops.logs import redacted
 
 MARK = "[test]"
-"""The mark that is put before each text of a test message that people read."""
+"""The mark at the beginning of each text of a test message that people read."""
 
 ORIGIN = "send-test"
 """The name of the source, and of the route, of a test message."""
 
 
 class NoRecipientError(RouterError):
-    """The recipient can't be replaced, because the sink has none, or because the new one is empty."""
+    """The error for a recipient that can't be replaced: the sink has no recipient, or the new recipient is empty."""
 
 
 class NotSent(msgspec.Struct, frozen=True):
     """The decision to make no attempt.
 
-    `kind` is `only` if `deliver: {only: …}` allows no recipient. Otherwise it is the reason for which the daemon would make no
-    attempt.
+    `kind` is `only` if `deliver: {only: …}` allows no recipient. Otherwise, `kind` is the reason for which the daemon
+    would make no attempt.
     """
 
     kind: str
@@ -71,10 +71,10 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
-    """Return a configuration whose sink `name` writes to another recipient.
+    """Return a copy of the configuration in which the sink `name` writes to the recipient `address`.
 
-    Raises `NoRecipientError` if the sink has no recipient or `address` contains none, and `TemplateFaults` for an invalid
-    address.
+    Raises `NoRecipientError` if the sink has no recipient, or if `address` contains no recipient. Raises
+    `TemplateFaults` for an invalid address.
     """
     sink = loaded.config.sinks[name]
     options = readdressed(sink.options, [address])
@@ -91,8 +91,8 @@ def with_recipient(loaded: Loaded, name: str, address: str) -> Loaded:
 class TrialDelivery:
     """A test message to the sink `name`.
 
-    `redis_url` returns the URL of the router's own Redis, or raises `UnavailableError`. It is called only if the sink or
-    one of its lookups uses that server.
+    `redis_url` returns the URL of the router's own Redis, or raises `UnavailableError`. The function is called only if
+    the sink or one of its lookups uses this server.
     """
 
     def __init__(self, name: str, loaded: Loaded, redis_url: Callable[[], str], clock: Clock) -> None:
@@ -102,12 +102,12 @@ class TrialDelivery:
         self._clock = clock
         self._timeout = loaded.config.sinks[name].host.timeout
         self._template = loaded.templates[name, None]
-        # If the recipient is literal, the operator has chosen it, so the condition is ignored. If the recipient comes from the
-        # event, it may be a person who does not want messages, so the condition is checked.
+        # If the recipient is literal, the operator has chosen it, so `only_if` is ignored. If the recipient comes from
+        # the event, it may be a person who does not want messages. Then `only_if` is evaluated.
         options = loaded.config.sinks[name].options
         self._only_if = loaded.only_if.get((name, None)) if destinations_of_event(options) else None
         self._unavailable: UnavailableError | None = None
-        """The error if the plugin has asked for the router's own Redis and its URL can't be found; else None."""
+        """The error if the plugin has requested the router's own Redis, but its URL can't be found; else None."""
 
     async def send(self, event: Event) -> Trial:
         """Send the message of an event and return the result.
@@ -179,9 +179,10 @@ class TrialDelivery:
         return found
 
     def _allowed(self, rendered: Rendered) -> tuple[Rendered | NotSent, tuple[str, ...]]:
-        """Restrict a message to the recipients that `deliver: {only: …}` allows; return the message and the excluded recipients.
+        """Restrict a message to the recipients that `deliver: {only: …}` allows.
 
-        If no recipient is allowed, return the decision to make no attempt instead of the message.
+        Return the message and the excluded recipients. If no recipient is allowed, the decision to make no attempt is
+        returned in place of the message.
         """
         deliver = self._loaded.config.deliver
         if not isinstance(deliver, DeliverOnly) or self._loaded.types[self._name].local:
@@ -198,7 +199,10 @@ class TrialDelivery:
         return msgspec.structs.replace(rendered, options=options, addresses=tuple(allowed)), tuple(excluded)
 
     def _server(self, url: str | None) -> Server:
-        """Return the Redis server of a URL (None: the router's own), for the context of the plugin. Raises `ConfigError`."""
+        """Return the Redis server of a URL, for the context of the plugin.
+
+        If `url` is None, return the router's own Redis. Raises `ConfigError` if the URL can't be found.
+        """
         try:
             own = self._redis_url() if url is None else url
         except UnavailableError as error:
@@ -208,4 +212,4 @@ class TrialDelivery:
 
 
 def _ignore(_text: str) -> None:
-    """Do nothing, because a test message does not wait."""
+    """Do nothing, because nothing has to be reported during a test message."""

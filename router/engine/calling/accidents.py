@@ -1,7 +1,8 @@
-"""Finds the place of an unexpected error in a plugin's code: file, line and traceback; floor 5.
+"""The search for the place of an unexpected error in a plugin's code: file, line and traceback; floor 5.
 
-The plugin's frames in a traceback are found by their package. The first frame outside the router and the standard library
-belongs to the plugin, and so do all frames of the same top-level package. Each drop-in has a top-level package of its own.
+The plugin's frames in a traceback are found by their package. The first frame outside the router and the standard
+library belongs to the plugin. All frames of the same top-level package also belong to the plugin. Each drop-in has a
+top-level package of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _OURS = __name__.partition(".")[0]
 
 
 class RemoteError(Exception):
-    """An unexpected error in a sink's process. The process sends only its text, its place and its traceback, as strings."""
+    """An unexpected error in a sink's process.
+
+    The process sends only the text, the place and the traceback of the error, as strings.
+    """
 
     def __init__(self, text: str, place: str | None, trace: str) -> None:
         super().__init__(text)
@@ -42,8 +46,9 @@ def described(error: BaseException) -> tuple[str, str]:
 def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
     """Return the text of a failure, without secrets and cut to `LONGEST_ERROR` bytes.
 
-    The text of an unexpected error also has its class and place. `redact` removes secrets, because a text from a plugin or a
-    service may contain a credential. The text is cut because it is stored with a waiting delivery.
+    For an unexpected error, the text also contains the class and the place of the error. `redact` removes secrets,
+    because a text from a plugin or a service may contain a credential. The text is cut because it is stored with a
+    waiting delivery.
     """
     if isinstance(error, RouterError):
         return cut(redact(text_of(error)), LONGEST_ERROR) or type(error).__name__
@@ -53,7 +58,7 @@ def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the file and line of the innermost frame of the plugin; None if the traceback has no such frame.
+    """Return the file and line of the innermost frame of the plugin; None if the traceback has no frame of the plugin.
 
     The file is shown with its folder, as in `plugins/pager.py, line 12`.
     """
@@ -68,7 +73,10 @@ def place_of(error: BaseException) -> str | None:
 
 
 def trace_of(error: BaseException) -> str | None:
-    """Return the traceback from the plugin's first frame on; None for a `RouterError`, or if there is no such frame."""
+    """Return the traceback from the plugin's first frame on.
+
+    Return None for a `RouterError`, or if the traceback has no frame of the plugin.
+    """
     if isinstance(error, RemoteError):
         return error.trace
     if isinstance(error, RouterError):
@@ -79,7 +87,10 @@ def trace_of(error: BaseException) -> str | None:
 
 
 def _raised(error: BaseException) -> BaseException:
-    """Return the error that the plugin raised, even if the router has replaced it (as it does for `SystemExit`)."""
+    """Return the error that the plugin raised, even if the router has replaced it.
+
+    The router replaces `SystemExit`, for example.
+    """
     cause = error.__cause__
     return error if cause is None or any(_plugin_frames(error)) else cause
 

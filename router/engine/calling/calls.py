@@ -1,7 +1,7 @@
 """The caller of sinks, which hides how a plugin implements its sink; floor 5.
 
-A plugin registers an async function, a class, or a plain function, which is called in daemon threads or processes of the
-sink. `Caller` gives all of them the same coroutines `open`, `deliver` and `close`.
+A plugin registers an async function, a class, or a plain function. Plain functions are called in daemon threads or
+processes of the sink. `Caller` has the same coroutines `open`, `deliver` and `close` for every kind of sink.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Caller:
         return deliver
 
     def _awaitable(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """Return an async function that calls `function`; a plain function runs in a thread of this sink."""
+        """Return an async function that calls `function`. A plain function is called in a thread of this sink."""
         if _is_async(function):
             return function
 
@@ -87,11 +87,11 @@ class Caller:
         await self._lifecycle("open", self._context)
 
     async def deliver(self, batch: Batch) -> Sequence[Result] | None:
-        """Deliver a batch. If the sink takes no batches, it must have exactly one delivery.
+        """Deliver a batch.
 
-        Returns a result for each delivery, or None if all deliveries succeeded. Raises the errors of the sink. Raises
-        `PluginError` if `deliver_batch` returns anything but such results, or if `deliver` returns a value that `answer_of`
-        refuses.
+        For a sink that takes no batches, the batch must consist of one delivery. Returns a result for each delivery, or
+        None if all deliveries succeeded. Raises the errors of the sink. Raises `PluginError` if `deliver_batch` returns
+        a value that is not such a result, or if `answer_of` refuses the value that `deliver` returns.
         """
         if not self.takes_batches:
             answer = answer_of(await self._deliver(*batch[0]))
@@ -131,8 +131,8 @@ class Caller:
 def answer_of(returned: Any) -> str | None:
     """Return the answer of a sink to one delivery: the returned value if it is a str, else None.
 
-    Raises `PluginError` for a coroutine or an exception. They show that the plugin lacks an `await` or a `raise`, and that the
-    event was not delivered. All other values are ignored.
+    Raises `PluginError` for a coroutine or an exception. A coroutine shows that the plugin lacks an `await`, an
+    exception that it lacks a `raise`. In both cases, the event was not delivered. All other values are ignored.
     """
     if isinstance(returned, str):
         return returned
@@ -150,8 +150,8 @@ _ANSWERS = frozenset({str, NoneType})
 def delivers_all(results: Sequence[Result]) -> TypeGuard[Sequence[str | None]]:
     """Return True if every result is None or a str.
 
-    A sink that writes a whole batch at once, such as `log`, gives every event the same answer. It is ten times as fast to
-    count that answer as to check the type of each result.
+    A sink that writes a whole batch at once, such as `log`, returns the same answer for every event. Counting this
+    answer is ten times as fast as checking the type of each result.
     """
     if results and type(results[0]) in _ANSWERS and results.count(results[0]) == len(results):
         return True

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class PluginContext:
     """The part of a context that sinks and lookups share.
 
-    `make_http` returns an HTTP client that uses the given TLS context, or the system's trust store if the context is None.
+    `make_http` returns an HTTP client that uses the given TLS context. If the context is None, the client uses the
+    system's trust store.
     """
 
     def __init__(
@@ -59,13 +60,16 @@ class PluginContext:
         return self._http
 
     def http_with(self, tls: ssl.SSLContext) -> HttpClient:
-        """Return another guarded HTTP client, whose TLS connections use this context."""
+        """Return another guarded HTTP client. Its TLS connections use the context `tls`."""
         client = self._make_http(tls)
         self._others.append(client)
         return client
 
     async def run_blocking(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run a blocking function in a daemon thread of this sink or lookup; return its result or raise its exception."""
+        """Run a blocking function in a daemon thread of this sink or lookup.
+
+        Return the result of the function or raise its exception.
+        """
         return await self._threads.run(function, *args)
 
     async def close(self) -> None:
@@ -112,7 +116,10 @@ class Context(PluginContext):
 
     @property
     def redis(self) -> RedisClient | None:
-        """The client of the router's own Redis, created on first use; None in other threads, and with `deliver: print`."""
+        """The client of the router's own Redis, created on first use.
+
+        It is None in any thread but that of the event loop, and with `deliver: print`.
+        """
         return self._pool(None)
 
     @property

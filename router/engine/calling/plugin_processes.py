@@ -1,8 +1,8 @@
 """The processes of sinks registered with `execution="process"`; floor 5.
 
-A process finds the sink by the name of its type. It loads the plugin from the files as the router has read them, so an edited
-file has no effect before a reload. No object of a plugin is pickled. A process makes one delivery at a time, so a crash, or a
-kill after a timeout, affects no other delivery.
+A process finds the sink by the name of its type. It loads the plugin from the file contents that the router has read,
+so an edited file has no effect before a reload. No object of a plugin is pickled. A process makes one delivery at a
+time. So a crash of a process, or a kill after a timeout, affects no other delivery.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class PluginProcesses:
         self._threads = DaemonThreads(f"process of {kind.name}", 1000)
 
     async def deliver(self, event: Event, options: SinkOptions) -> str | None:
-        """Deliver one event in a separate process and return the sink's answer, or None. Cancellation kills the process.
+        """Deliver one event in a separate process, and return the sink's answer or None.
 
-        Raises the error of the sink, or `TransientError` if the process can't be started or ends.
+        If the call is cancelled, the process is killed. Raises the error of the sink, or `TransientError` if the
+        process can't be started or ends.
         """
         child = self._idle.pop() if self._idle else _Child(self._kind)
         try:
@@ -55,7 +56,8 @@ class PluginProcesses:
             raise
         answer = outcome if isinstance(outcome, str) else None
         error = None if outcome is None or answer is not None else _error(outcome)
-        # Do not use the process again after a `SinkError`: it may have failed to load the plugin for lack of memory.
+        # Do not use the process again after a `SinkError`: the process may have failed to load the plugin for lack of
+        # memory.
         if len(self._idle) < _MOST_IDLE and not isinstance(error, SinkError):
             self._idle.append(child)
         else:
@@ -87,9 +89,9 @@ class _Child:
         self._theirs = theirs
 
     def call(self, event: Event, options: SinkOptions) -> Any:
-        """Send one delivery to the process, and wait for the outcome and return it. This method is called in a thread.
+        """Send one delivery to the process, wait for the outcome, and return the outcome.
 
-        Raises `TransientError` if the process can't be started or ends.
+        This method is called in a thread. Raises `TransientError` if the process can't be started or ends.
         """
         try:
             if not self._started:
@@ -107,7 +109,10 @@ class _Child:
             self._process.kill()
 
     def _ended(self, error: Exception) -> str:
-        """Kill the process if it is still running, wait for its end, and return how it ended."""
+        """Kill the process if it is still running, and wait for its end.
+
+        Return a description of the end for the error's text.
+        """
         if not self._started:
             return f"could not be started: {text_of(error)}"
         self._process.kill()
@@ -122,7 +127,10 @@ class _Child:
         self._connection.close()
 
     def join(self) -> None:
-        """Wait for the end of the killed process, for a second at most. This method is called in a thread."""
+        """Wait for the end of the killed process, for at most `_LONGEST_END` seconds.
+
+        This method is called in a thread.
+        """
         if self._started:
             self._process.join(_LONGEST_END)
 
@@ -150,13 +158,15 @@ def _serve(connection: Connection, name: str, origin: str, sources: Mapping[Path
 
 
 def _unloaded(name: str, plugins: Plugins) -> str:
-    """Return the reason why a plugin process does not have the sink type `name`, although the router itself has loaded it."""
+    """Return the reason why a plugin process has no sink type `name`, although the router itself has loaded this
+    type.
+    """
     why = [plugin.error for plugin in plugins.failures if plugin.error]
     return f"its process could not load the plugin: {'; '.join(why) or f'the plugin registers no sink type {name}'}"
 
 
 def _outcome(kind: SinkType, event: Event, options: SinkOptions) -> _Failure | dict[str, _Failure] | str | None:
-    """Call the sink; return its answer, or its error in the form that can be sent."""
+    """Call the sink. Return its answer, or its error in the form that can be sent to the router."""
     try:
         return answer_of(kind.sink(event, options))
     except PartialError as error:

@@ -1,9 +1,9 @@
 """The tasks that call one sink, with the timeout of each call; floor 5.
 
-A slot is a task that calls the sink. It awaits the call itself, because a timer and a task for each call would double the
-cost of a small batch. Instead, one timer checks the deadlines of all calls ten times a second, while calls are under way. A
-late call is cancelled. A task whose plugin swallows the cancellation is abandoned and replaced. A task that ended by a fault
-of the router is also replaced, a little later.
+A slot is a task that calls the sink. The task awaits the call itself, because a timer and a task for each call would
+double the cost of a small batch. Instead, one timer checks the deadlines of all calls ten times a second, while calls
+are under way. A late call is cancelled. If the plugin swallows the cancellation, the task is abandoned and replaced. A
+task that ended because of a fault of the router is also replaced, after `REPLACED_AFTER` seconds.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ GRACE = 1.0
 """Seconds allowed for a cancelled call to return before its task is abandoned."""
 
 OVERDUE = 10.0
-"""Seconds after its deadline after which a call counts as hanging, because it should have been ended or replaced before."""
+"""The number of seconds by which a call must exceed its deadline to count as hanging. By then, its task should have
+ended or have been replaced.
+"""
 
 REPLACED_AFTER = 1.0
-"""Seconds until a task that ended by a fault of the router is replaced. The pause prevents a busy loop if the fault repeats."""
+"""Seconds until a task that ended because of a fault of the router is replaced. The pause prevents a busy loop if the
+fault repeats.
+"""
 
 BLOCKED = 0.5
-"""Seconds. If the time between two checks is longer, the event loop was blocked in between."""
+"""The limit for the seconds between two checks. If the interval is longer, the event loop was blocked in between."""
 
 R = TypeVar("R")
 
@@ -43,7 +47,7 @@ R = TypeVar("R")
 class Slot:
     """A task that calls the sink: its deliveries (`events`), its ticket, and the deadline of its call (monotonic seconds).
 
-    `waiting` is True while the deliveries wait for their turn, so that no attempt is made or prepared.
+    `waiting` is True while the deliveries wait for their turn. Then no attempt is made or prepared.
     """
 
     __slots__ = (
@@ -63,14 +67,16 @@ class Slot:
         self.task: asyncio.Task[None] | None = None
         self.events: Sequence[Event] = []
         self.kept = kept
-        """Other deliveries that the slot has taken. They are not part of its current attempt."""
+        """Other deliveries that the slot has taken from the queue. They are not part of the current attempt."""
         self.ticket = ticket
         self.deadline: float | None = None
         self.expired = False
         self.spared = False
         self.abandoned = False
         self.ended_at: float | None = None
-        """The monotonic time at which the task ended by a fault of the router; None if it has not ended so."""
+        """The monotonic time at which the task ended because of a fault of the router; None if there was no such
+        fault.
+        """
         self.waiting = False
 
     def keep_all_but_one(self) -> Sequence[Event]:
@@ -94,13 +100,13 @@ class Slot:
 
 
 class AbandonedError(BaseException):
-    """Raised in a task that has been replaced, to end it. Its results are ignored."""
+    """The exception that ends a replaced task. The results of the task are ignored."""
 
 
 async def contained(call: Awaitable[R]) -> R:
-    """Await a call of a plugin; return its result. Raise `RuntimeError` for exceptions that would end the process.
+    """Await a call of a plugin, and return its result.
 
-    `SystemExit` is such an exception.
+    An exception that would end the process, such as `SystemExit`, is replaced by `RuntimeError`.
     """
     try:
         return await call
@@ -119,8 +125,8 @@ def _contained(error: BaseException) -> RuntimeError:
 class Slots:
     """The slots of one sink. Each slot runs the coroutine `work` until it is cancelled or the sink retires.
 
-    `left_behind` is called for a slot that is to be replaced. It gets the exception that ended the slot, or None if the call of
-    the slot does not return.
+    `left_behind` is called for a slot that is to be replaced. Its arguments are the slot, and the exception that ended
+    the slot. The exception is None if the slot is replaced because its call does not return.
     """
 
     def __init__(
@@ -149,7 +155,7 @@ class Slots:
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None  # set while there is a call or a task to check
         self.retiring = False
-        """True if no new call may begin; the calls under way finish."""
+        """True if no new call may begin. The calls under way finish."""
 
     def start(self) -> None:
         """Start the tasks."""
@@ -182,7 +188,7 @@ class Slots:
 
     @property
     def in_flight(self) -> list[Event]:
-        """All deliveries that the slots have taken from the queue and that are not settled."""
+        """All unsettled deliveries that the slots have taken from the queue."""
         return [*self._stuck, *(event for slot in self._slots for event in (*slot.events, *slot.kept))]
 
     @property
@@ -191,7 +197,10 @@ class Slots:
         return any(slot.events and not slot.waiting for slot in self._slots)
 
     def signs(self) -> Iterator[Sign]:
-        """Yield a sign for each slot that has ended or has a call under way, for the watchdog. Waiting slots are healthy."""
+        """Yield, for the watchdog, a sign for each slot that has ended or has a call under way.
+
+        A waiting slot is healthy.
+        """
         part = f"sink {self._name}"
         for slot in self._slots:
             if slot.task is not None and slot.task.done() and slot.ended_at is None and not self._closing:
@@ -208,8 +217,8 @@ class Slots:
     def _check(self) -> None:
         """Cancel calls that exceed their deadline, and replace slots that have ended.
 
-        While a plugin blocks the event loop, answers that have arrived are not processed. So each late call gets `GRACE` more
-        seconds, once, if the event loop was blocked.
+        While a plugin blocks the event loop, the router can't process replies of services that have arrived. So if the
+        event loop was blocked, each late call gets `GRACE` more seconds, once.
         """
         now = self._clock.monotonic()
         blocked = now - self._checked_at > BLOCKED
@@ -232,7 +241,7 @@ class Slots:
                 self._replace(slot)
 
     def _replace(self, slot: Slot) -> None:
-        """Abandon a task whose plugin does not return, and start another task unless the sink retires."""
+        """Abandon a task in which the plugin does not return. Start another task, unless the sink retires."""
         slot.abandoned = True
         slot.deadline = None
         if slot.task:
@@ -242,9 +251,9 @@ class Slots:
         self._slots[self._slots.index(slot)] = slot if self.retiring else self._start_one(slot.kept)
 
     async def call(self, slot: Slot, call: Awaitable[R]) -> R:
-        """Await a call of the plugin for at most `timeout` seconds; return its result.
+        """Await a call of the plugin for at most `timeout` seconds, and return its result.
 
-        Raises the errors of the call, and `TransientError` if it is late.
+        Raises the errors of the call, and `TransientError` if the call is late.
         """
         slot.expired = slot.spared = False
         now = self._clock.monotonic()
@@ -282,7 +291,7 @@ class Slots:
         return TransientError(f"timed out after {self.timeout:g} s")
 
     async def retire(self) -> list[Event]:
-        """Start no further calls, and wait for the calls under way; return the deliveries that were not attempted."""
+        """Start no further calls, and wait for the calls under way. Return the deliveries that were not attempted."""
         self.retiring = True
         while True:
             tasks = [slot.task for slot in self._slots if slot.task and not slot.abandoned and not slot.task.done()]

@@ -1,10 +1,10 @@
 """The stall watch: names the plugin that blocks the event loop; floor 5.
 
-An `async def` function that computes for long, or waits without `await`, blocks the whole router: nothing is read or delivered.
-A thread watches the event loop from outside, and logs the line of code that blocks it.
-
-The thread looks at the stack of the event loop. If the loop waits for events, the thread does not wake it. If code is running,
-the thread asks the loop to call a function. A busy loop calls it in its next turn; a blocked loop does not.
+An `async def` function that computes for a long time, or waits without `await`, blocks the whole router. Then nothing
+is read or delivered. A thread watches the event loop from outside, and logs the line of code that blocks the loop. The
+thread looks at the stack of the event loop. If the loop waits for events, the thread does not wake the loop. If code is
+running, the thread asks the loop to call a function. A busy loop calls the function in its next turn; a blocked loop
+does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds without an answer after which the loop counts as blocked. The thread asks up to `_LOOK` seconds after the beginning."""
+"""Seconds after which the loop counts as blocked if it has not called the function. The thread asks the loop up to
+`_LOOK` seconds after the block began.
+"""
 
 _LOOK = 0.25  # seconds between two checks
 
@@ -46,15 +48,15 @@ def _log(place: str, *, of_plugin: bool) -> None:
 class StallWatch:
     """The watch of one event loop.
 
-    `plugins` are the files of the plugins, by which their frames are found in a stack. `report` is called, in a thread, when the
-    loop is blocked; by default that is logged.
+    `plugins` are the files of the plugins. The frames of plugins in a stack are found by these files. `report` is
+    called, in a thread, when the loop is blocked. By default, it writes a log line.
     """
 
     def __init__(self, plugins: Iterable[Path], report: Report = _log) -> None:
         self._report = report
         self._plugins: set[str] = set()
         self.know(plugins)
-        self._asked_at: float | None = None  # None if the loop has answered
+        self._asked_at: float | None = None  # None if the loop has called the function
         self._answered_at = 0.0
         self._over = threading.Event()
 
@@ -72,11 +74,11 @@ class StallWatch:
         self._over.set()
 
     def _answer(self) -> None:
-        """Record that the loop runs. The loop calls this method when the thread asks it to."""
+        """Record that the loop runs. The thread asks the loop to call this method."""
         self._asked_at, self._answered_at = None, time.monotonic()
 
     def _watch(self, watched: _Watched) -> None:
-        """Check the event loop at intervals, in a thread, and report once for each time that it is blocked."""
+        """Check the event loop at intervals, in a thread. Report each block of the loop once."""
         blocked_since: float | None = None
         while not self._over.wait(_LOOK):
             asked_at, now = self._asked_at, time.monotonic()
@@ -106,7 +108,7 @@ def _shown(frame: FrameType | None) -> str:
 
 
 class _Watched:
-    """The running event loop of the calling thread. It must be created in a task."""
+    """The running event loop of the calling thread. The object must be created in a task."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -119,9 +121,10 @@ class _Watched:
         return sys._current_frames().get(self._thread)  # in spite of its underscore, this function is documented
 
     def waits(self) -> bool:
-        """Return whether the loop waits for events, so that no code runs that could block it.
+        """Return whether the loop waits for events.
 
-        uvloop waits in C code, so the innermost frame is the frame of its caller. asyncio waits in a function of `selectors`.
+        Then no code runs that could block the loop. uvloop waits in C code, so the innermost Python frame is the caller
+        of uvloop. asyncio waits in a function of the module `selectors`.
         """
         frame = self.frame
         if frame is None or frame.f_code is self._runs_loop:

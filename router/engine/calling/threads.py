@@ -1,7 +1,8 @@
 """The daemon threads of one sink, for blocking functions; floor 5.
 
-The executor of the standard library waits for its threads at exit, so a function that hangs would block the exit forever.
-Daemon threads end with the process. Each sink has its own threads, so a thread that hangs affects no other sink.
+The executor of the standard library waits for its threads at exit. So a function that hangs would block the exit
+forever. Daemon threads end with the process. Each sink has its own threads, so a thread that hangs affects no other
+sink.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class DaemonThreads:
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call the function in a thread; return its result or raise its exception.
 
-        A call that is cancelled while it waits for a thread is not made. The result of a call that is cancelled while
-        it runs is ignored.
+        If `run` is cancelled before a thread is free, the function is not called. If `run` is cancelled while the
+        function runs, the result of the function is ignored.
         """
         job = _Job(asyncio.get_running_loop(), function, args)
         with self._lock:
@@ -75,7 +76,7 @@ class _Job:
             result = self._function(*self._args)
         except BaseException as raised:  # noqa: BLE001  # SystemExit must not end the thread
             error = raised
-        with contextlib.suppress(RuntimeError):  # if the loop is closed, no task waits for the outcome
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task waits for the outcome
             self._loop.call_soon_threadsafe(self._complete, result, error)
 
     def _complete(self, result: Any, error: BaseException | None) -> None:

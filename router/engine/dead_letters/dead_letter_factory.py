@@ -23,9 +23,9 @@ def of_delivery(
 ) -> DeadLetter:
     """Return the letter of a delivery that was given up, or of an event without a delivery (`event.sink` is empty).
 
-    The id of the letter does not change if it is replayed: it is computed from the key of the delivery, or is the id of the
-    event. `now` is in seconds since the epoch, and `attempts` is the number of calls of the sink. `written` is called when the
-    letter is in Redis.
+    The id of the letter is computed from the key of the delivery. For an event without a delivery, it is the id of the
+    event. So a letter that is replayed and fails again has the same id. `now` is in seconds since the epoch. `attempts`
+    is the number of calls of the sink. `written` is called when the letter is in Redis.
     """
     has_sink = bool(event.sink)
     return DeadLetter(
@@ -51,7 +51,7 @@ def of_delivery(
 
 
 def of_waiting(event: Event, reason: Reason, why: str, *, now: float) -> DeadLetter:
-    """Return the letter of a waiting delivery that is given up, for the reason `why`.
+    """Return the letter of a waiting delivery that is given up. `why` is the explanation of `reason`.
 
     The last error of the delivery is appended to `why`. `now` is in seconds since the epoch.
     """

@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 SOURCE = "event-router"
 CHANNEL = "dead-letters"
-"""The channel of a summary, which is also its route. A summary is an event of the router itself."""
+"""The channel of a summary, and also the route of a summary. A summary is an event of the router itself."""
 
 Deliver = Callable[[str, Event], None]
 """A function that puts a delivery into the queue of the sink with this name."""
@@ -31,8 +31,9 @@ Deliver = Callable[[str, Event], None]
 class DeadLetterSummaries:
     """Implements `contracts.DeadLetters`: passes letters to `inner`, and delivers one summary per interval.
 
-    The summary for a sink does not count the letters of this sink. Otherwise a sink that fails would cause summaries without
-    end. Dead letters of summaries are not counted either. `config_file` is part of the command that the summary shows.
+    The summary for a sink does not count dead letters of the same sink. Otherwise, a sink that fails would cause
+    summaries without end. Dead letters of summaries are not counted either. `config_file` is part of the command that
+    the summary shows.
     """
 
     def __init__(

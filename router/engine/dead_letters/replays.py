@@ -1,9 +1,9 @@
 """The replay of dead letters; floor 5.
 
-`event-router dlq replay` moves a letter from the stream of dead letters to the replay stream. A stream source reads the replay
-stream with a consumer group. It acknowledges each entry when it is complete, and claims entries of dead routers. A letter that
-names a sink is put into the queue of this sink. A letter without a sink passes the whole pipeline again. A letter whose source,
-route or sink no longer exists becomes a dead letter again.
+`event-router dlq replay` moves a letter from the stream of dead letters to the replay stream. A stream source reads the
+replay stream with a consumer group. The source acknowledges each complete entry, and claims entries of dead routers. A
+letter that names a sink is put into the queue of this sink. A letter without a sink passes through the whole pipeline
+again. If the source, route or sink of a letter does not exist any more, the letter becomes a dead letter again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAME = "replay"
 """The name of the source in the log."""
 
 TRY_AGAIN = 30.0
-"""The maximum number of seconds between two attempts to start, while Redis refuses a command that the replay needs."""
+"""Seconds between two attempts to start the replay, while Redis refuses a command that the replay needs."""
 
 LAST_SWEEP = 1.0
 """Seconds allowed for the last sweep, at the end of the process."""
@@ -57,7 +57,7 @@ class ReplayPipeline(Protocol):
         """Return the format of a source; None for an unknown source."""
 
     def leads(self, route: str, sink: str) -> bool:
-        """Return whether the configuration still has this route and the route still leads to this sink."""
+        """Return whether the current configuration has this route, and the route leads to this sink."""
 
 
 class At(NamedTuple):
@@ -68,7 +68,7 @@ class At(NamedTuple):
 
 
 class Replays:
-    """The replay of dead letters while the router runs. If it fails, the router starts and runs nevertheless.
+    """The replay of dead letters while the router runs. If the replay fails, the router starts and runs without it.
 
     `source` is a stream source that reads the replay stream. Its receiver is a `Replayer`.
     """
@@ -157,7 +157,7 @@ class Replayer:
             pipeline.deliver(deliveries)
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:  # noqa: ARG002  # as above
-        """Turn the letters of entries that the stream source refuses into dead letters again."""
+        """Turn the letters in refused entries into dead letters again. The stream source has refused these entries."""
         for position, letter in enumerate(_letters(batch)):
             if letter is not None:
                 self._back(letter, reason, detail, At(batch.receipt, position))
@@ -180,7 +180,8 @@ class Replayer:
     def _back(self, letter: DeadLetter, reason: Reason, detail: str, at: At, logged: str | None = None) -> None:
         """Turn a letter into a dead letter again, with the same id. Its entry is settled when the letter is written.
 
-        `logged` is the text for the log; None means `detail`. It is given if `detail` may quote a payload.
+        `logged` is the text for the log; None means that `detail` is logged. It must be given if `detail` may quote a
+        payload.
         """
         detail = cut(detail, DETAIL_BYTES)
         at.receipt.expect(at.position, 1)
@@ -200,7 +201,10 @@ class Replayer:
 
 
 def _letters(batch: RawBatch) -> list[DeadLetter | None]:
-    """Return the letters of a batch, with None for each entry that a newer router wrote or that is not a letter."""
+    """Return the letter in each entry of a batch.
+
+    The letter is None if a newer router wrote the entry, or if the entry is not a letter.
+    """
     headers: Sequence[Mapping[str, str] | None] = batch.headers or [None] * len(batch.payloads)
     found: list[DeadLetter | None] = []
     for payload, header in zip(batch.payloads, headers, strict=True):

@@ -1,6 +1,7 @@
-"""The debug lines of single events and deliveries, which show why a user did not get a message; floor 5.
+"""The debug lines of single events and deliveries; floor 5.
 
-The fields are computed only if the log level is `debug`, which is checked once per batch.
+They show why a user did not get a message. The fields are computed only if the log level is `debug`. The level is
+checked once per batch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from router.events import Event, Settled, text
 log = structlog.stdlib.get_logger(__name__)
 
 PAYLOAD_BYTES = 8 * 1024 + 4
-"""The largest number of bytes of a payload that are logged. It exceeds the limit of a log field, so that the log marks the cut."""
+"""The largest number of bytes of a payload in the log. The number is larger than the limit of a log field, so that the
+log marks the field as cut.
+"""
 
 LONGEST_TRACE = 16 * 1024
 """The largest number of bytes of a traceback in the log."""
@@ -97,8 +100,10 @@ class LastCall:
             }
 
     def of(self, event: Event) -> tuple[tuple[str, ...], float | None]:
-        """Return the addresses of a delivery and the duration of its call; `((), None)` if it was not part of the last call."""
-        # A part for a failed address has the key of the delivery that was split, followed by the address.
+        """Return the addresses of a delivery and the duration of its call; `((), None)` if the delivery was not part of
+        the last call.
+        """
+        # The key of a part for a failed address is the key of the split delivery, followed by the address.
         call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
         return call or ((), None)
 

@@ -1,4 +1,4 @@
-"""The option `deliver` (`print` and `{only: …}`), which prints deliveries instead of sending them; floor 5."""
+"""The option `deliver`: with `print` and `{only: …}`, deliveries are printed instead of sent; floor 5."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_short(deliver: str | DeliverOnly) -> str | None:
 def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
     """Return the warnings about `deliver` for `/readyz` and `status`.
 
-    Without them, a router that only prints would look healthy.
+    Without these warnings, a router that only prints would look healthy.
     """
     if isinstance(deliver, DeliverOnly):
         to = ", ".join(deliver.only)
@@ -40,10 +40,10 @@ def warnings(deliver: str | DeliverOnly) -> tuple[str, ...]:
 
 
 class DeliveryMode:
-    """Prints the deliveries of one sink instead of sending them.
+    """The printer of one sink's deliveries that are not sent.
 
-    `only` lists globs of the addresses to which deliveries are still sent; it is empty for `deliver: print`. A glob is matched
-    with the mailbox of a mail address, and with any other address as it is written. `redact` removes secrets from the printed
+    `only` lists globs of the addresses to which deliveries are still sent. It is empty for `deliver: print`. A mail
+    address is matched by its mailbox, any other address as it is written. `redact` removes secrets from the printed
     text.
     """
 
@@ -79,7 +79,7 @@ class DeliveryMode:
 
 
 def _written_to(options: SinkOptions) -> list[str]:
-    """Return the Redis channels and keys to which a delivery would be written, escaped for a terminal."""
+    """Return the Redis channels and keys to which the sink would write a delivery, escaped for a terminal."""
     try:
         return [escape(target.name) for target in options.redis_targets]
     except Exception:  # noqa: BLE001  # code of a plugin; `check` reports its fault
@@ -87,9 +87,9 @@ def _written_to(options: SinkOptions) -> list[str]:
 
 
 class ShownLetters:
-    """The receiver of dead letters with `deliver: print`. It prints them, because nothing is written to Redis.
+    """The receiver of dead letters with `deliver: print`.
 
-    The log does not repeat these letters.
+    It prints the letters, because nothing is written to Redis. The log does not repeat the printed letters.
     """
 
     def __init__(self, show: Callable[[str], None]) -> None:

@@ -19,18 +19,20 @@ from router.engine.delivery.sink_health import SinkHealth
 from router.errors import PartialError, TransientError
 
 CURE = "correct the sink's credential or address and reload, or wait until the service is repaired"
-"""The advice to the operator if the sink is at fault, and not the message."""
+"""The advice to the operator if the cause of a failure is the sink, and not the message."""
 
 
 class Destination(NamedTuple):
-    """The destination of a delivery: its addresses, and whether they are literal texts of the configuration."""
+    """The destination of a delivery: its addresses, and whether the addresses are literal texts of the
+    configuration.
+    """
 
     addresses: tuple[str, ...]
     literal: bool
 
 
 class Gate:
-    """The gate of one sink. `waiting` returns the number of deliveries of the sink that are not settled, for log lines."""
+    """The gate of one sink. `waiting` returns, for log lines, the number of unsettled deliveries of the sink."""
 
     def __init__(self, config: BreakerConfig, *, clock: Clock, health: SinkHealth, waiting: Callable[[], int]) -> None:
         self.reset = config.reset
@@ -45,7 +47,7 @@ class Gate:
 
     @property
     def ticket(self) -> Ticket | None:
-        """The ticket for an attempt; None while an attempt must call `enter` first."""
+        """The ticket for an attempt now; None if the worker must wait for a ticket with `enter`."""
         return None if self.paused else self._breaker.ticket
 
     @property
@@ -55,7 +57,7 @@ class Gate:
 
     @property
     def paused(self) -> bool:
-        """True while the time for which the service asked the router to wait is not over."""
+        """True while the sink is paused, because the service asked the router to wait."""
         if self._paused_until and self._clock.monotonic() >= self._paused_until:
             self._paused_until = 0.0
         return self._paused_until > 0.0
@@ -66,7 +68,10 @@ class Gate:
         return bool(self._pauses)
 
     def heed(self, error: Exception, to: Destination) -> None:
-        """Apply the pause that the service has asked for in a failure, if any, to the sink or to the addresses in `to`."""
+        """Apply the pause that the service has requested with a failure.
+
+        The pause applies to the sink or to the addresses in `to`. Do nothing if the service has requested no pause.
+        """
         if isinstance(error, PartialError):
             for address, failure in error.failures.items():
                 self.heed(failure, Destination((address,), to.literal))
@@ -86,19 +91,24 @@ class Gate:
         return self._pauses.left(addresses, self._clock.monotonic())
 
     def wait(self) -> float | None:
-        """Return the seconds until an attempt may be made; None while a probe is under way, because its result decides."""
+        """Return the seconds until an attempt may be made; None while a probe is under way, because the result of the
+        probe decides.
+        """
         if self._breaker.state is State.HALF_OPEN:
             return None
         opens_at = self._breaker.probe_at if self._breaker.state is State.OPEN else 0.0
         return max(max(opens_at, self._paused_until) - self._clock.monotonic(), 0.0)
 
     async def passable(self) -> None:
-        """Wait until an attempt may be made. Return no ticket: `enter` does that."""
+        """Wait until an attempt may be made. Use `enter` to get the ticket."""
         while self.ticket is None and self.wait() != 0.0:
             await self._change()
 
     async def enter(self) -> Ticket:
-        """Wait until an attempt may be made; return its ticket, which must be passed to `report` or `give_back`."""
+        """Wait until an attempt may be made, and return its ticket.
+
+        The caller must pass the ticket to `report` or `give_back`.
+        """
         while self.paused or (ticket := self._breaker.enter(self._clock.monotonic())) is None:
             await self._change()
         return ticket

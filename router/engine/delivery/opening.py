@@ -20,7 +20,7 @@ REOPEN = retry.RetryPolicy(initial=1.0, max_delay=30.0)
 
 
 class Opening:
-    """The state of one sink's plugin, open or not. `timeout` limits `close`, in seconds."""
+    """The state of one sink's plugin: open or not open. `timeout` is the limit for `close` in seconds."""
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class Opening:
     async def opened(self, slot: Slot) -> None:
         """Wait until the sink is open.
 
-        The first slot that calls this method opens the sink for all slots. If that slot is abandoned, another slot opens it.
+        The first slot that calls this method opens the sink for all slots. If this slot is abandoned, another slot
+        opens the sink.
         """
         if self._opener is not None and not self._opener.abandoned:
             await self._open.wait()

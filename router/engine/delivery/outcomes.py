@@ -1,8 +1,8 @@
-"""The outcomes of deliveries: records settled deliveries in books, metrics, dead letters and log; floor 5.
+"""The outcomes of deliveries, recorded in books, metrics, dead letters and log; floor 5.
 
-Only this module does so. A delivery may be settled by its worker, by its queue, or before it is enqueued: each of them calls the
-`Outcomes` of its sink. The only exception are deliveries that vanished from Redis: only their number is known, and the queue
-counts it.
+Only this module records outcomes. A delivery may be settled by its worker, by its queue, or before it is enqueued. In
+each case, the code calls the `Outcomes` of the sink. The only exception are deliveries that vanished from Redis. Only
+their number is known, so their queue counts them.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ HandOver = Callable[[str, Event], None]
 HANDED_OVER = frozenset(
     {Reason.EXHAUSTED, Reason.PERMANENT, Reason.PLUGIN, Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP}
 )
-"""The reasons for which a delivery falls back to another sink.
-
-An expired delivery does not fall back, because it would be too late there too.
+"""The reasons for which a delivery falls back to another sink. An expired delivery does not fall back, because it would
+also be too late for the other sink.
 """
 
 
 class Relayed:
     """The receipt of the fallback deliveries of one delivery. Implements `contracts.Receipt` with a single position.
 
-    `over` is called when all fallback deliveries are settled or enqueued in Redis. For this, `settle` must be called once for
-    each delivery, and once more after all deliveries were added. So `over` is not called before all deliveries are added.
+    `over` is called when all fallback deliveries are settled or enqueued in Redis. `settle` must be called once for
+    each delivery, and once more after all deliveries were added. The additional call prevents `over` from being called
+    before all deliveries are added.
     """
 
     def __init__(self, over: Callable[[], None]) -> None:
@@ -83,11 +83,12 @@ class Relayed:
 
 
 class Outcomes:
-    """The outcomes of one sink. Each of its deliveries is settled by one of these methods.
+    """The outcomes of one sink. Each delivery of the sink is settled by one of these methods.
 
-    `hand_over` puts deliveries into the queues of fallback sinks; None means that there are no fallbacks. `redact` removes
-    secrets from texts. `book` counts the deliveries of this process. A Redis queue also counts them in its shared book, in the
-    script that removes the delivery. If dead letters are printed (`letters_shown`), the log does not repeat them.
+    `hand_over` puts deliveries into the queues of fallback sinks; None means that there are no fallbacks. `redact`
+    removes secrets from texts. `book` counts the deliveries of this process. A Redis queue also counts the deliveries
+    in its shared book, with the script that removes the delivery. If dead letters are printed (`letters_shown`), the
+    log does not repeat them.
     """
 
     def __init__(
@@ -146,10 +147,10 @@ class Outcomes:
         detail: str | None = None,
         attempts: int | None = None,
     ) -> None:
-        """Settle a delivery that is not sent and not given up.
+        """Settle a delivery that does not become a dead letter, such as a suppressed or printed delivery.
 
-        `to` are the addresses to which it would have been sent. If the sink was called, `detail` is the explanation of the
-        service, and `attempts` is the number of calls.
+        `to` are the addresses to which the delivery would have been sent. If the sink was called, `detail` is the
+        explanation of the service, and `attempts` is the number of calls.
         """
         self._end(queue, [event], len(event.raw), outcome, reason)
         self._log_settled(event, outcome, reason, detail=detail, attempts=attempts, to=to)
@@ -184,10 +185,11 @@ class Outcomes:
         attempts: int | None = None,
         fallback: Sequence[str] = (),
     ) -> None:
-        """Give a delivery up: it falls back to the sinks of `fallback`, or else becomes a dead letter.
+        """Give up a delivery.
 
-        `told` is the text for the log; None means `detail`. It must be given if `detail` quotes the event. `attempts` is the
-        number of calls of the sink; None means the number in the history of the delivery.
+        It falls back to the sinks of `fallback`, or else becomes a dead letter. `told` is the text for the log; None
+        means that `detail` is logged. `told` must be given if `detail` quotes the event. `attempts` is the number of
+        calls of the sink; None means the number in the history of the delivery.
         """
         detail = self._redact(detail)
         told = detail if told is None else self._redact(told)
@@ -214,7 +216,10 @@ class Outcomes:
             over()
 
     def dropped(self, events: Iterable[Event], channels: Sequence[str], reason: Reason) -> None:
-        """Count dropped deliveries; `channels` has the channel of each. `events` is read only for debug lines."""
+        """Count dropped deliveries.
+
+        `channels` has the channel of each delivery. `events` is read only for debug lines.
+        """
         self.book.drop(channels, reason)
         if delivery_log.wanted():
             for event in events:
@@ -238,8 +243,8 @@ class Outcomes:
     def _relayed(self, queue: WorkQueue, event: Event, reason: Reason, fallback: Sequence[str]) -> list[str]:
         """Put a new delivery into the queue of each fallback; return the fallbacks that exist.
 
-        A delivery with a receipt is settled only when its fallback deliveries are settled or enqueued in Redis, so that they
-        are not lost if the process crashes before.
+        If the delivery has a receipt, it stays unsettled until its fallback deliveries are settled or enqueued in
+        Redis. Otherwise, a crash of the process could lose the fallback deliveries.
         """
         if self._hand_over is None or reason not in HANDED_OVER:
             return []

@@ -38,7 +38,7 @@ class Suppressed(msgspec.Struct, frozen=True):
 
 
 class Dead(msgspec.Struct, frozen=True):
-    """The decision to give up a delivery before its attempt, because it can't be made or is too late."""
+    """The decision to give up a delivery before its attempt, because the attempt can't be made or would be too late."""
 
     reason: Reason
     detail: str
@@ -47,13 +47,16 @@ class Dead(msgspec.Struct, frozen=True):
 
 
 class Postponed(msgspec.Struct, frozen=True):
-    """The decision to prepare a delivery again later, because a lookup can't be made now."""
+    """The decision to prepare a delivery again later, because a lookup fails now."""
 
     error: TransientError
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """The result of printing a delivery: it was printed for the `refused` addresses, and may be sent to the `allowed` ones."""
+    """The result of printing a delivery.
+
+    It was printed for the `refused` addresses. It may be sent to the `allowed` addresses.
+    """
 
     allowed: list[str]
     refused: list[str]
@@ -62,16 +65,16 @@ class Shown(msgspec.Struct, frozen=True):
 Prepared = Send | Suppressed | Dead | Shown | Postponed
 
 Verdict = Suppressed | Dead | Postponed
-"""A decision about a delivery for which its options need not be rendered."""
+"""A decision about a delivery that makes it unnecessary to render the options."""
 
 
 class Preparing:
     """The preparation of one sink's deliveries.
 
-    `templates` has the compiled options by route; the key None is for all other routes. `only_if` has the conditions of
-    deliveries, also by route with None for all others. `expires` has the time limit of deliveries by route. `lookups` fetches
-    the records that templates and conditions use. `mode` prints the deliveries that `deliver` does not allow to be sent; None
-    means that all deliveries may be sent.
+    `templates` has the compiled options by route. `only_if` has the conditions of deliveries by route. In both
+    mappings, the key None is for all other routes. `expires` has the time limit of deliveries by route. `lookups`
+    fetches the records that templates and conditions use. `mode` prints the deliveries that the option `deliver`
+    forbids to send; None means that all deliveries may be sent.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class Preparing:
         """True if `deliver` may print a delivery instead of sending it."""
         self._clock = clock
         self.looks_up = False
-        """True if some deliveries need records, so that `look_up` must be called before `prepare`."""
+        """True if some deliveries need records. Then `look_up` must be called before `prepare`."""
         self._parted = False  # True if a delivery may be for a single address
         self._templates: Mapping[str | None, OptionsTemplate] = {}
         self.removed_overrides: frozenset[str] = frozenset()
-        """The routes that overrode options before and no longer do. Their deliveries must not use the sink's own templates."""
+        """The routes that overrode options in an earlier configuration, but not in the current one. Deliveries of these
+        routes must not use the sink's own templates.
+        """
         self.shared: Any = None
         """The options of all deliveries, if they are the same for every route, event, address and time; else None."""
         self.use(templates, expires, only_if, lookups)
@@ -110,8 +115,8 @@ class Preparing:
     ) -> None:
         """Replace the templates, time limits, conditions and lookups.
 
-        A route is added to `removed_overrides` if it overrode options before or is in `gone`, and does not override options
-        now.
+        Afterwards, `removed_overrides` has the routes that overrode options before, and the routes in `gone`, without
+        the routes that override options now.
         """
         self.removed_overrides = frozenset((self.overriding | self.removed_overrides | gone) - templates.keys())
         self._templates = templates
@@ -140,7 +145,10 @@ class Preparing:
         return frozenset(route for route, template in self._templates.items() if route and template is not own)
 
     def order_key(self, event: Event) -> str | None:
-        """Return the key by which the sink's options order a delivery; None if there is no key or it can't be rendered."""
+        """Return the key of a delivery from the sink's options.
+
+        Return None if the delivery has no key, or if the key can't be rendered.
+        """
         try:
             return self._template(event).order_key(event, self._clock.now())
         except Exception:  # noqa: BLE001  # the same error makes the delivery a dead letter when it is prepared
@@ -153,10 +161,10 @@ class Preparing:
         return Destination(addresses, literal=not template.templated_address)
 
     async def look_up(self, events: Sequence[Event]) -> list[Records | Verdict]:
-        """Return the records of each delivery, or the decision about a delivery that is not rendered.
+        """Return the records of each delivery, or the decision about a delivery that needs no rendering.
 
-        The conditions are evaluated before the records of the templates are fetched, because a suppressed delivery does
-        not need those records.
+        The conditions are evaluated first. The records for the templates are fetched afterwards, because a suppressed
+        delivery does not need them.
         """
         found: list[Records | Verdict]
         if self._named_by_all and not (self._only_if or self._expires or self.removed_overrides):
@@ -177,7 +185,10 @@ class Preparing:
     async def _find(
         self, events: Sequence[Event], found: list[Records | Verdict], named: Sequence[frozenset[str]]
     ) -> None:
-        """Fetch the records of the lookups in `named` for each delivery; put the records, or a decision, into `found`."""
+        """Fetch the records of the lookups in `named` for each delivery.
+
+        Put the records, or a decision about the delivery, into `found`.
+        """
         places = [place for place, names in enumerate(named) if names and not isinstance(found[place], Verdict)]
         if not places:
             return
@@ -192,9 +203,10 @@ class Preparing:
                 found[place] = {**before, **answer} if before else answer
 
     async def prepare(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
-        """Return the decision about a delivery. `found` is the result of `look_up`; None if no delivery needs records.
+        """Return the decision about a delivery.
 
-        What `deliver` does not allow to be sent is printed.
+        `found` is the result of `look_up`; None if no delivery needs records. If the option `deliver` forbids to send
+        the delivery, it is printed.
         """
         decided, rendered = self._decided(event, found)
         mode = self._mode
@@ -214,7 +226,10 @@ class Preparing:
         return decided
 
     def prepare_to_send(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
-        """Return the decision about a delivery as `prepare` does, at once. Call it only if not `prints`."""
+        """Return the decision about a delivery as `prepare` does, but without waiting.
+
+        Call this method only if `prints` is False.
+        """
         return self._decided(event, found)[0]
 
     def _decided(self, event: Event, found: Records | Verdict | None) -> tuple[Prepared, Rendered | None]:
@@ -231,7 +246,10 @@ class Preparing:
             return Dead(Reason.ADDRESS, str(error), error.told), None
 
     def _judged(self, event: Event) -> Records | Verdict:
-        """Return the decision about a delivery that needs no lookups; `NO_RECORDS` if its options must be rendered."""
+        """Return the decision about a delivery that needs no lookups.
+
+        `NO_RECORDS` means that the options must be rendered.
+        """
         early = self._early(event)
         condition = self._condition(event) if self._only_if and early is None else None
         held = None if condition is None else self._held(condition, event, NO_RECORDS)
@@ -259,7 +277,10 @@ class Preparing:
         return self._named[None] if named is None else named
 
     def _held(self, condition: Expression, event: Event, records: Records) -> Suppressed | Dead | None:
-        """Return the decision about a delivery whose `only_if` is false or can't be evaluated; None if `only_if` is true."""
+        """Return the decision about a delivery by its `only_if`; None if `only_if` is true.
+
+        `only_if` may be false, or its evaluation may fail.
+        """
         try:
             return None if condition.holds(event, self._clock.now(), records) else Suppressed(Reason.ONLY_IF)
         except TemplateError as error:

@@ -1,7 +1,7 @@
 """The results of attempts, and of deliveries that could not be attempted; floor 5.
 
-After its attempt, a delivery is settled, delayed until the next attempt, or split into one delivery per address. Otherwise it
-stays with the worker until the sink works again.
+After its attempt, a delivery is settled, delayed until the next attempt, or split into one delivery per address. If the
+sink as a whole fails, the delivery stays with the worker until the sink works again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Chance = Callable[[], float]
 class Results:
     """The handling of one sink's results.
 
-    `line` is the queue from which the worker takes deliveries. `chance` returns a random number for the jitter of retries. If a
-    method returns deliveries, they must stay with the worker, unless the method says otherwise.
+    `line` is the queue from which the worker takes deliveries. `chance` returns a random number for the jitter of
+    retries. If a method returns deliveries, they must stay with the worker, unless its docstring says otherwise.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Results:
         return self.failed(ticket, [event for event, _ in pairs], error)
 
     def failed(self, ticket: Ticket, events: Sequence[Event], error: Exception) -> list[Event]:
-        """Handle a failure of several deliveries. All of them get the same delay, so that their order is kept."""
+        """Handle a failure of several deliveries. All deliveries get the same delay, so that their order is kept."""
         self._outcomes.trace(error)
         self._gate.report(ticket, error, self._outcomes.error_text(error))
         self._outcomes.meter.attempt(_result(error), len(events))
@@ -120,7 +120,10 @@ class Results:
         return [kept for event in events for kept in self._fail(event, error, chance)]
 
     def held(self, events: Iterable[Event]) -> list[Event]:
-        """Return the deliveries that may stay with the worker until the sink works again; put the others back into their queue."""
+        """Return the deliveries that may stay with the worker until the sink works again.
+
+        Put the other deliveries back into their queue.
+        """
         kept = []
         for event in events:
             if self._line.may_wait(event):
@@ -130,9 +133,9 @@ class Results:
         return kept
 
     def not_sent(self, event: Event, prepared: Suppressed | Dead | Shown | Postponed) -> None:
-        """Settle a delivery that can't or need not be sent.
+        """Handle a delivery that can't be sent now or need not be sent.
 
-        If only some of its addresses are allowed, the delivery is split into one per address.
+        If only some addresses of the delivery are allowed, it is split into one delivery per address.
         """
         if isinstance(prepared, Suppressed):
             self._outcomes.settle(self._line, event, Outcome.SUPPRESSED, prepared.reason)
@@ -152,7 +155,8 @@ class Results:
     def not_paused(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Delay deliveries to paused addresses; return the deliveries that may be attempted now.
 
-        If one of several addresses of a delivery is paused, the delivery is split into one for each address.
+        If a delivery has several addresses and one of them is paused, the delivery is split into one delivery per
+        address.
         """
         may_go: list[Pair] = []
         for event, options in pairs:
@@ -168,13 +172,19 @@ class Results:
         return may_go
 
     def _heed(self, pairs: Iterable[Pair], results: Iterable[Result]) -> None:
-        """Apply the pauses that the service has asked for in these results, before another slot can begin an attempt."""
+        """Apply the pauses that the service has requested in these results.
+
+        This must happen before another slot can begin an attempt.
+        """
         for (event, options), error in zip(pairs, results, strict=False):
             if isinstance(error, Exception):
                 self._gate.heed(error, self._preparing.destination(event, options))
 
     def _put_off(self, event: Event, error: TransientError) -> None:
-        """Delay a delivery for which a lookup can't be made, or give it up. The health of the sink is not affected."""
+        """Delay a delivery for which a lookup failed, or give up the delivery.
+
+        The health of the sink is not affected.
+        """
         now = self._clock.now()
         age = retry.age(event._history, now)
         text = self._outcomes.error_text(error)
@@ -214,7 +224,10 @@ class Results:
         return []
 
     def _split(self, event: Event, error: PartialError, chance: float) -> list[Event]:
-        """Split a delivery into one for each failed address, and handle their failures. The other addresses were reached."""
+        """Split a delivery into one delivery for each failed address, and handle the failure of each.
+
+        All other addresses were reached.
+        """
         if event.address is not None or not error.failures:
             own = next(iter(error.failures.values()), None)
             if own is not None:
@@ -252,9 +265,9 @@ def _result(error: Exception) -> str:
 
 
 def _of_address(failure: Exception) -> Exception:
-    """Return the failure of one address as the failure of its own delivery.
+    """Return the failure of one address as the failure of the delivery to this address.
 
-    A `SinkError` becomes a `TransientError`, because the sink works: it has reached other addresses.
+    A `SinkError` becomes a `TransientError`, because the error concerns only one address.
     """
     if isinstance(failure, SinkError):
         return TransientError(text_of(failure), retry_after=failure.retry_after)

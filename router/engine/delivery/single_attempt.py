@@ -27,8 +27,8 @@ R = TypeVar("R")
 class AttemptResult(msgspec.Struct, frozen=True):
     """The result of a single attempt: the sink's answer, or its error. `seconds` is the duration of the call.
 
-    `opened` is False if the sink could not be opened, so that no attempt was made. `abandoned` is True if a call did not return,
-    so that its task still runs.
+    `opened` is False if the sink could not be opened. Then no attempt was made. `abandoned` is True if a call did not
+    return. Then its task still runs.
     """
 
     answer: str | None = None
@@ -39,7 +39,10 @@ class AttemptResult(msgspec.Struct, frozen=True):
 
 
 class SingleAttempt:
-    """Opens a sink, makes one attempt and closes the sink. Each of these steps may take `limit` seconds."""
+    """A single attempt of one sink: opening the sink, the attempt, and closing the sink.
+
+    Each of these steps may take `limit` seconds.
+    """
 
     def __init__(self, caller: SinkCalls, limit: float, clock: Clock) -> None:
         self._caller = caller
@@ -82,10 +85,10 @@ class SingleAttempt:
             log.warning("the sink did not close", sink=sink, error=error_text(error, redacted))
 
     async def _limited(self, call: Coroutine[Any, Any, R]) -> R:
-        """Await a call of the plugin; return its result. Raises the errors of the call, and `TransientError` if it is late.
+        """Await a call of the plugin; return its result.
 
-        For the many calls of a daemon, `Slots` uses one timer and no extra tasks. This call has a task of its own, which is
-        simpler.
+        Raises the errors of the call, and `TransientError` if the call is late. For the many calls of a daemon, `Slots`
+        uses one timer and no extra tasks. For a single call, a task of its own is simpler.
         """
         task = asyncio.create_task(contained(call))
         done, _ = await asyncio.wait({task}, timeout=self._limit)

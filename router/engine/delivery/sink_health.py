@@ -1,7 +1,7 @@
 """The health of one sink, with log lines when failures begin, change and end; floor 5.
 
-Thousands of errors may come, each with a different number or address. Errors that differ only in numbers or ids count as one
-kind. At most one line a second and ten lines a minute are logged.
+Thousands of errors may occur, each with a different number or address. Errors that differ only in numbers or ids count
+as one kind. At most one line a second and ten lines a minute are logged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ PAUSE = 1.0
 
 
 class SinkHealth:
-    """The failures of one sink. They are logged when they begin, when their kind changes, and when they are over."""
+    """The failures of one sink.
+
+    A log line is written when failures begin, when their kind changes, and when the sink works again.
+    """
 
     def __init__(self, log: BoundLogger, clock: Clock) -> None:
         self._log = log
@@ -25,7 +28,9 @@ class SinkHealth:
         self.active = False
         """True while the sink fails."""
         self.last_failure: Failure | None = None
-        """The last failure after which a delivery waits for a retry; None if there was none. It is kept even if the sink works again."""
+        """The last failure that was followed by a retry; None if there was no such failure. The value stays even if the
+        sink works again.
+        """
         self._kind = ""  # the kind of the last logged error; empty if none was logged since the failures began
         self._quiet_until = 0.0
         self._lines = 0  # the number of lines logged in the current minute
@@ -45,7 +50,10 @@ class SinkHealth:
         self.last_failure = Failure(self._clock.now(), error)
 
     def happened(self, message: str, error: str, **fields: object) -> None:
-        """Record a failure of the sink. Log it if its kind differs from that of the last logged failure."""
+        """Record a failure of the sink.
+
+        Log the failure if its kind differs from the kind of the last logged failure.
+        """
         now = self.count(f"{message}: {error}")
         of_this = kind(f"{message}: {error}")
         if of_this == self._kind or now < self._quiet_until:
@@ -74,7 +82,7 @@ class SinkHealth:
         return now
 
     def ended(self, message: str, **fields: object) -> None:
-        """Record that the sink works; log that if a failure was logged."""
+        """Record that the sink works. Log `message` if a failure was logged before."""
         self.active = False
         if self._kind:
             self._kind = ""

@@ -1,7 +1,7 @@
 """The worker of one sink: takes deliveries from its queue, prepares them and calls the sink; floor 5.
 
-A sink that fails, hangs or raises affects no other sink. `Slots` calls the sink, `Gate` delays attempts while the sink is
-failing, `Results` decides what happens to each delivery, and `Ordered` keeps the order of deliveries with the same key.
+A sink that fails, hangs or raises affects no other sink. `Slots` calls the sink. `Gate` delays attempts while the sink
+is failing. `Results` decides what happens to each delivery. `Ordered` keeps the order of deliveries with the same key.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ events, so a worker must process many deliveries per turn.
 class SinkWorker:
     """The worker of one sink, with one slot per concurrent call.
 
-    `preparing` renders the options of each delivery, and `outcomes` settles the delivery. `line` is the ordered queue if the
-    sink's deliveries have an order, else None. A sink that takes batches gets at most `batch` deliveries per call.
+    `preparing` renders the options of each delivery. `outcomes` settles the delivery. `line` is the ordered queue if
+    the sink keeps an order of its deliveries, else None. A sink that takes batches gets at most `batch` deliveries per
+    call.
     """
 
     def __init__(
@@ -120,34 +121,37 @@ class SinkWorker:
 
     @property
     def replaced(self) -> int:
-        """The number of slots that ended by a fault of the router and were replaced."""
+        """The number of slots that ended because of a fault of the router, and were replaced."""
         return self._slots.replaced
 
     @property
     def in_flight(self) -> int:
-        """The number of deliveries that the slots have taken from the queue and not settled."""
+        """The number of unsettled deliveries that the slots have taken from the queue."""
         return len(self._slots.in_flight)
 
     @property
     def fault(self) -> Fault | None:
-        """The reason why the sink does not deliver, and since when; None while it delivers."""
+        """The reason why the sink does not deliver, and the time at which the failures began; None while the sink
+        delivers.
+        """
         return self._health.fault
 
     @property
     def breaker_open(self) -> bool:
-        """True while the circuit breaker is open, so that deliveries wait because the sink fails."""
+        """True while the circuit breaker is open. Then deliveries wait, because the sink fails."""
         return self._gate.open
 
     @property
     def last_failure(self) -> Failure | None:
-        """The last failure after which a delivery waits for its next attempt; None if there was none."""
+        """The last failure that was followed by a retry; None if there was no such failure."""
         return self._health.last_failure
 
     def next_attempt_in(self) -> float | None:
-        """Return the seconds until the next planned attempt; None if no attempt is planned or the breaker's probe is under way.
+        """Return the seconds until the next planned attempt; None if no attempt is planned or the breaker's probe is
+        under way.
 
-        While the breaker is open, or the service has asked the router to wait, the next attempt may be that of any delivery.
-        Otherwise it is the next retry.
+        While the breaker is open, or the service has asked the router to wait, no delivery may be attempted before this
+        time. Otherwise, the result is the time until the next retry.
         """
         wait = self._gate.wait() if self._gate.ticket is None else self.line.due_in()
         return None if wait is None else max(wait, 0.0)
@@ -159,8 +163,8 @@ class SinkWorker:
     def may_settle_within(self, seconds: float) -> bool:
         """Return whether a shutdown should wait, because a delivery may be settled within `seconds`.
 
-        The result is True while an attempt is under way. It is also True if there is a delivery that would be lost, and that
-        may be attempted or is due again within that time.
+        The result is True while an attempt is under way. It is also True if the shutdown would lose a delivery, and an
+        attempt may be made within this time.
         """
         if self._slots.attempting:
             return True
@@ -172,14 +176,17 @@ class SinkWorker:
     async def retire(self) -> None:
         """End this worker, so that another worker may use its queue.
 
-        Wait for the calls under way, which takes at most `timeout` seconds; put the other deliveries back into the queue; close
-        the sink.
+        The method waits for the calls under way, for about `timeout` seconds at most. Then it puts the other deliveries
+        back into the queue and closes the sink.
         """
         await self.line.give_back(await self._slots.retire())
         await self._opening.close()
 
     async def close(self) -> int:
-        """End the slots and close the sink; return the number of lost deliveries, which are dropped (reason `shutdown`)."""
+        """End the slots and close the sink.
+
+        Drop the deliveries that would be lost (reason `shutdown`), and return their number.
+        """
         lost = self.line.close(self._slots.in_flight)
         await self._slots.close()
         await self._opening.close()
@@ -192,10 +199,10 @@ class SinkWorker:
         turn_began = self._clock.monotonic()
         while not self._slots.retiring:
             if self._clock.monotonic() - turn_began > TURN:
-                # Without this, a plugin that never awaits would block the event loop until its queue is empty.
+                # Without this pause, a plugin that never awaits would block the event loop until its queue is empty.
                 await asyncio.sleep(0)
                 turn_began = self._clock.monotonic()
-            if slot.events or slot.kept:  # the sink is at fault, or these deliveries were not part of the probe
+            if slot.events or slot.kept:  # the sink as a whole failed, or these deliveries were not part of the probe
                 size = size_of(slot.take_up())
             else:
                 most = self._most if self._gate.ticket is not None else await self._admitted()
@@ -205,12 +212,18 @@ class SinkWorker:
             slot.events = await self._attempt(slot, slot.events, size)
 
     async def _admitted(self) -> int:
-        """Wait until attempts may begin; return the largest number of deliveries to take for one attempt: one for a probe."""
+        """Wait until attempts may begin.
+
+        Return the largest number of deliveries for one attempt, which is 1 for a probe.
+        """
         await self._gate.passable()
         return 1 if self._gate.ticket is None else self._most
 
     async def _wait_for_more(self, slot: Slot) -> int:
-        """Take more deliveries into the slot, for at most `batch.max_wait` seconds; return the bytes that were added."""
+        """Wait for more deliveries for the slot, for at most `batch.max_wait` seconds.
+
+        Return the size of the added payloads in bytes.
+        """
         size = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._max_wait):
@@ -235,7 +248,10 @@ class SinkWorker:
     # One attempt.
 
     async def _attempt(self, slot: Slot, events: Sequence[Event], size: int) -> list[Event]:
-        """Attempt deliveries as soon as the gate and the rate allow it; return those that must stay in the slot."""
+        """Attempt deliveries as soon as the gate and the rate limit allow it.
+
+        Return the deliveries that must stay in the slot.
+        """
         paid = 0
         while True:
             ticket = self._gate.ticket
@@ -256,7 +272,7 @@ class SinkWorker:
             if len(pairs) < len(events):
                 events = slot.events = [event for event, _ in pairs]
                 size = size_of(events)
-            if not events or self._gate.paused:  # meanwhile the service has asked the router to wait
+            if not events or self._gate.paused:  # the service asked to wait during the preparation
                 self._gate.give_back(ticket)
                 if not events:
                     return []
@@ -274,7 +290,7 @@ class SinkWorker:
     async def _call_sink(
         self, slot: Slot, ticket: Ticket, pairs: Sequence[Pair], events: Sequence[Event], size: int
     ) -> list[Event]:
-        """Call the sink with prepared deliveries; return those that must stay in the slot."""
+        """Call the sink with prepared deliveries. Return the deliveries that must stay in the slot."""
         began = self._clock.monotonic()
         try:
             results = await self._slots.call(slot, self._caller.deliver(pairs))
@@ -293,7 +309,10 @@ class SinkWorker:
         return self._results.call_returned(ticket, pairs, results)
 
     async def _pairs(self, slot: Slot, events: Sequence[Event]) -> Sequence[Pair]:
-        """Return each delivery with its rendered options; settle deliveries that can't or need not be sent."""
+        """Return each delivery with its rendered options.
+
+        Handle deliveries that can't be sent now or need not be sent.
+        """
         preparing = self.preparing
         if preparing.shared is not None:
             return UniformBatch(events, preparing.shared)

@@ -1,8 +1,8 @@
 """The cache of the channels of one source, with the values that the pipeline needs for each channel; floor 5.
 
-Producers choose the names of channels, and a glob may match any number of channels. So the cache holds at most `MOST_CHANNELS`
-channels, and a channel that is not in the cache costs only a few lookups. Channels with the same plan share all values that
-depend only on the plan.
+Producers choose the names of channels, and a glob may match any number of channels. So the cache has at most
+`MOST_CHANNELS` channels. A channel that is not in the cache costs only a few accesses to dicts. Channels with the same
+plan share all values that depend only on the plan.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MOST_CHANNELS = 10_000
 MOST_ENDINGS = 500_000
 """The largest total number of steps and deliveries in the cached endings.
 
-A limit for the number of endings would not limit the memory: with a thousand routes, one ending may have a thousand steps.
+A limit of the number of endings would not limit the memory, because one ending may have a thousand steps if there are a
+thousand routes.
 """
 
 
@@ -42,11 +43,12 @@ NO_ROUTE_OF_EVENT = "the conditions of no route are met"
 class Ending(msgspec.Struct, frozen=True, eq=False):
     """The routing result of an event: its deliveries, in `targets`.
 
-    `route` and `sink` are those of the first delivery; both are empty if there is no delivery. `alone` is the sink of the only
-    delivery, if routes take the event and make exactly one delivery; else it is empty. `expected` is the number of deliveries,
-    or 1 for an event that becomes a dead letter: the entry is complete when this number of deliveries is settled.
-    `unmatched` is the reason why no route takes the event, else empty. `routes` has the book of each route that takes
-    the event, including routes whose deliveries were merged into those of another route.
+    `route` and `sink` are the route and sink of the first delivery; both are empty if the event has no delivery. If
+    routes take the event and make exactly one delivery, `alone` is the sink of this delivery; else it is empty.
+    `expected` is the number of deliveries, or 1 for an event that becomes a dead letter. An entry is complete when this
+    number of deliveries is settled. If no route takes the event, `unmatched` is the reason; else it is empty. `routes`
+    has the book of each route that takes the event. A route whose delivery was merged into another delivery is
+    included.
     """
 
     matched: bool
@@ -62,10 +64,10 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
 class Prepared(msgspec.Struct, frozen=True, eq=False):
     """A plan with the values that the pipeline's loop needs. Channels with the same plan share one object.
 
-    `accepts` validates the result of the source's decoder; None if every payload is accepted. `warns` is the schema if its
-    mode is `warn`, else None. `ending` is the ending of every event; None if conditions decide for each event. `asks_event` is
-    True if conditions need more of the event than its payload. `bare` is True if the decoded message is not needed after
-    validation, because events are made of the raw payloads.
+    `accepts` validates the result of the source's decoder; None if every payload is accepted. `warns` is the schema if
+    its mode is `warn`, else None. `ending` is the ending of every event; None if conditions decide for each event.
+    `asks_event` is True if conditions need more of the event than its payload. `bare` is True if the decoded message is
+    needed only for validation. Then events are created from the raw payloads.
     """
 
     plan: Plan
@@ -80,7 +82,9 @@ Known = tuple[str, str | None, Prepared]
 """A channel: its name, the pattern that matches it, and its plan. All events of a channel have the same pattern."""
 
 Alone = tuple[str, str | None, Ending]
-"""A message that is the only one of its batch: its channel, the pattern that matches the channel, and its ending."""
+"""The values for the only message of a batch: its channel, the pattern that matches the channel, and the ending of the
+message.
+"""
 
 
 class Channels:
@@ -104,12 +108,17 @@ class Channels:
         self._pattern: bytes | None = None
         self._pattern_text: str | None = None
         self._endings: dict[tuple[Step, ...] | bool, Ending] = {}
-        """The cached endings. The key is the tuple of steps that take an event; if it is empty, whether the channel has steps."""
+        """The cached endings. The key is the tuple of steps that take an event. If no step takes the event, the key is
+        a bool: whether the channel has steps.
+        """
         self._endings_size = 0
         """The total number of steps and deliveries in the cached endings, plus 1 for each ending."""
 
     def find(self, batch: RawBatch, known: dict[bytes, Known]) -> Known:
-        """Return the values of the channel of a batch. Add them to `known`, unless the channel's name is very long."""
+        """Return the values of the channel of a batch.
+
+        Add them to `known`, except for a channel with a very long name.
+        """
         channel = batch.channel
         plan = self._plan(channel)
         prepared = self._prepared.get(plan) or self._prepare(plan)
@@ -118,15 +127,15 @@ class Channels:
         found = channel.decode("utf-8", "backslashreplace"), self._pattern_text, prepared
         if len(channel) <= LONGEST_CHANNEL:
             if len(known) >= MOST_CHANNELS:
-                known.clear()  # clear all: after many deletions, a dict needs long to find its oldest key
+                known.clear()  # clear everything: after many deletions, a dict takes long to find its oldest key
             known[channel] = found
         return found
 
     def alone(self, batch: RawBatch) -> Alone | None:
-        """Return the channel, the pattern and the ending of a message that is the only one of `batch`.
+        """Return the channel, the pattern and the ending of the only message in `batch`.
 
-        The result is None unless the message is valid, its channel is cached, and every event of the channel makes exactly one
-        delivery. So a message for which the result is None may be valid too.
+        The message must be valid, its channel must be cached, and every event of the channel must make exactly one
+        delivery. Otherwise, the result is None. So None does not mean that the message is invalid.
         """
         found, (raw,) = self.known.get(batch.channel), batch.payloads
         if found is None or batch.receipt is not None or batch.ids is not None:

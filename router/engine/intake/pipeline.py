@@ -1,8 +1,8 @@
 """The pipeline: decodes, validates and routes batches of messages, and enqueues their deliveries; floor 5.
 
-Sources call `receive` once for each chunk that they read. It never waits, and is the hot path of the router. Values that depend
-only on the channel are computed once and cached. Work that can be done once per batch is not done for each event. The decisions
-are the same as those of `core.verdict`, which decides about a single event.
+Sources call `receive` once for each chunk that they read. This method never waits. It is the hot path of the router.
+Values that depend only on the channel are computed once and cached. Work that can be done once per batch is not done
+for each event. The decisions are the same as those of `core.verdict`, which decides on a single message.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mappin
 
 
 class Pipeline:
-    """Receives raw messages from sources and enqueues deliveries for sinks.
+    """The receiver of raw messages from sources, which enqueues deliveries for sinks.
 
     `inboxes` has the `Put` of each sink. If `keep_unmatched` is True, events that no route takes become dead letters.
     `failures` counts each `when` that can't be evaluated. If dead letters are printed (`letters_shown`), the log does not
@@ -100,10 +100,10 @@ class Pipeline:
             self._take(channels, channels.known, batches, moment)
 
     def again(self, source: str, batch: RawBatch, received_at: datetime) -> None:
-        """Process messages of one channel again that a source received before, at the time `received_at`.
+        """Process again messages of one channel that a source received at the time `received_at`.
 
-        The channel is not added to the cache, because `batch` may have another pattern than the one that matches it now. Raises
-        `KeyError` if the source does not exist.
+        The channel is not added to the cache: since that time, the pattern that matches the channel may have changed.
+        Raises `KeyError` if the source does not exist.
         """
         now = self._clock.now()
         moment = Moment(now, received_at, self._ids.prefix(now))
@@ -123,7 +123,7 @@ class Pipeline:
         self._put(sink, [event], len(event.raw))
 
     def refuse(self, source: str, batch: RawBatch, reason: Reason, detail: str) -> None:
-        """Turn the entries of a batch into dead letters, because the source can't make events of them. Never waits.
+        """Turn the entries of a batch into dead letters, because the source can't turn them into events. Never waits.
 
         Each entry is settled in its receipt when its dead letter is written.
         """
@@ -144,7 +144,10 @@ class Pipeline:
         return sink in self._inboxes and self._routing.knows(route, sink)
 
     def _take_alone(self, source: SourceFormat, alone: Alone, raw: bytes, moment: Moment) -> None:
-        """Enqueue the delivery of a valid message that is the only one of its chunk. `_take` would take twice as long."""
+        """Enqueue the delivery of a valid message that is the only message of its chunk.
+
+        `_take` would take twice as long.
+        """
         self._ids.count += 1
         channel, pattern, ending = alone
         id_, route, sink = f"{moment.prefix}{self._ids.count}", ending.route, ending.sink
@@ -157,7 +160,7 @@ class Pipeline:
         self._put(sink, [event], len(raw))
 
     def _take(self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: Moment) -> None:
-        """Process one chunk of a source: reject invalid messages and enqueue the deliveries of the others."""
+        """Process one chunk of a source: reject invalid messages, and enqueue the deliveries of valid messages."""
         source = channels.source
         book = self._books.sources[source.name]
         runs, refused = self._accept(channels, known, batches, moment)
@@ -188,10 +191,11 @@ class Pipeline:
     def _accept(
         self, channels: Channels, known: dict[bytes, Known], batches: Sequence[RawBatch], moment: Moment
     ) -> tuple[list[Run], list[tuple[RawBatch, int, Plan]]]:
-        """Return runs with the first delivery of each valid message, in order, and the invalid messages.
+        """Return the valid messages as runs, in order, and the invalid messages.
 
-        An invalid message is returned as its batch, its position and its plan. This is the hot path: it calls no function of the
-        router for each event, and none for each batch if the channel is cached.
+        A run has the first delivery of each message. An invalid message is returned as its batch, its position and its
+        plan. This method is the hot path. For each event, it calls no function of the router. If the channel is cached,
+        it calls no function of the router for each batch either.
         """
         source, decode, ids = channels.source, channels.decode, self._ids
         name, format_, most, (_, received_at, prefix) = source.name, source.format, source.max_bytes, moment
@@ -260,9 +264,10 @@ class Pipeline:
         messages: Iterable[tuple[int, Any]],
         moment: Moment,
     ) -> None:
-        """Add the first delivery of each message to `runs`. `messages` are decoded messages with their positions in the batch.
+        """Add the first delivery of each message to `runs`.
 
-        This method is called for messages with a receipt, an id or an envelope, for schemas of mode `warn`, and for conditions.
+        `messages` are decoded messages with their positions in the batch. This method is called for messages with a
+        receipt, an id or an envelope. It is also called for channels with conditions or with a schema of mode `warn`.
         """
         channel, pattern, prepared = known
         source, plain, warns, ending = channels.source, channels.source.plain, prepared.warns, prepared.ending
@@ -288,7 +293,7 @@ class Pipeline:
             assert ending is not None
             assert run is not None
             route, sink, at = ending.route, ending.sink, first + position
-            if sink:  # an event without a delivery keeps the whole message for its dead letter
+            if sink:  # an event without a delivery needs the whole message for its dead letter
                 raw = data
             if receipt is not None:
                 receipt.expect(at, ending.expected)
@@ -313,9 +318,10 @@ class Pipeline:
         self._notes.say(message, source, rule.file, source=source, channel=channel, detail=found)
 
     def _decide(self, channels: Channels, prepared: Prepared, payload: Any, about: _About, now: float) -> Ending:
-        """Return the ending of an event according to conditions. Count and log each `when` that can't be evaluated.
+        """Return the ending of an event, for a channel with conditions.
 
-        `about` has the fields of the event. The event is created only if a condition needs it.
+        Count and log each `when` that can't be evaluated. `about` has the fields of the event. The event is created
+        only if a condition needs it.
         """
         if not prepared.asks_event:
             return channels.ending(prepared.plan, payload)
@@ -335,7 +341,10 @@ class Pipeline:
         return ending
 
     def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: Moment) -> Event:
-        """Return the event of a rejected message, and tell the receipt to expect one dead letter."""
+        """Return the event of a rejected message.
+
+        Also set the number of deliveries in the receipt to 1, for the dead letter.
+        """
         if batch.receipt is not None:
             batch.receipt.expect(batch.first + position, 1)
         return Event(
@@ -352,7 +361,7 @@ class Pipeline:
         )
 
     def _reject(self, event: Event, why: verdict.Rejected) -> None:
-        """Count a rejected event, make a dead letter of it, and log the reason without any part of the payload."""
+        """Count a rejected event, turn it into a dead letter, and log the reason without any part of the payload."""
         self._books.sources[event.source].rejected[why.reason] += 1
         if not self._letters_shown:
             about: dict[str, Any] = {"event_id": event.id, "source": event.source, "channel": event.channel}
@@ -363,7 +372,11 @@ class Pipeline:
         self._keep(event, why.reason, why.detail)
 
     def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
-        """Count events that no route takes. Log them, and keep them if configured, unless the option `unmatched` names sinks."""
+        """Count events that no route takes.
+
+        If the option `unmatched` names no sinks, also log the events. If it is `dead-letter`, turn them into dead
+        letters.
+        """
         book.unmatched += len(accepted)
         if ending.sink:
             return
@@ -384,7 +397,7 @@ class Pipeline:
                 self._keep(event, Reason.UNMATCHED, ending.unmatched)
 
     def _keep(self, event: Event, reason: Reason, detail: str) -> None:
-        """Make a dead letter of an event that has no deliveries.
+        """Turn an event without deliveries into a dead letter.
 
         If the event has a receipt, its entry is settled when the letter is in Redis.
         """

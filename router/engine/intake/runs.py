@@ -1,4 +1,4 @@
-"""Runs of consecutive events with the same deliveries, which the pipeline enqueues together; floor 5."""
+"""Runs: consecutive events with the same deliveries. The pipeline enqueues the events of a run together; floor 5."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class Moment(NamedTuple):
 
 
 class Run(msgspec.Struct, eq=False):
-    """Consecutive events with the same ending, or with endings that differ only in the routes to the same single sink.
+    """Consecutive events with the same ending.
 
-    `ending` is the ending of the last event. `size` is the total size of the payloads in bytes. The first `counted` events are
-    already counted in the books of their routes.
+    Events whose only delivery goes to the same sink also form one run, even by different routes. `ending` is the ending
+    of the last event. `size` is the total size of the payloads in bytes. The first `counted` events are already counted
+    in the books of their routes.
     """
 
     ending: Ending
@@ -45,7 +46,7 @@ class Run(msgspec.Struct, eq=False):
 
 
 def run_of(runs: list[Run], ending: Ending) -> Run:
-    """Return the run for further events with this ending: the last run if they belong to it, else a new run."""
+    """Return the run for further events with this ending: the last run if the events belong to it, else a new run."""
     if runs:
         run = runs[-1]
         last = run.ending
@@ -60,7 +61,7 @@ def run_of(runs: list[Run], ending: Ending) -> Run:
 
 
 def without(items: Sequence[T], bad: Sequence[int]) -> list[T]:
-    """Return the items without those at the positions in `bad`, which must be in ascending order."""
+    """Return the items, but leave out those at the positions in `bad`. The positions must be in ascending order."""
     left = list(items)
     for position in reversed(bad):
         del left[position]

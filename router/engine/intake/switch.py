@@ -1,4 +1,4 @@
-"""The objects between the sources and the pipeline, by which a reload replaces the pipeline; floor 5."""
+"""The objects between the sources and the pipeline, with which a reload replaces the pipeline; floor 5."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from router.events import Event, RawBatch
 
 
 class CurrentPipeline:
-    """Holds the current pipeline, for events that do not come from a source: fallbacks, summaries, replays."""
+    """The holder of the current pipeline, for events that do not come from a source: fallbacks, summaries, replays."""
 
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None
@@ -27,11 +27,11 @@ class CurrentPipeline:
 
 
 class Intake:
-    """Implements `contracts.Receiver` for one source: passes its batches to a pipeline, as soon as `open` has set one.
+    """The receiver of one source's batches, which passes them to a pipeline as soon as `open` has set one.
 
-    A reload connects a new source before the new configuration takes effect. Until `open` is called, batches with a receipt are
-    kept; the source limits their number. Batches without a receipt (pub/sub) are discarded, because the current configuration
-    does not subscribe to them.
+    Implements `contracts.Receiver`. A reload connects a new source before the new configuration takes effect. Until
+    `open` is called, batches with a receipt are kept. The source limits the number of kept batches. Batches without a
+    receipt (pub/sub) are discarded, because the current configuration does not subscribe to their channels.
     """
 
     def __init__(self) -> None:

@@ -58,10 +58,10 @@ def serve(
 ) -> int:
     """Run a router until a signal stops it; return the exit code.
 
-    `redis_url` is the URL of the router's own Redis; it must not be the word `embedded`. `printer` prints one line of data.
-    `ready` is called when all sources are connected. `load` reads the configuration again for a reload. If `watch_files` is
-    True, a changed file causes a reload. `admin` creates the admin side; None means that there is none. Raises `ConfigError` or
-    `UnavailableError` if the router can't start.
+    `redis_url` is the URL of the router's own Redis; it must not be the word `embedded`. `printer` prints one line of
+    data. `ready` is called when all sources are connected. `load` reads the configuration again for a reload. If
+    `watch_files` is True, a changed file causes a reload. `admin` creates the admin side; None means that the router
+    has no admin side. Raises `ConfigError` or `UnavailableError` if the router can't start.
     """
     timeout = None if systemd.managed() else loaded.config.redis.connect_timeout
     patience = Patience()
@@ -82,7 +82,7 @@ def serve(
 
 
 class Patience:
-    """Extends the start timeout of the service manager while the router waits for Redis at its start."""
+    """The extension of the service manager's start timeout, while the router waits for Redis at its start."""
 
     def __init__(self) -> None:
         self.over = False
@@ -94,9 +94,10 @@ class Patience:
 
 
 class Signals:
-    """The signal handlers. The first SIGTERM or SIGINT starts a graceful shutdown, the second cuts it short.
+    """The signal handlers.
 
-    SIGHUP calls `hang_up`.
+    The first SIGTERM or SIGINT starts a graceful shutdown. The second one cuts the shutdown short. SIGHUP calls
+    `hang_up`.
     """
 
     def __init__(self, hang_up: Callable[[], None]) -> None:
@@ -183,7 +184,10 @@ class App:
         return [sink.worker for sink in self._parts.every_part()]
 
     async def _started(self) -> bool:
-        """Start every part; return False if a signal comes first. If a part can't start, roll back and raise its error."""
+        """Start every part.
+
+        Return False if a signal arrives first. If a part can't start, roll back and raise the error of the part.
+        """
         starting = asyncio.create_task(self._start(), name="start")
         asked = asyncio.create_task(self._stop.requested.wait())
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -198,7 +202,10 @@ class App:
         return True
 
     async def _start(self) -> None:
-        """Start workers, the dead-letter writer, queues, replays and sources; return when the sources are connected."""
+        """Start the workers, the dead-letter writer, the queues, the replays and the sources.
+
+        Return when the sources are connected.
+        """
         for worker in self._workers():
             worker.start()
         if self._parts.shared.writer:
@@ -217,7 +224,10 @@ class App:
             await cancelled(tasks)
 
     async def _stop_sources(self, patience: float) -> None:
-        """Stop reading. Process the bytes that were read ahead, for `patience` seconds or until a second signal comes."""
+        """Stop reading.
+
+        Process the bytes that were read ahead, for at most `patience` seconds or until a second signal arrives.
+        """
         sources = self._parts.every_source()
         stops = [self._running.stop(source, patience) for source in sources]
         if self._parts.shared.replays:
@@ -245,8 +255,11 @@ class App:
         await self._close_sources()
 
     def _announce(self) -> None:
-        """Announce readiness. Exclude all current objects from garbage collection, because they exist as long as the router."""
-        gc.freeze()  # do not collect first: that examines every object and finds only a few hundred to free
+        """Announce that the router is ready.
+
+        Exclude all current objects from garbage collection, because they exist until the router ends.
+        """
+        gc.freeze()  # do not collect first: a collection examines every object and frees only a few hundred
         gc.set_threshold(50_000, 20, 20)
         self._stall.start()
         self._watchdog.start()
@@ -327,7 +340,10 @@ class App:
         return code
 
     async def _drained(self, deadline: float) -> None:
-        """Wait until all deliveries are settled, until no more can be settled in time, or until a second signal comes."""
+        """Wait until all deliveries are settled.
+
+        Return earlier if no more deliveries can be settled in time, or if a second signal arrives.
+        """
         loop = asyncio.get_running_loop()
         settled = asyncio.gather(*(worker.settled() for worker in self._workers()))
         now = asyncio.create_task(self._stop.at_once.wait())
@@ -358,7 +374,7 @@ class App:
         await asyncio.gather(self._parts.lookups.close(), *(sink.context.close() for sink in sinks))
 
     async def _enqueue_the_rest(self, patience: float) -> None:
-        """Enqueue the deliveries that are on their way to Redis queues; log the number of lost deliveries."""
+        """Enqueue the deliveries that are on their way to Redis queues. Log the number of lost deliveries."""
         if self._parts.shared.durable is None:
             return
         lost = await self._parts.shared.durable.enqueuer.close(patience)

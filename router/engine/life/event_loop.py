@@ -13,8 +13,8 @@ R = TypeVar("R")
 def run_to_end(main: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine on a new event loop (uvloop, if it is installed) and return its result.
 
-    At the end, the remaining tasks are cancelled. The function waits for them for at most 1 s, so that a plugin that swallows
-    its cancellation can't block the exit.
+    At the end, the function cancels the remaining tasks and waits for them. It waits for at most 1 s, because a plugin
+    that swallows its cancellation must not block the exit.
     """
     loop = _new_loop()
     asyncio.set_event_loop(loop)

@@ -1,4 +1,4 @@
-"""The tasks of running sources. If a source ends unexpectedly, the router shuts down; floor 5."""
+"""The tasks of running sources; floor 5. If a source ends unexpectedly, the router shuts down."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunningSources:
         self._stopped: set[int] = set()
 
     def start(self, source: Source) -> None:
-        """Start reading from a source whose `start` has succeeded."""
+        """Start reading from a source. Its `start` must have succeeded before."""
         task = asyncio.create_task(source.run(), name=f"source {source.name}")
         self._tasks[id(source)] = task
         task.add_done_callback(lambda task: self._ended(source, task))

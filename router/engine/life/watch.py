@@ -33,13 +33,16 @@ REFRESH = 1.0
 
 
 class Admin(Protocol):
-    """The admin side of a router, which answers HTTP requests. It is implemented on a higher floor, so `serve` gets it as argument."""
+    """The admin side of a router, which responds to HTTP requests.
+
+    It is implemented on a higher floor, so `serve` gets it as an argument.
+    """
 
     async def start(self) -> None:
-        """Start answering requests. Raises `ConfigError` if that fails."""
+        """Start to accept requests. Raises `ConfigError` if the start fails."""
 
     async def close(self) -> None:
-        """Stop answering requests."""
+        """Stop accepting requests."""
 
 
 class Watch:
@@ -111,7 +114,8 @@ class Watch:
         """Reload the configuration; return the result as plain values."""
         result = await self._reloads.reload(why)
         if result.ok and self.orphans is not None:
-            # If Redis does not answer, the queues report that, and the result has the number of the last scan.
+            # If Redis does not reply, the queues report the failure, and `waiting` in the result has the numbers of the
+            # last scan.
             with contextlib.suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(REFRESH):
                     await self.orphans.look()
@@ -124,7 +128,10 @@ class Watch:
         }
 
     async def refresh(self) -> None:
-        """Make the Redis queues read their shared books. A queue that takes too long keeps its last values."""
+        """Make the Redis queues read their shared books, for at most `REFRESH` seconds.
+
+        A queue that takes longer keeps its last values.
+        """
         asked = [asyncio.create_task(sink.worker.queue.refresh()) for sink in self._parts.every_sink().values()]
         if self.orphans is not None:
             asked.append(asyncio.create_task(self.orphans.refresh()))
@@ -134,7 +141,7 @@ class Watch:
         for task in late:
             task.cancel()
         for task in done:
-            task.exception()  # marks it as retrieved; the queue reports its own failures and retries
+            task.exception()  # marks the exception as retrieved; the queue reports its own failures and retries
 
     def _served(self) -> frozenset[str]:
         """Return the names of the sinks with queues in Redis."""

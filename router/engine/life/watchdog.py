@@ -1,7 +1,7 @@
 """The watchdog: sends heartbeats to the service manager while every component makes progress; floor 5.
 
-The watchdog runs on the event loop that it checks. If the loop is blocked, or a component hangs, it sends no heartbeat.
-The service manager then kills the process and starts a new one.
+The watchdog runs on the event loop that it checks. If the loop is blocked, or a component hangs, the watchdog sends no
+heartbeat. The service manager then kills the process and starts a new one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ EVERY = 5.0
 """The maximum number of seconds between two checks."""
 
 SHARE = 3
-"""The number of checks within the service manager's timeout. One late check and one lost datagram then do no harm."""
+"""The number of checks within the service manager's timeout. With this number, one late check and one lost datagram do
+no harm.
+"""
 
 
 HANGS = "a component of the router hangs"
@@ -34,9 +36,10 @@ HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until
 
 
 class Watchdog:
-    """Checks the progress of all components. `signs` returns the progress of the components that exist at the time.
+    """The checker of the progress of all components.
 
-    `timeout` is the watchdog timeout of the service manager in seconds. None means that it expects no heartbeats. Then hangs are only
+    `signs` returns the progress of the components that exist at the time of the call. `timeout` is the watchdog timeout
+    of the service manager in seconds. None means that the service manager expects no heartbeats. Then hangs are only
     logged and shown in `warnings`.
     """
 

@@ -25,15 +25,13 @@ BATCH = 500
 """The largest number of keys in one call of a store."""
 
 IN_A_ROW = 3
-"""The number of consecutive failed keys after which the store counts as unreachable.
-
-A single key that always fails must not delay deliveries with other keys, so it does not make the store unreachable.
+"""The number of consecutive failed keys after which the store counts as unreachable. One failed key is not enough,
+because a key that always fails must not delay deliveries with other keys.
 """
 
 PAUSE = 1.0
-"""Seconds until an unreachable store is called again, unless the store asks for more time.
-
-Until then, fetches fail at once.
+"""The minimum number of seconds until an unreachable store is called again. The store may ask for more time. Until
+then, fetches fail at once.
 """
 
 
@@ -50,10 +48,12 @@ class Closing(Protocol):
 
 
 class KeptRecords(Protocol):
-    """A store that holds all its records in memory, so that its lookup needs no cache."""
+    """A store with all its records in memory. A lookup with such a store needs no cache."""
 
     fault: str | None
-    """The reason why the current records can't be loaded, so that earlier records are used; None if they are loaded."""
+    """The reason why the current records can't be loaded; None if they are loaded. While there is a fault, earlier
+    records are used.
+    """
 
     @property
     def loaded(self) -> bool:
@@ -63,13 +63,14 @@ class KeptRecords(Protocol):
         """Return the number of records."""
 
     def look(self) -> object:
-        """Start a check whether the records have changed, unless there was a check a short time ago."""
+        """Start a check whether the records have changed. Do nothing if the last check was a short time ago."""
 
 
 class Lookup:
-    """A lookup of the configuration. All sinks share its cache. Two calls never fetch the same key at the same time.
+    """A lookup of the configuration.
 
-    The lookup closes its `store` and its `context`. `kept` is the store if it holds all its records in memory, else None.
+    All sinks share its cache. Two calls never fetch the same key at the same time. The lookup closes its `store` and
+    its `context`. `kept` is the store if the store has all its records in memory, else None.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Lookup:
         )
 
     async def fetch(self, keys: Collection[str]) -> dict[str, Answer]:
-        """Return the answer for each key: from the cache, from a fetch under way, or from a new fetch."""
+        """Return the result for each key: from the cache, from a fetch under way, or from a new fetch."""
         now = self._clock.monotonic()
         known, unknown = ({}, list(keys)) if self._cache is None else self._cache.get(keys, now)
         self._hits += len(known)
@@ -125,7 +126,7 @@ class Lookup:
         return {**known, **fetched} if known else fetched
 
     async def _fetched(self, keys: list[str], now: float) -> dict[str, Answer]:
-        """Return the answers for keys that are not in the cache."""
+        """Return the results for keys that are not in the cache."""
         found: dict[str, Answer] = {}
         awaited: dict[StoreCall, list[str]] = {}
         under_way, new = self._under_way, keys
@@ -142,7 +143,8 @@ class Lookup:
                 part = new[first : first + BATCH]
                 awaited[self._start(part)] = part
         if awaited:
-            # Do not await the futures themselves: if this task is cancelled, that would cancel a future for which others wait.
+            # Do not await the futures directly: if this task is cancelled, its future would be cancelled too, although
+            # other tasks wait for the same future.
             await asyncio.wait([call.answers for call in awaited])
         for call, part in awaited.items():
             answers = call.answers.result()
@@ -150,7 +152,7 @@ class Lookup:
         return found
 
     def _refusal(self, now: float) -> TransientError | None:
-        """Return the reason why the store must not be called now; None if it may be called."""
+        """Return the error with which fetches must fail now; None if the store may be called."""
         if self._closed:
             return TransientError("the lookup was replaced by a reload")
         if self._unreachable is None or now >= self._again_at:
@@ -169,7 +171,7 @@ class Lookup:
     def _call_ended(
         self, call: StoreCall, answers: Sequence[Answer], failed: bool
     ) -> None:  # `StoreCall` calls this `note`
-        """Put the answers of a call into the cache, count errors, and decide whether the store can be reached."""
+        """Put the results of a call into the cache, count errors, and decide whether the store can be reached."""
         for key in call.keys:
             del self._under_way[key]
         failures = [answer for answer in answers if isinstance(answer, Exception)]
@@ -186,10 +188,13 @@ class Lookup:
     def _update_reachability(self, failures: Sequence[TransientError], keys: int, *, whole_call: bool) -> None:
         """Decide whether the store can be reached.
 
-        The store counts as unreachable if it has asked the router to wait, if a whole call has failed, or if `IN_A_ROW` keys have
-        failed in a row.
+        The store counts as unreachable in each of these cases:
 
-        `failures` are the temporary failures of a call for this number of `keys`. `whole_call` is True if the whole call failed.
+        - The store has asked the router to wait.
+        - A whole call has failed (`whole_call`).
+        - `IN_A_ROW` keys have failed in a row.
+
+        `failures` are the temporary failures of a call, and `keys` is the number of keys of the call.
         """
         now = self._clock.monotonic()
         all_failed = bool(failures) and len(failures) == keys
@@ -205,13 +210,16 @@ class Lookup:
             self._record_failure(UNREACHABLE, text_of(longest))
             return
         if all_failed or (requested_delay(self._unreachable) is not None and now < self._again_at):
-            return  # only a few keys failed, or the store has asked the router to wait after this call began
+            return  # fewer keys failed than `IN_A_ROW`, or the store asked the router to wait after this call began
         self._unreachable = None
         if self._kept is None:
             self._health.ended(RESTORED)
 
     def check(self) -> None:
-        """Check whether the file of a lookup has changed, even if no delivery needs it. Call this method twice a second."""
+        """Check whether the file of a lookup has changed, even if no delivery needs a record.
+
+        Call this method twice a second.
+        """
         if self._kept is None:
             return
         self._kept.look()
@@ -223,7 +231,10 @@ class Lookup:
             self._record_failure(OLD_RECORDS if self._kept.loaded else UNREACHABLE, fault)
 
     def _record_failure(self, message: str, why: str) -> None:
-        """Record that the lookup fails. The failure is logged once, even if the reason changes. `status` has the last reason."""
+        """Record that the lookup fails.
+
+        The failure is logged once, even if its reason changes. `status` has the last reason.
+        """
         self._why = why
         if self._health.active:
             self._health.count(why)

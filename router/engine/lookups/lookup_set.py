@@ -1,4 +1,4 @@
-"""The lookups of one configuration, which find the records that deliveries need; floor 5."""
+"""The lookups of one configuration. They find the records that deliveries need; floor 5."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LookupSet:
         return frozenset(self.lookups)
 
     def replaced_by(self, other: LookupSet) -> list[Lookup]:
-        """Return the lookups of this set that the other set does not contain, so that they can be closed."""
+        """Return the lookups of this set that are not in the set `other`. The caller can close them."""
         kept = set(map(id, other.lookups.values()))
         return [lookup for lookup in self.lookups.values() if id(lookup) not in kept]
 
@@ -49,10 +49,11 @@ class LookupSet:
         await asyncio.gather(*(lookup.close() for lookup in self.lookups.values()))
 
     async def find(self, events: Sequence[Event], wanted: Sequence[frozenset[str]], now: float) -> list[Found]:
-        """Return the records for each delivery, from the lookups that it needs (`wanted`). `now` is in seconds since the epoch.
+        """Return the records for each delivery.
 
-        The keys of a batch are fetched together. If the key of a lookup uses the record of another lookup, the other
-        lookup is fetched first.
+        `wanted` are the names of the lookups that each delivery needs. `now` is in seconds since the epoch. The keys of
+        a batch are fetched together. If the key of a lookup uses the record of another lookup, that record is fetched
+        first.
         """
         sole = self._sole(wanted)
         if sole is not None:
@@ -81,7 +82,8 @@ class LookupSet:
     def _sole(self, wanted: Sequence[frozenset[str]]) -> LookupDefinition | None:
         """Return the definition of the only lookup that all deliveries need, or None.
 
-        None means that there is no such lookup, or that its key uses the record of another lookup.
+        The result is None if deliveries need different lookups or several lookups. It is also None if the key of the
+        only lookup uses the record of another lookup.
         """
         names = wanted[0] if wanted else frozenset[str]()
         if len(names) != 1 or wanted.count(names) != len(wanted):
@@ -90,7 +92,10 @@ class LookupSet:
         return None if self._needs[name] else self.definitions[name]
 
     async def _find_one(self, definition: LookupDefinition, events: Sequence[Event], now: float) -> list[Found]:
-        """Return the records of a single lookup, like `find`, but without the steps that are only needed for several lookups."""
+        """Return the records of a single lookup.
+
+        The method does the work of `find`, without the steps that only several lookups need.
+        """
         name, plain = definition.name, definition.key.plain
         keys = [plain(event) for event in events]
         slow: dict[int, Finding] = {}
@@ -124,4 +129,4 @@ class LookupSet:
 
 
 NO_LOOKUPS = LookupSet({}, {})
-"""The lookups of a configuration that has none."""
+"""The lookups of a configuration without lookups."""

@@ -31,7 +31,7 @@ class PluginRecords:
         self._open = False
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Return the plugin's answer for each key: the record, None, or an exception. Raises the plugin's errors."""
+        """Return the plugin's result for each key: the record, None, or an exception. Raises the plugin's errors."""
         if self._made is None:
             return await self._one_by_one.fetch(keys, self._one)
         async with self._opening:
@@ -42,7 +42,10 @@ class PluginRecords:
         return found
 
     async def _one(self, key: str) -> Any:
-        """Call the plugin's function for one key; return its answer, or the exception that it raises."""
+        """Call the plugin's function for one key.
+
+        Return the result of the function, or the exception that it raises.
+        """
         more = (self._context,) if self._with_context else ()
         try:
             return await self._called(self._fetch, key, self._options, *more)

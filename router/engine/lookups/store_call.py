@@ -1,4 +1,4 @@
-"""One call of a lookup's store, with the answer for each key or the failure of the whole call; floor 5."""
+"""One call of a lookup's store, with the result for each key or the failure of the whole call; floor 5."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Store(Protocol):
     """The source of a lookup's records."""
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Mapping[str, Any] | Exception | None]:
-        """Return one result for each key: its record, None if there is no record, or the error of this key.
+        """Return one result for each key: the record, None if the key has no record, or an error if the record can't be
+        fetched.
 
         Raises `TransientError` if the store can't be reached.
         """
@@ -36,8 +37,8 @@ class Store(Protocol):
 class StoreCall:
     """A call of `store` for some keys. The call begins when the object is created, and ends within `PATIENCE` seconds.
 
-    When the call ends, `note(call, answers, failed)` is called with the answer for each key, in order. `failed` is True if the
-    whole call failed. Afterwards the future `answers` has the answers by key.
+    When the call ends, `note(call, answers, failed)` is called. `answers` are the results for the keys, in order.
+    `failed` is True if the whole call failed. Afterwards, the future `answers` has the results by key.
     """
 
     # A timer and a callback end the call. A second task with a timeout would take longer than a call for a few keys.
@@ -89,7 +90,10 @@ class StoreCall:
 
 
 def matched(found: Any, keys: Sequence[str]) -> Sequence[Any]:
-    """Return the results of a store for these keys. Raises `PluginError` if they are not one result for each key."""
+    """Return the results of a store for these keys.
+
+    Raises `PluginError` if `found` is not a sequence with one result for each key.
+    """
     if isinstance(found, str) or not isinstance(found, Sequence):
         raise PluginError(
             f"fetch_many returned a value of type {type(found).__name__}: return a list with one result for each key"

@@ -33,7 +33,7 @@ class Delayed:
         """Delay a delivery by `delay` seconds."""
         added = (self._now() + delay, next(self._order), event)
         heapq.heappush(self._heap, added)
-        # Set a timer only if needed: a new timer for each retry would cost as much as the heap.
+        # Set a timer only if the new delivery is due first. A new timer for each retry would cost as much as the heap.
         if self._alarm is None or self._heap[0] is added:
             self._set_alarm()
 
@@ -49,7 +49,7 @@ class Delayed:
         return events
 
     def stop(self) -> None:
-        """Stop calling `due`; the deliveries stay."""
+        """Stop calling `due`. The deliveries stay in this object."""
         if self._alarm:
             self._alarm.cancel()
             self._alarm = None

@@ -1,7 +1,7 @@
 """The memory queue: a bounded queue of deliveries in this process, one per sink; floor 5.
 
-Deliveries are put and taken in lists. The limits apply to all deliveries that are not settled: those that wait, are in flight
-or are delayed.
+Deliveries are put and taken in lists. The limits apply to all unsettled deliveries: to waiting deliveries, to
+deliveries in flight, and to delayed deliveries.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Bundle = tuple[Sequence[Event], int]
 class MemoryQueue:
     """Implements `contracts.Queue` in memory. The deliveries are lost when the process dies.
 
-    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, the book of the sink
-    in this process. It also counts accepted and settled deliveries in a book of its own. `dropped` is called for accepted
-    deliveries that are dropped (see `contracts.Dropped`).
+    `now` returns monotonic seconds, for due times. The queue counts accepted deliveries in `book`, which is the book of
+    the sink in this process. It also has a book of its own for accepted and settled deliveries. `dropped` is called for
+    accepted deliveries that are dropped (see `contracts.Dropped`).
     """
 
     durable = False
@@ -38,8 +38,9 @@ class MemoryQueue:
     def __init__(self, limits: QueueLimits, *, now: Callable[[], float], book: SinkBook, dropped: Dropped) -> None:
         self.configure(limits)
         self.shared_book = SinkBook()
-        """The book of this queue only. When a reload moves a sink to another queue, the old worker still settles deliveries
-        of the old queue. Only the book of the process counts those of both queues."""
+        """The book of this queue alone. When a reload moves a sink to another queue, the old worker still settles
+        deliveries of the old queue. Only the book of the process counts the deliveries of both queues.
+        """
         self._process_book = book
         self._on_drop = dropped
         self._bundles: deque[Bundle] = deque()
@@ -55,8 +56,9 @@ class MemoryQueue:
     def put(self, events: Sequence[Event], size: int) -> None:
         """Enqueue deliveries whose payloads have `size` bytes in total. The caller must not change the sequence afterwards.
 
-        Deliveries for which there is no room are dropped and counted. With `when_full: block`, deliveries of a source with
-        acknowledgements are accepted beyond the limits, because the source limits its entries in flight.
+        If the queue has no room for a delivery, the delivery is dropped and counted. One exception: with `when_full:
+        block`, deliveries of a source with acknowledgements are accepted beyond the limits, because such a source
+        limits its own entries in flight.
         """
         self._process_book.accepted += len(events)
         self.shared_book.accepted += len(events)
@@ -100,7 +102,10 @@ class MemoryQueue:
         return dropped
 
     def _drop_oldest(self, kept: list[Event]) -> Event:
-        """Remove and return the delivery that has waited longest, from the queue or else from `kept`."""
+        """Remove and return the delivery that has waited longest.
+
+        It comes from the queue, or from `kept` if no delivery waits in the queue.
+        """
         if self._bundles:
             bundle, size = self._bundles.popleft()
             event, rest = bundle[0], bundle[1:]
@@ -113,9 +118,10 @@ class MemoryQueue:
         return event
 
     async def take(self, most: int) -> Bundle:
-        """Wait for deliveries; return the next ones, at least one and at most `most`, and their total size in bytes.
+        """Wait for deliveries.
 
-        The caller must settle each of them, or return it by `later` or `give_back`.
+        Return the next ones, at least one and at most `most`, and the total size of their payloads in bytes. The caller
+        must settle each delivery, or return it by `later` or `give_back`.
         """
         while not self._bundles:
             await self._takers.wait()
@@ -138,7 +144,10 @@ class MemoryQueue:
         return events, size
 
     def may_wait(self, event: Event) -> bool:
-        """Return True, because a delivery may stay in flight without limit. Inform its receipt that the attempt returned."""
+        """Return True, because a delivery of this queue may stay in flight for any time.
+
+        Also inform its receipt that the attempt returned.
+        """
         if event._receipt is not None:
             event._receipt.returned(event._position)
         return True
@@ -154,7 +163,7 @@ class MemoryQueue:
         self._takers.wake()
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Put deliveries that were not attempted back at the front of the queue, in this order."""
+        """Put deliveries that were not attempted back at the front of the queue. Their order is kept."""
         if taken:
             self._bundles.appendleft((list(taken), size_of(taken)))
             self._takers.wake()
@@ -174,9 +183,9 @@ class MemoryQueue:
         return left + self._later.clear()
 
     def leave(self, *, handed_over: bool) -> list[Event]:
-        """Remove and return all waiting deliveries; count them as handed over if `handed_over` is True.
+        """Remove and return all waiting deliveries.
 
-        Their receipts are not settled.
+        If `handed_over` is True, count them as handed over. The receipts of the deliveries are not settled.
         """
         left = self._empty()
         if not handed_over:
@@ -189,7 +198,10 @@ class MemoryQueue:
         return left
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """Replace a delivery in flight by `parts`, which are then in flight, even if they exceed the limits."""
+        """Replace a delivery in flight by `parts`.
+
+        The parts are then in flight. They may exceed the limits of the queue.
+        """
         self.shared_book.split(len(parts))
         self.events += len(parts)
         self.bytes += size_of(parts)
@@ -241,14 +253,18 @@ class MemoryQueue:
             await self._settled.wait()
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a shutdown must wait, because a delivery here or in `taken` has no receipt and would be lost."""
+        """Return whether a shutdown must wait.
+
+        It must wait if a delivery in the queue or in `taken` has no receipt, because this delivery would be lost.
+        """
         waiting = chain.from_iterable(events for events, _ in self._bundles)
         return any(event._receipt is None for event in chain(taken, waiting, self._later))
 
     def close(self, taken: Sequence[Event]) -> int:
-        """Stop the queue, and drop the waiting and the `taken` deliveries (reason `shutdown`); return the number of lost ones.
+        """Stop the queue, and drop the waiting and the `taken` deliveries (reason `shutdown`).
 
-        A delivery with a receipt is not lost, because its source reads the entry again. Such deliveries are not counted.
+        Return the number of lost deliveries. A delivery with a receipt is not lost, because its source reads the entry
+        again. It is not counted.
         """
         left = [*self._empty(), *taken]
         self.events -= len(left)
@@ -261,7 +277,7 @@ class MemoryQueue:
 
 
 def _settle_receipts(events: Sequence[Event]) -> None:
-    """Settle the receipts of those deliveries that have one."""
+    """Settle the receipts of these deliveries. A delivery without a receipt is skipped."""
     for event in originals(events):
         receipt = event._receipt
         if receipt is not None:

@@ -1,8 +1,8 @@
 """The ordered queue: deliveries with equal keys are attempted one after another (`order_by`); floor 5.
 
-The ordered queue is between the queue of a sink and its worker. Deliveries that wait for an earlier one, and delayed deliveries,
-stay in flight here. If they were put back into a shared queue, later ones could overtake them, or another router could deliver
-them.
+The ordered queue is between the queue of a sink and its worker. Deliveries that wait for an earlier delivery, and
+delayed deliveries, stay in flight here. In a shared queue, later deliveries could overtake them, or another router
+could deliver them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from router.errors import Reason
 from router.events import Event, Outcome, size_of
 
 MOST = 1_000
-"""The largest number of deliveries that wait here. At the limit, no more are taken from the queue until some are settled."""
+"""The largest number of deliveries that wait here. At this limit, no delivery is taken from the queue until waiting
+deliveries are settled.
+"""
 
 AGAIN = 1.0
-"""The delay in seconds of a delivery that is put back into the underlying queue because it may not wait here."""
+"""The delay, in seconds, of a delivery that must not wait here and is put back into the underlying queue."""
 
 
 class Ordered:
@@ -35,7 +37,8 @@ class Ordered:
         self._queue = queue
         self._key = key
         self._lanes: Ordering[Event] = Ordering()
-        # The lane of each delivery by event id and route, once for each of its parts.
+        # The lane of each delivery, by event id and route. The list has the lane once for each part of a split
+        # delivery.
         self._keys: dict[tuple[str, str], list[str]] = {}
         self._ready: deque[Event] = deque()
         self._later = Delayed(now, self._offer)
@@ -53,9 +56,10 @@ class Ordered:
         return self._queue.delayed + len(self._later) + self._lanes.waiting
 
     async def take(self, most: int) -> tuple[list[Event], int]:
-        """Wait for deliveries; return the next ones and their total size in bytes.
+        """Wait for deliveries.
 
-        There are at least one and at most `most`, and no two of them belong to the same lane.
+        Return the next ones and the total size of their payloads in bytes. The result has at least one delivery and at
+        most `most`. All of them belong to different lanes.
         """
         while not self._ready:
             self._feed(most)
@@ -64,7 +68,7 @@ class Ordered:
         if self._ready:
             self._takers.wake()
         elif self._takers.waiting:
-            # Fetch more for the workers that still wait, so that a slow delivery does not block other lanes.
+            # Fetch more deliveries for the slots that still wait, so that a slow delivery does not block other lanes.
             self._feed(most)
         return events, size_of(events)
 
@@ -98,7 +102,7 @@ class Ordered:
     def later(self, event: Event, delay: float) -> None:
         """Delay a delivery here, to be retried after `delay` seconds.
 
-        A delivery that has no lane or must not stay in flight is put back into the underlying queue.
+        If the delivery has no lane or must not stay in flight, it is put back into the underlying queue.
         """
         if (event.id, event.route) not in self._keys or not self._queue.may_wait(event):
             self._queue.later(event, delay)
@@ -111,7 +115,7 @@ class Ordered:
         return self._queue.may_wait(event)
 
     def split(self, event: Event, parts: list[Event]) -> None:
-        """Replace a delivery by `parts`. Its lane continues when all parts are settled."""
+        """Replace a delivery by `parts`. The lane of the delivery continues when all parts are settled."""
         keys = self._keys.get((event.id, event.route))
         if keys is not None:
             more = len(parts) - 1
@@ -120,7 +124,7 @@ class Ordered:
         self._queue.split(event, parts)
 
     def settle(self, events: Sequence[Event], size: int, outcome: Outcome, reason: Reason | None = None) -> None:
-        """Settle deliveries, and offer the deliveries that have waited for them."""
+        """Settle deliveries. Offer the deliveries that have waited for them to the worker."""
         self._queue.settle(events, size, outcome, reason)
         for event in events:
             self._leave(event)
@@ -145,9 +149,10 @@ class Ordered:
         return min((due for due in (self._queue.due_in(), self._later.due_in()) if due is not None), default=None)
 
     async def give_back(self, taken: Sequence[Event]) -> None:
-        """Stop, and put the `taken` deliveries and those that wait here back into the underlying queue.
+        """Stop, and put the `taken` deliveries and the deliveries that wait here back into the underlying queue.
 
-        The order of each lane is kept. Delayed deliveries become due at once, because others of their lane wait for them.
+        The order of each lane is kept. Delayed deliveries become due at once, because other deliveries of their lane
+        wait for them.
         """
         self._cancel()
         if self._feeding is not None:
@@ -169,5 +174,7 @@ class Ordered:
             self._feeding.cancel()
 
     def _held(self) -> list[Event]:
-        """Return the deliveries that wait here: first those that are ready or delayed, then those that wait for them."""
+        """Return the deliveries that wait here: first the ready and the delayed deliveries, then the deliveries that
+        wait for an earlier delivery of their lane.
+        """
         return [*self._ready, *self._later, *self._lanes]

@@ -18,7 +18,10 @@ class Takers:
         return any(not taker.done() for taker in self._waiting)
 
     async def wait(self) -> None:
-        """Wait until `wake` is called. A worker that is cancelled just after it was woken wakes the next one instead."""
+        """Wait until `wake` is called.
+
+        If a worker is cancelled just after it was woken, the next worker is woken instead.
+        """
         taker = asyncio.get_running_loop().create_future()
         self._waiting.append(taker)
         try:

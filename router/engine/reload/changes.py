@@ -13,7 +13,7 @@ from router.ops.loading import Loaded
 from router.plugin_loading.plugin_manager import LoadedPlugin
 
 _READ_BY_THE_PIPELINE = {"format", "id", "max_bytes"}
-"""The keys of a source that affect only how its messages are decoded, not its connection."""
+"""The keys of a source that affect only the decoding of its messages, not its connection."""
 
 _SUBSCRIPTIONS = {"channels", "patterns"}
 
@@ -40,7 +40,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """The changes of a reload. `switched` are those changed sources that need no new connection."""
+    """The changes of a reload. `switched` are the changed sources that need no new connection."""
 
     sources: Difference
     switched: frozenset[str]
@@ -67,7 +67,7 @@ class Changes(msgspec.Struct, frozen=True):
         return {kind: text for kind, text in fields.items() if text}
 
     def _differences(self) -> dict[str, Difference]:
-        """Return the differences in the sections whose entries have names, by section."""
+        """Return the differences, by section, in the sections with named entries."""
         return {"sources": self.sources, "sinks": self.sinks, "routes": self.routes, "lookups": self.lookups}
 
 
@@ -127,7 +127,7 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> Diff
 def _route(route: RouteConfig) -> object:
     """Return a route in a form that can be compared.
 
-    It includes the text of `match`, because 1, 1.0 and True are equal in Python.
+    The form includes the text of `match`, because 1, 1.0 and True are equal in Python.
     """
     return route.model_dump(), repr(route.match)
 
@@ -142,7 +142,10 @@ def _connections(loaded: Loaded) -> dict[str, object]:
 
 
 def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
-    """Return whether a source can keep its connection: it is a pub/sub source, and only keys of `_SWITCHED` have changed."""
+    """Return whether a source can keep its connection.
+
+    Only a pub/sub source can keep it, and only if just keys of `_SWITCHED` have changed.
+    """
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
     rest = _READ_BY_THE_PIPELINE | _SWITCHED
@@ -150,9 +153,9 @@ def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
 
 
 def _identities(loaded: Loaded) -> dict[str, object]:
-    """Return the settings of each sink that need a new worker if they change.
+    """Return the settings of each sink for which a change needs a new worker.
 
-    Templates are not among them, because they can be replaced in a running worker.
+    The templates of routes are not among these settings, because they can be replaced in a running worker.
     """
     plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.sinks}
     return {
@@ -168,7 +171,7 @@ def _identities(loaded: Loaded) -> dict[str, object]:
 
 
 def _lookups(loaded: Loaded) -> dict[str, object]:
-    """Return the settings of each lookup that need a new store and a new cache if they change."""
+    """Return the settings of each lookup for which a change needs a new store and a new cache."""
     plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.lookups}
     return {
         name: (
@@ -181,5 +184,7 @@ def _lookups(loaded: Loaded) -> dict[str, object]:
 
 
 def _version(plugin: LoadedPlugin) -> object:
-    """Return a value that differs if a plugin's code differs, by the content of its files or the version of its package."""
+    """Return a value that changes with the code of a plugin: with the content of its files or the version of its
+    package.
+    """
     return (plugin.origin, plugin.path, plugin.digest, plugin.version)

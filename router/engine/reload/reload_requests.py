@@ -1,4 +1,4 @@
-"""The requests for reloads, which come by signal, by a changed file or by HTTP; floor 5."""
+"""The requests for reloads: by signal, by a changed file or by HTTP; floor 5."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ENDING = 5.0
 
 
 class ReloadRequests:
-    """Executes reloads one after another, and reports them to the service manager.
+    """The executor of reloads, which runs them one after another and reports them to the service manager.
 
-    Requests by a signal or a changed file during a reload are combined into one.
+    Several requests by a signal or a changed file during a reload are combined into one request.
     """
 
     def __init__(self, reloader: Reloader, status: Callable[[], str]) -> None:
@@ -43,7 +43,7 @@ class ReloadRequests:
         return self._reloader.status
 
     def start(self) -> None:
-        """Start executing requests, including those that were made while the router was starting."""
+        """Start executing requests, including the requests that were made while the router was starting."""
         self._begun.set()
         self._worker = asyncio.create_task(self._work(), name="reloads")
 
@@ -73,10 +73,7 @@ class ReloadRequests:
                 log.exception("a reload failed, which is a fault of the router")
 
     async def reload(self, why: str) -> Reloaded:
-        """Reload the configuration and return the result.
-
-        A reload goes on even if the caller is cancelled.
-        """
+        """Reload the configuration and return the result. If the caller is cancelled, the reload continues."""
         task = asyncio.create_task(self._reload(why), name="reload")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

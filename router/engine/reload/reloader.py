@@ -1,8 +1,8 @@
 """The reload of a running router; floor 5.
 
-New parts are built and connected first. If that fails, the router continues unchanged. Then the new parts are put into effect
-in one step of the event loop. Unchanged sources keep their connections, and unchanged sinks keep their workers. Removed parts
-finish their work in the background.
+New parts are built and connected first. If this step fails, the router continues unchanged. Then the new parts take
+effect in one step of the event loop. Unchanged sources keep their connections, and unchanged sinks keep their workers.
+Removed parts finish their work in the background.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from router.ops.watching import digests, states
 log = structlog.stdlib.get_logger(__name__)
 
 DEADLINE = 30.0
-"""Seconds allowed for reading the configuration and connecting new parts. The import of a plugin or a Redis server may hang."""
+"""Seconds allowed for reading the configuration and connecting new parts. The limit is needed because a Redis server or
+the import of a plugin may hang.
+"""
 
 LOOK = 0.1
 """Seconds between two checks whether a removed source has entries in flight."""
@@ -45,12 +47,14 @@ Load = Callable[[], Loaded]
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """The result of a reload: the changes, or the problems because of which it was refused."""
+    """The result of a reload: the changes, or the problems for which the configuration was refused."""
 
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
     unavailable: bool = False
-    """True if it was refused because a Redis server could not be reached, and not because of the configuration."""
+    """True if the reload was refused because a Redis server could not be reached, and not because of a fault in the
+    configuration.
+    """
 
     @property
     def ok(self) -> bool:
@@ -59,7 +63,7 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 
 class _Plan(msgspec.Struct):
-    """A configuration whose parts are built and connected, but not in force yet."""
+    """A new configuration with its parts, which do not take effect yet."""
 
     loaded: Loaded
     changes: Changes
@@ -72,7 +76,10 @@ class _Plan(msgspec.Struct):
 
 
 class Reloader:
-    """Reloads the configuration. `load` is called in a thread. `applied` is called with each configuration that takes effect."""
+    """The reloader of the configuration.
+
+    `load` is called in a thread. `applied` is called with each configuration that takes effect.
+    """
 
     def __init__(
         self,
@@ -99,18 +106,24 @@ class Reloader:
 
     @property
     def files(self) -> frozenset[Path]:
-        """The files and folders to watch: those of the current configuration, and those of the last refused one."""
+        """The files and folders to watch: those of the current configuration and those of the last refused
+        configuration.
+        """
         return frozenset(self._digests) | self._parts.loaded.folders | self._others
 
     def _look(self, read: frozenset[Path]) -> None:
-        """Remember the states of the files that were read for a configuration that is not in force yet."""
+        """Remember the states of the files of a new configuration.
+
+        The configuration has been read, but may still be refused.
+        """
         self._others = read
         self.seen = states(self.files)
 
     async def reload(self) -> Reloaded:
-        """Load the configuration again and put it into effect; return the result. Raises no error for a configuration.
+        """Load the configuration again and put it into effect; return the result.
 
-        A refused configuration changes nothing. Concurrent calls are executed one after another.
+        A faulty configuration raises no error: it is refused and changes nothing. Concurrent calls are executed one
+        after another.
         """
         async with self._lock:
             deadline = asyncio.get_running_loop().time() + DEADLINE
@@ -189,7 +202,7 @@ class Reloader:
         plan.sinks[name] = plan.new_sinks[name] = part
 
     def _queue_of(self, name: str, loaded: Loaded) -> Queue | None:
-        """Return the existing queue for a new worker of this sink; None if it needs a new queue."""
+        """Return the existing queue for a new worker of this sink; None if the worker needs a new queue."""
         part = self._parts.every_sink().get(name)
         if part is None:
             return None
@@ -211,7 +224,10 @@ class Reloader:
         plan.sources[name] = plan.new_sources[name] = part
 
     async def _connect(self, plan: _Plan, deadline: float) -> None:
-        """Connect new sources, and prepare the sources to switch. Raises `_UnreachableError` or `ConfigError`."""
+        """Connect new sources, and prepare the sources that change their channels.
+
+        Raises `_UnreachableError` or `ConfigError`.
+        """
         loop = asyncio.get_running_loop()
         limit = min(plan.loaded.config.redis.connect_timeout, deadline - loop.time())
         steps: dict[str, Callable[[], Awaitable[None]]] = {
@@ -259,18 +275,20 @@ class Reloader:
     # Putting a configuration into force.
 
     async def _swap(self, plan: _Plan) -> None:
-        """Put a prepared configuration into force in one turn of the event loop, then stop the replaced parts."""
+        """Put a prepared configuration into effect in one turn of the event loop. Then stop the replaced parts."""
         parts, loaded = self._parts, plan.loaded
         pipeline = pipeline_of(loaded, parts.shared, plan.sinks)
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
         old_names = {name for name in parts.sources if name in plan.sources}
         sources_left = asyncio.Event()
-        # There is no `await` before `self._applied`, so nothing else runs while the two configurations are mixed.
+        # There is no `await` before `self._applied`, so no other task runs while some parts have the old configuration
+        # and others the new one.
         self._pass_on_sinks(plan, sources_left)
         parts.shared.current.pipeline = pipeline
         for name, part in parts.sources.items():
             if name in old_names and part in old_sources:
-                # The last events of this source use the new pipeline; those of a removed source use the old one.
+                # The last events of a replaced source use the new pipeline. The last events of a removed source use the
+                # old pipeline.
                 part.intake.open(pipeline)
         for part in plan.sources.values():
             part.intake.open(pipeline)
@@ -284,7 +302,7 @@ class Reloader:
         parts.lookups = plan.lookups
         self._configure(loaded)
         self._applied(loaded)
-        # The rest runs in the background, while the new configuration is in force.
+        # From here on, the new configuration is in effect, and other tasks run again.
         patience = loaded.config.shutdown.drain
         await asyncio.gather(*(self._running.stop(part.source, patience) for part in old_sources))
         for lookup in replaced:
@@ -296,7 +314,7 @@ class Reloader:
             self._in_background(self._close_when_idle(part.source))
 
     def _pass_on_sinks(self, plan: _Plan, sources_left: asyncio.Event) -> None:
-        """Start the replacement of changed and removed workers, and give the other workers their new templates."""
+        """Start the replacement of changed and removed workers. Set the new templates of all other workers."""
         parts, loaded = self._parts, plan.loaded
         for name, part in plan.sinks.items():
             before = parts.every_sink().get(name)
@@ -351,7 +369,7 @@ class Reloader:
             shared.durable.enqueuer.buffer.limit = config.redis.outage_buffer
 
     async def _close_when_idle(self, source: Source) -> None:
-        """Close a stopped source as soon as it has no entries in flight."""
+        """Close a stopped source as soon as none of its entries is in flight."""
         while source.in_flight:  # noqa: ASYNC110  # this is rare, and no other task waits for it
             await asyncio.sleep(LOOK)
         await source.close()
@@ -363,14 +381,17 @@ class Reloader:
         task.add_done_callback(self._leaving.discard)
 
     async def close(self) -> None:
-        """Cancel all replacements, because the router shuts down and closes the old workers itself."""
+        """Cancel all replacements. Call this method at a shutdown: the router closes the old workers itself."""
         for replacement in self._replacements.values():
             replacement.cancel()
         await _ended(list(self._leaving))
 
 
 class _UnreachableError(RouterError):
-    """Some sources could not be connected. `problems` has the reasons and the places of the sources in the configuration."""
+    """The error for sources that could not be connected.
+
+    `problems` has the reasons, and the places of the sources in the configuration.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -378,7 +399,7 @@ class _UnreachableError(RouterError):
 
 
 async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded) -> None:
-    """Execute a step for a source; add the place of the source in the configuration to its errors."""
+    """Execute a step for a source. Add the place of the source in the configuration to the errors of the step."""
     try:
         await step()
     except ConfigError as error:

@@ -1,7 +1,8 @@
 """The replacement of one sink's worker by a successor, or its removal, after a change of the configuration; floor 5.
 
-The successor continues with the same queue, so no delivery is lost. It begins after the calls of the old worker have returned,
-because two workers that use one queue at the same time would break the order. The replacement runs in the background.
+The successor continues with the same queue, or gets the deliveries of the old queue, so no delivery is lost. It starts
+after the calls of the old worker have returned. Two workers of one queue at the same time would break the order of
+deliveries. The replacement runs in the background.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ QUEUE_PATIENCE = 5.0
 class WorkerReplacement:
     """The replacement of the worker `old` by `successor`, which is None if the sink was removed from the configuration.
 
-    If a removed sink has a queue in Redis, its deliveries stay there until an operator decides. If the queue is in memory, its
-    deliveries are attempted for `patience` seconds after the old sources have stopped (`sources_left`). Those that are left
-    become dead letters.
+    If a removed sink has a queue in Redis, its deliveries stay in Redis until an operator decides about them. If the
+    queue is in memory, its deliveries are attempted for `patience` seconds after the old sources have stopped
+    (`sources_left`). The deliveries that are left then become dead letters.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class WorkerReplacement:
         self.old = old
         self.successor = successor
         self.done = False
-        """True when the replacement has ended. A successor that comes later must be started by the caller."""
+        """True when the replacement has ended. After that, the caller must start a successor itself."""
         self._name = name
         self._patience = patience
         self._sources_left = sources_left
@@ -62,7 +63,7 @@ class WorkerReplacement:
         await asyncio.wait([self._task])
 
     def cancel(self) -> None:
-        """Stop the replacement, because the router shuts down and closes the old worker itself."""
+        """Stop the replacement. Call this method at a shutdown: the router closes the old worker itself."""
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -85,7 +86,10 @@ class WorkerReplacement:
             self.done = True
 
     async def _drain(self) -> None:
-        """Wait while a memory queue is emptied, until it is empty, the time is over, or a successor is set."""
+        """Wait while the old worker empties a memory queue.
+
+        Return when the queue is empty, after `patience` seconds, or when a successor is set.
+        """
         await self._sources_left.wait()
         if self.old.worker.queue.durable:
             return
@@ -102,7 +106,7 @@ class WorkerReplacement:
         new = self.successor
         if new is not None and new.worker.queue is queue:
             return
-        with contextlib.suppress(Exception):  # after an error the entries stay pending, and the next reader claims them
+        with contextlib.suppress(Exception):  # after an error, the entries stay pending until a reader claims them
             await queue.end(QUEUE_PATIENCE)
         left = queue.leave(handed_over=new is not None)
         if new is None:
