@@ -188,7 +188,7 @@ async def test_a_store_that_is_away_loses_nothing_and_delays_nobody_else(redis_s
         assert await router.stop() == 0
     assert book["delivered"] == 20
     assert sorted(written(router)) == sorted(f"{number} n{number}" for number in range(20))
-    away = "a lookup fails: the deliveries that need it wait"
+    away = "a lookup fails: the deliveries that need its records wait"
     assert router.process.err.count(away) == 1
     assert router.process.err.count("the lookup works again") == 1
 
@@ -204,7 +204,7 @@ async def test_a_changed_file_is_in_force_for_the_next_delivery_and_a_broken_one
 
     write("id,name\n42,Jane\n")
     lookups = {"user": {"type": "file", "path": "users.csv", "by": "id", "key": "{{ payload.user_id }}", "ttl": "0s"}}
-    broken = "the records read before stay in force"
+    broken = "the router continues with the earlier records"
     async with daemon(redis_server, tmp_path, setup({"audit": line()}, lookups)) as router:
 
         async def said(*lines):
@@ -276,7 +276,7 @@ async def test_a_reload_keeps_the_cache_of_a_lookup_that_stays_the_same(redis_se
             whole = {"version": 1, "redis": {"url": redis_server.url}, **config, "lookups": lookups}
             (router.folder / "config.yaml").write_text(json.dumps(whole))
             router.process.signal(signal.SIGHUP)
-            await router.until(lambda: router.process.err.count("the configuration is in force") == number)
+            await router.until(lambda: router.process.err.count("the new configuration has taken effect") == number)
 
         router.publish("notification", event(42))
         await router.until(lambda: len(written(router)) == 1)

@@ -249,5 +249,5 @@ async def test_an_order_that_can_not_be_told_is_counted(redis_server, tmp_path):
         assert await router.stop() == 0
     said = [json.loads(line) for line in router.process.err.splitlines() if "an expression could not" in line]
     assert [(line["error"], line["sink"], line["effect"]) for line in said] == [
-        ("order_by: division by zero", "audit", "the delivery keeps no order")
+        ("order_by: division by zero", "audit", "the delivery is attempted without an order")
     ]

@@ -69,8 +69,8 @@ def register_sinks(register):
 """
 
 
-TAKEN = "the configuration is in force"
-REFUSED = "the configuration was refused; the previous one stays in force"
+TAKEN = "the new configuration has taken effect"
+REFUSED = "the new configuration was refused; the router continues with the previous one"
 QUICK = {"retry": {"initial": "50ms", "max_delay": "200ms"}, "breaker": {"reset": "200ms"}}
 
 

@@ -65,7 +65,7 @@ async def test_no_secret_in_logs_letters_and_status(redis_server, tmp_path):
             await router.until(lambda: "the fault is in the sink" in router.process.err)
             (tmp_path / "key").write_text("fourth-secret")
             router.process.signal(signal.SIGHUP)
-            await router.until(lambda: "the configuration is in force" in router.process.err)
+            await router.until(lambda: "the new configuration has taken effect" in router.process.err)
             router.publish("a", {})
             await router.until(lambda: len(router.letters()) >= 4)
             shown = [run("status", *more, cwd=tmp_path).out for more in ((), ("--json",))]

@@ -63,8 +63,8 @@ def _wrong(detail: str, told: str | None = None) -> RejectedError:
 def _attribute(name: str, raw: msgspec.Raw) -> str | None:
     """Return an attribute as text.
 
-    Return None for the content (`data`, `data_base64`), and for null, which by the specification means that the
-    attribute is absent.
+    Return None for the content (`data`, `data_base64`). Also return None for null, because by the specification null
+    means that the attribute is absent.
     """
     if name in _CONTENT:
         return None

@@ -196,8 +196,9 @@ def _explained(said: str, text: str, at: int) -> tuple[str, str, int]:
 
 
 def _begun(text: str, at: int) -> str:
-    """Return the number that ends before a place, or the end of a long number; an empty string if no number ends
-    there.
+    """Return the number that ends just before a place; an empty string if no number ends there.
+
+    Of a long number, only the end is returned.
     """
     found = _NUMBER.search(text[max(at - _LONGEST_NUMBER, 0) : at])
     return found[0] if found and found[0][-1:].isdigit() and (found[0][0] == "-" or found[0][0].isdigit()) else ""
@@ -285,7 +286,7 @@ def _comma(text: str, at: int) -> str:
     if sign in "]}":
         return f"this `{sign}` does not match the bracket that is open"
     if _before(text, at) == '"' and sign != '"' and _continues_word(sign):
-        return 'a `,` is missing before this; if the string goes on here, write the `"` before this place as `\\"`'
+        return 'a `,` is missing before this; if this is still part of the string, write the `"` before it as `\\"`'
     return "a `,` is missing before this"
 
 

@@ -179,8 +179,8 @@ class Routing:
         self._found: dict[tuple[int, ...], Plan] = {}
         """The plans by the numbers that the index found."""
         self._plans: dict[tuple[int | None, ...], Plan] = {}
-        """The plans by the numbers that have an effect: the number of the first schema, and those of the routes up to
-        the first final route that has no condition.
+        """The plans by the numbers that have an effect. These are the number of the first schema, and the numbers of
+        the routes up to the first final route without a condition.
         """
 
     @property
@@ -265,9 +265,9 @@ def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -
 def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
     """Return a key for a sink of a route. Deliveries of an event with equal keys are merged into one.
 
-    A route that overrides an option of the sink has a key of its own, so its deliveries are never merged with those of
-    another route. Every key of a route that changes the content or the time of a delivery must be considered here. A
-    key whose value may be equal in two routes belongs in the tuple, any other key in the condition.
+    A route that overrides an option of the sink has a key of its own. So its deliveries are never merged with the
+    deliveries of other routes. Every key of a route that changes the content or the time of a delivery must be
+    considered here. A key whose value may be equal in two routes belongs in the tuple, any other key in the condition.
     """
     if any(value is not None for name, value in entry if name != "sink"):
         return (entry.sink, route.id)

@@ -214,8 +214,8 @@ def rules_of(name: str, loaded: Loaded, lookups: LookupSet) -> Rules:
 def _expires_of(name: str, loaded: Loaded) -> Mapping[str, Expiry]:
     """Return the expiry of a sink's deliveries, by route.
 
-    For a sink that is a fallback of other sinks, return the expiry of every route, because the sink may get deliveries
-    of every route.
+    A sink that is a fallback of other sinks may get deliveries of every route. For such a sink, return the expiry of
+    every route.
     """
     if any(name in sink.host.fallback for sink in loaded.config.sinks.values()):
         return loaded.expires

@@ -66,8 +66,9 @@ class _Channels:
 
 
 class _Said(msgspec.Struct):
-    """The state of a subject after its last log line: the number of events since then that were not logged, and their
-    channels.
+    """The state of a subject after its last log line.
+
+    It counts the later events that were not logged, and their channels.
     """
 
     quiet_until: float

@@ -61,7 +61,7 @@ from router.core.json_faults import MOST_BYTES, find, find_in_text
         (b'{"a": 1 "b": 2}', "a `,` is missing before this, at line 1, column 9"),
         (
             b'{"a": "so "called" names"}',
-            'a `,` is missing before this; if the string goes on here, write the `"` before this place as `\\"`, at line 1, column 12',
+            'a `,` is missing before this; if this is still part of the string, write the `"` before it as `\\"`, at line 1, column 12',
         ),
         (b'{"a":}', "a value is missing before this `}`, at line 1, column 6"),
         (

@@ -154,7 +154,7 @@ def test_no_expression_is_slow_for_what_an_event_brings(expression: str) -> None
 
 def test_lists_are_added_once() -> None:
     """`sum` of lists copied the growing list for each of them."""
-    with pytest.raises(TemplateError, match="sum adds numbers"):
+    with pytest.raises(TemplateError, match="sum adds only numbers"):
         subject("{{ payload.x | sum(start=[]) }}", {"x": [[1]] * 10})
     assert (
         subject("{{ payload.x | sum(start=1) }}{{ payload.y | sum(attribute='a') }}", {"x": [1, 2], "y": [{"a": 5}]})

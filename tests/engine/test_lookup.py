@@ -173,7 +173,7 @@ async def test_a_store_that_does_not_answer_is_given_up(monkeypatch):
             PermanentError,
             "fetch_many returned a value of type NoneType: return a list with one result for each key",
         ),
-        ([5], PermanentError, "the record is a int, not a mapping"),
+        ([5], PermanentError, "the record must be a mapping, but it is a value of type int"),
         ([ZeroDivisionError("oops")], TransientError, "oops"),
     ],
 )

@@ -38,7 +38,7 @@ async def test_a_sound_lookup_passes_every_check(kind, store):
         ("WrongOrder", "order", "gave a different record for"),
         ("accident", "away", "KeyError: 'name' (faulty_lookups/people.py, line "),
         ("swallow", "away", "the lookup returned None"),
-        ("text", "mapping", "the record is a str, not a mapping"),
+        ("text", "mapping", "the record must be a mapping, but it is a value of type str"),
         ("raises_for_missing", "missing", "the lookup gave KeyError"),
         ("Blocks", "blocking", "people.py:"),
         ("stays", "cancellation", "the fetch did not end within 1 s after it was cancelled"),

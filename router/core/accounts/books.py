@@ -139,7 +139,7 @@ class Books(msgspec.Struct):
     sources: dict[str, SourceBook]
     sinks: dict[str, SinkBook]
     routes: dict[str, RouteBook] = msgspec.field(default_factory=dict)
-    """The routes in force, in their order."""
+    """The books of the enabled routes of the current configuration, in the order of the routes."""
 
     def use_routes(self, ids: Iterable[str]) -> None:
         """Set the routes that have a book. A new route begins at 0; the book of a removed route is dropped."""

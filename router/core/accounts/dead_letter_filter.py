@@ -155,8 +155,8 @@ def delivery_of(letter: DeadLetter) -> Event:
 def format_of(letter: DeadLetter, of_source: str | None) -> str | None:
     """Return the format of a delivery's payload, JSON or text; None if the payload can't be decoded.
 
-    `of_source` is the format of the source. If `of_source` is None (unknown) or CloudEvents, the payload's format is
-    the first of JSON and text that decodes the payload.
+    `of_source` is the format of the source. If `of_source` is None (unknown) or CloudEvents, JSON is tried first, then
+    text.
     """
     known = (events.JSON, events.TEXT)
     for candidate in (of_source,) if of_source in known else known:

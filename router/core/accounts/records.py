@@ -212,8 +212,8 @@ def received_at(head: bytes) -> float | None:
     return at if 0 <= at < LATEST else None
 
 
-# The beginning of a record in msgpack: the head of an array (the length is in its one byte, or in two more bytes), a
-# small number, and the length of a short or longer text.
+# The beginning of a record in msgpack: the head of an array (one or three bytes), the version, and the head of the id.
+# The head of a short id contains the length of the id; for a longer id, the next byte is the length.
 _HEAD = re.compile(rb"(?:[\x93-\x9f]|\xdc..)[\x00-\x7f](?:([\xa0-\xbf])|\xd9(.))", re.DOTALL)
 
 

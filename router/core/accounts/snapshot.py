@@ -103,7 +103,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
     unreadable: int = 0
     """Entries of the Redis queue that this router can't read; they stay pending."""
     replaced: int = 0
-    """Workers that ended by a fault of the router and were replaced."""
+    """Workers that ended because of a fault of the router, and were replaced."""
     printed: int = 0
     """Deliveries that were shown instead of sent, because of the option `deliver`."""
     next_attempt: float | None = None
@@ -173,15 +173,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     sinks: Mapping[str, SinkStatus]
     lookups: Mapping[str, LookupStatus] = msgspec.field(default_factory=dict)
     routes: Counts = msgspec.field(default_factory=dict)
-    """The number of events that each route in force took, in the order of the routes."""
+    """The number of events that each enabled route took, in the order of the routes."""
     process: ProcessBook = msgspec.field(default_factory=ProcessBook)
     notices: tuple[str, ...] = msgspec.field(default=())
     """Further warnings for the operator."""
     orphaned: Counts = msgspec.field(default_factory=dict)
     """The number of deliveries in orphaned Redis queues, by the name of the missing sink."""
     expression_failures: Counts = msgspec.field(default_factory=dict)
-    """The number of failed evaluations, by the path of the expression in the configuration. Only expressions are listed
-    that cause no dead letter when they fail.
+    """The number of failed evaluations, by the path of the expression in the configuration. An expression is left out
+    if its failure causes a dead letter.
     """
     file: str = ""
     """The configuration file that the router was started with."""

@@ -32,7 +32,7 @@ class When:
         others = self._expression.names - KNOWN
         if others:
             cure = (
-                "a route has neither a sink nor records of lookups; write this condition in the `only_if` of the sink"
+                "to use the sink or a lookup, write this condition in the `only_if` of the sink"
             )
             faults = [
                 Fault(f"`when` can use only event, payload and route, not `{name}`: {cure}", None) for name in others

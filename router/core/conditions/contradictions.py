@@ -1,7 +1,7 @@
 """Clauses of a `match` that can never hold together; pure.
 
-Only contradictions that are certain without a schema are found. These are contradictions between listed values, between
-bounds of numbers, or between types, and fields that must both exist and not exist. All other clauses count as possible.
+Only contradictions that are certain without a schema are found: between listed values, between bounds of numbers, and
+between types. A field that must both exist and not exist is also found. All other clauses count as possible.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _bounds(tests: Sequence[Test]) -> tuple[tuple[float, bool], tuple[float, boo
 
 
 def _leaves_nothing_below(above: Node, segment: str | int | None) -> bool:
-    """Return whether a clause about a value rules out that the value has anything at `segment`, its key or index."""
+    """Return whether a clause excludes that its value contains anything at `segment`, which is a key or an index."""
     if isinstance(above, Not):
         (inner, *others) = above.of
         return not others and isinstance(inner, Clause) and all(test.operator == "exists" for test in inner.tests)

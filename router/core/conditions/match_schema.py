@@ -65,8 +65,9 @@ def _test(test: Test) -> Json:
 
 
 def _contains(wanted: Iterable[Any]) -> Json:
-    """Return the schema of `contains`: it accepts strings that contain one of these values, and lists with one of these
-    values as element.
+    """Return the schema of the operator `contains`.
+
+    It accepts a string that contains one of these values, and a list that has one of these values as an element.
     """
     found: list[Json] = []
     for each in wanted:

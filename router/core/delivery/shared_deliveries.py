@@ -24,7 +24,7 @@ FEWEST = 8
 """The smallest number of events for which sharing is cheaper than a copy of each event for every sink."""
 
 MOST_BYTES = 4 * 1024**2
-"""The largest size, in bytes, of the lines that are kept for sinks that have not requested them yet."""
+"""The largest size of the cached lines in bytes. Lines are cached for sinks that have not requested them yet."""
 
 _received_at = attrgetter("received_at")
 

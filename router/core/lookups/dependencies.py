@@ -9,8 +9,9 @@ Needs = Mapping[str, Collection[str]]
 
 
 def cycle(needs: Needs, start: str) -> list[str]:
-    """Return a cycle of lookups from `start` back to `start`, in which each key uses the next lookup; empty if there is
-    no cycle.
+    """Return a cycle of lookups, from `start` back to `start`.
+
+    The key of each lookup uses the next lookup. Return an empty list if there is no cycle.
     """
     before: dict[str, str] = {}
     waiting = [start]

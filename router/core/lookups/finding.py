@@ -12,7 +12,7 @@ Answer = Record | Exception | None
 
 
 class NoRecordError(EventError):
-    """The error for a record of a delivery that does not exist, or that can't be fetched because of its key.
+    """The error for a delivery without a record: the record does not exist, or can't be fetched because of its key.
 
     `suppresses` is True if the lookup is configured with `missing: suppress`.
     """

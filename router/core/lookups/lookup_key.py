@@ -48,10 +48,11 @@ class LookupKey:
         return key
 
     def plain(self, event: Event) -> str | None:
-        """Return the key without rendering its template; None if that is not possible.
+        """Return the key without rendering its template; None if the key needs rendering.
 
-        It is possible for text around one field of the payload, if the field holds text or an integer and the key is
-        not too long. Most keys have this form, and rendering the template takes ten times as long.
+        The key must be text around one field of the payload, and the field must be text or an integer. For a key that
+        is too long, the result is also None. Most keys have this form, and rendering the template takes ten times as
+        long.
         """
         if self.sole_field is None:
             return None

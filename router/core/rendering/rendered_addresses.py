@@ -92,4 +92,4 @@ def _decoded(whole: str) -> list[dict[str, Any]]:
 def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
-    return "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
+    return "true or false" if isinstance(value, bool) else f"a value of type {type(value).__name__}"

@@ -36,7 +36,7 @@ GLOBALS = {**DEFAULT_NAMESPACE, "range": safe_range, **FUNCTIONS}
 
 _RESULT = "_result_"  # the name of the variable for the value of a sole expression
 _CAUSE = 200  # the largest number of bytes of a Python error message, which may quote the payload
-_MISSING = "a name that the event itself gives is missing (the dead letter says more)"
+_MISSING = "a field is missing; its name comes from the event and is not logged"
 _WITHOUT_VALUES = (TypeError, OverflowError, ZeroDivisionError)
 """The errors whose texts name types and sizes but quote no value."""
 
@@ -151,7 +151,7 @@ class Compiled:
         kind = type(error).__name__
         if " " not in said:
             said = f"{kind}: {said}"
-        return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (the dead letter says more)"
+        return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (its text may quote the event and is not logged)"
 
     def _path(self, error: MissingError, names: Names) -> str:
         """Return the missing path as the template writes it; empty if the event itself supplied the name."""

@@ -81,9 +81,7 @@ def _match(globs: Globs, name: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _ends(glob: str) -> tuple[str, bytes]:
-    """Return the literal text with which every channel of a glob begins, and the literal text with which every channel
-    of the glob ends.
-    """
+    """Return the literal beginning and the literal end of a glob. Every channel that the glob matches has them."""
     ending = takewhile(lambda part: len(part) == 1 and part is not STAR, reversed(_parts(glob)))
     return literal_prefix(glob), bytes(byte for part in ending for byte in part)[::-1]
 

@@ -145,8 +145,9 @@ def _into_sinks(config: RouterConfig, idle: set[str]) -> Iterator[Edge]:
 
 
 def _without_life(edges: list[Edge]) -> list[Edge]:
-    """Mark the edges from nodes that no event reaches as not live, such as the edge from an idle sink to its
-    fallback.
+    """Mark the outgoing edges of nodes that no event reaches as not live.
+
+    An example is the edge from an idle sink to its fallback.
     """
     while True:
         reached = {edge.end for edge in edges if edge.live}

@@ -150,7 +150,7 @@ class Slots:
         self._lost: set[asyncio.Task[None]] = set()
         self._stuck: list[Event] = []  # deliveries of ended slots for which `left_behind` failed
         self.replaced = 0
-        """The number of slots that ended by a fault of the router."""
+        """The number of slots that ended because of a fault of the router."""
         self._closing = False
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None  # set while there is a call or a task to check
@@ -172,7 +172,7 @@ class Slots:
         except AbandonedError:
             pass
         except Exception as error:  # no fault may stop the other deliveries of the sink
-            message = "a worker ended by a fault of the router; it is replaced"
+            message = "a worker ended because of a fault of the router; the router replaces it"
             log.critical(message, sink=self._name, exc_info=True)
             slot.abandoned, slot.deadline = True, None
             events = slot.events

@@ -40,7 +40,7 @@ class Report(Protocol):
 
 def _log(place: str, *, of_plugin: bool) -> None:
     if of_plugin:
-        log.error("a plugin blocks the event loop: write a plain `def`, or await", at=place)
+        log.error("a plugin blocks the event loop: use `await`, or write a plain `def` function instead of `async def`", at=place)
     else:
         log.error("the event loop is blocked", at=place)
 

@@ -196,7 +196,7 @@ class Outcomes:
         attempts = calls_of(event) if attempts is None else attempts
         taken = self._relayed(queue, event, reason, fallback)
         if taken:
-            message = "delivery given up, its fallback gets it"
+            message = "delivery given up; it goes to the fallback sinks"
             fields = {"error": told, "reason": str(reason), "to": ", ".join(taken), **about(event)}
             self.notes.say(message, reason, event.route, **fields)
             self._log_settled(event, Outcome.HANDED_OVER, reason, detail=told, attempts=attempts)

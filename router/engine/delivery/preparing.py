@@ -115,8 +115,8 @@ class Preparing:
     ) -> None:
         """Replace the templates, time limits, conditions and lookups.
 
-        Afterwards, `removed_overrides` has the routes that overrode options before, and the routes in `gone`, without
-        the routes that override options now.
+        Afterwards, `removed_overrides` has the routes that overrode options before, and the routes in `gone`. Routes
+        that override options now are left out.
         """
         self.removed_overrides = frozenset((self.overriding | self.removed_overrides | gone) - templates.keys())
         self._templates = templates
@@ -258,7 +258,7 @@ class Preparing:
     def _early(self, event: Event) -> Dead | None:
         """Return the decision to give up a delivery because it is orphaned or expired; None for all other deliveries."""
         if self.removed_overrides and overriding_route(event) in self.removed_overrides:
-            return Dead(Reason.ORPHANED, f"the route {event.route} had options of its own and is no longer configured")
+            return Dead(Reason.ORPHANED, f"the route {event.route} overrode options of this sink, but does not override them now")
         try:
             return self._late(event) if self._expires else None
         except TemplateError as error:
@@ -302,7 +302,7 @@ class Preparing:
             return Suppressed(rendered.suppressed), None
         if rendered.degraded:
             self._outcomes.book.degraded += 1
-            message = "a text could not be rendered: the JSON line is sent instead"
+            message = "a text could not be rendered: the event's JSON line is sent instead"
             self._outcomes.notes.say(message, event.route, error=rendered.degraded, **about(event))
         return Send(rendered.options), rendered
 

@@ -314,7 +314,7 @@ class Pipeline:
         assert rule is not None
         assert rule.schema is not None
         found = verdict.places(rule.schema.errors(payload))
-        message = "event does not fit its schema; mode warn lets it pass"
+        message = "event does not fit its schema; it is routed, because the schema has the mode warn"
         self._notes.say(message, source, rule.file, source=source, channel=channel, detail=found)
 
     def _decide(self, channels: Channels, prepared: Prepared, payload: Any, about: _About, now: float) -> Ending:

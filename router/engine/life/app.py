@@ -156,7 +156,7 @@ class App:
         self._reloads.ask("SIGHUP")
 
     def _applied(self, loaded: Loaded) -> None:
-        """Inform other components that a new configuration is in force."""
+        """Inform other components that a new configuration has taken effect."""
         self._stall.know(loaded.plugins.code)
         if self._watch.orphans is not None:
             self._watch.orphans.hurry()

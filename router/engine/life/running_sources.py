@@ -40,7 +40,7 @@ class RunningSources:
         self._stopped.discard(id(source))
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            message = "a source ended by a fault of the router; the router shuts down"
+            message = "a source ended because of a fault of the router; the router shuts down"
             log.critical(message, source=source.name, exc_info=error)
         if error is not None or not stopped:
             self.crashed.set()

@@ -32,7 +32,7 @@ no harm.
 
 HANGS = "a component of the router hangs"
 
-HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until it makes progress"
+HANGS_WITHOUT_HEARTBEAT = f"{HANGS}; the service manager gets no heartbeat until the component makes progress"
 
 
 class Watchdog:

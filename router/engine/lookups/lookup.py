@@ -35,8 +35,8 @@ then, fetches fail at once.
 """
 
 
-UNREACHABLE = "a lookup fails: the deliveries that need it wait"
-OLD_RECORDS = "the file of a lookup can't be used; the records read before stay in force"
+UNREACHABLE = "a lookup fails: the deliveries that need its records wait"
+OLD_RECORDS = "the file of a lookup can't be used; the router continues with the earlier records"
 RESTORED = "the lookup works again"
 
 
@@ -143,8 +143,8 @@ class Lookup:
                 part = new[first : first + BATCH]
                 awaited[self._start(part)] = part
         if awaited:
-            # Do not await the futures directly: if this task is cancelled, its future would be cancelled too, although
-            # other tasks wait for the same future.
+            # Do not await the futures directly. If this task is cancelled, asyncio would also cancel the awaited
+            # future, but other tasks may wait for it.
             await asyncio.wait([call.answers for call in awaited])
         for call, part in awaited.items():
             answers = call.answers.result()

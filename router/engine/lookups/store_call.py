@@ -112,7 +112,7 @@ def _answer(found: object) -> Answer:
         return Record(found)
     if isinstance(found, Exception):
         return _failure(found)
-    return PermanentError(f"the record is a {type(found).__name__}, not a mapping")
+    return PermanentError(f"the record must be a mapping, but it is a value of type {type(found).__name__}")
 
 
 def _failure(error: Exception) -> DeliveryError:

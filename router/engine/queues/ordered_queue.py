@@ -174,7 +174,9 @@ class Ordered:
             self._feeding.cancel()
 
     def _held(self) -> list[Event]:
-        """Return the deliveries that wait here: first the ready and the delayed deliveries, then the deliveries that
-        wait for an earlier delivery of their lane.
+        """Return the deliveries that wait here.
+
+        The ready and the delayed deliveries come first. The deliveries that wait for an earlier delivery of their lane
+        follow.
         """
         return [*self._ready, *self._later, *self._lanes]

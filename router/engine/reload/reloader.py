@@ -52,13 +52,11 @@ class Reloaded(msgspec.Struct, frozen=True):
     changed: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
     unavailable: bool = False
-    """True if the reload was refused because a Redis server could not be reached, and not because of a fault in the
-    configuration.
-    """
+    """True if the reload was refused only because a Redis server could not be reached."""
 
     @property
     def ok(self) -> bool:
-        """True if the new configuration is in force."""
+        """True if the new configuration has taken effect."""
         return self.changed is not None
 
 
@@ -140,26 +138,26 @@ class Reloader:
                 return self._refused(error.problems, unavailable=True)
             except Exception as error:
                 log.exception("a reload failed, which is a fault of the router")
-                return self._refused([Problem(f"a fault of the router ({type(error).__name__}); see its log")])
+                return self._refused([Problem(f"a fault of the router ({type(error).__name__}); see the router's log")])
             names = self._names(found)
             await self._swap(plan)
             self._digests, self._others = found, frozenset()
             self.seen = {file: self.seen[file] for file in self.files}
             self.status = LoadStatus(self._clock.now())
             changed = plan.changes.document(names)
-            log.info("the configuration is in force", **plan.changes.log_fields(names))
+            log.info("the new configuration has taken effect", **plan.changes.log_fields(names))
             return Reloaded(changed, tuple(loaded.problems))
 
     def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
         found = tuple(problems)
         for problem in found:
-            log.error("the configuration was refused; the previous one stays in force", problem=problem.headline())
+            log.error("the new configuration was refused; the router continues with the previous one", problem=problem.headline())
         first = found[0].headline() if found else "unknown"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
         return Reloaded(None, found, unavailable)
 
-    # Building, while the old configuration is in force.
+    # Building, while the old configuration is in effect.
 
     async def _read(self, deadline: float) -> tuple[Loaded, dict[Path, str]]:
         threads = DaemonThreads("reload", 1)
@@ -281,8 +279,8 @@ class Reloader:
         old_sources = [part for name, part in parts.sources.items() if plan.sources.get(name) is not part]
         old_names = {name for name in parts.sources if name in plan.sources}
         sources_left = asyncio.Event()
-        # There is no `await` before `self._applied`, so no other task runs while some parts have the old configuration
-        # and others the new one.
+        # There is no `await` before `self._applied`. So no other task can run while only some parts have the new
+        # configuration.
         self._pass_on_sinks(plan, sources_left)
         parts.shared.current.pipeline = pipeline
         for name, part in parts.sources.items():

@@ -54,7 +54,7 @@ class Run:
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:
-            raise OverflowError(f"the steps create more than {MAX_MADE:,} characters and list items in total")
+            raise OverflowError(f"the steps of the template create more than {MAX_MADE:,} characters and list items in total")
 
 
 current: ContextVar[Run] = ContextVar("rendering")

@@ -158,9 +158,10 @@ def _time_filters(home: tzinfo) -> dict[str, Callable[..., Any]]:
 
 
 def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter of Jinja that works on text, so that it gets the text that the router makes of a value.
+    """Wrap a filter of Jinja that works on text.
 
-    For example, the text of null is an empty string, not `None`.
+    A value that is not a string is converted by the router's `text`. So the text of null is an empty string, not
+    `None`.
     """
     place = 1 if hasattr(function, "jinja_pass_arg") else 0
 
@@ -237,7 +238,7 @@ def _joiner(escaped: Callable[[Iterable[Any], Any], str]) -> Callable[..., str]:
 def _formatted(template: Any, *args: Any, **kwargs: Any) -> str:
     """Return a string by Python's `%` formatting, with a bounded width: `"%.2f" | format(payload.price)`."""
     if args and kwargs:
-        raise TypeError("format takes values by place or by name, not both")
+        raise TypeError("format takes values either by position or by name, not both")
     return percent(text(template), kwargs or args)
 
 
@@ -246,7 +247,7 @@ def percent(template: str, values: Any) -> str:
     conversions = _CONVERSION.findall(template)
     for width, precision in conversions:
         if "*" in {width, precision} or int(width or 0) > MAX_WIDTH or int(precision or 0) > MAX_WIDTH:
-            raise OverflowError(f"a width of % is at most {MAX_WIDTH:,}")
+            raise OverflowError(f"a width or precision of % can be at most {MAX_WIDTH:,}")
     bounded(len(template) + len(conversions) * check_size(values))
     filled: str = template % values
     return filled
@@ -265,7 +266,7 @@ def total(environment: Any, values: Any, attribute: str | int | None = None, sta
     times.
     """
     if not isinstance(start, int | float):
-        raise TypeError("sum adds numbers")
+        raise TypeError("sum adds only numbers")
     return FILTERS["sum"](environment, values, attribute, start)
 
 

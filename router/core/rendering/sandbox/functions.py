@@ -82,7 +82,7 @@ def _quoted(value: Any) -> str:
     if isinstance(value, Missing):
         return "it is missing"
     if not isinstance(value, str):
-        return f"a {type(value).__name__}"
+        return f"a value of type {type(value).__name__}"
     return repr(value[:_SHOWN] + "…" if len(value) > _SHOWN else value)
 
 

@@ -117,7 +117,7 @@ def text(value: Any) -> str:
         return _joined(value)
     if isinstance(value, Missing):
         return str(value)  # raises
-    raise TypeError(f"a {type(value).__name__} can't be written as text")
+    raise TypeError(f"a value of type {type(value).__name__} can't be written as text")
 
 
 class EventFields(dict[str, Any]):

@@ -1,3 +1,3 @@
-"""The syntax of templates and expressions: the parser, their faults, and the names and fields that they read; floor
-2.
+"""The syntax of templates and expressions: the parser, the faults, and the names and fields that a template reads;
+floor 2.
 """

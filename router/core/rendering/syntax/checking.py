@@ -255,8 +255,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _names(source: Source, environment: Sandbox) -> None:
     """Add the names that the templates use to `source`, and a fault for each name that is not defined.
 
-    A name that is set in one file counts as defined in all files, because an included file sees the names of the file
-    that includes it.
+    If one file sets a name, the name counts as defined in all files. The reason is that an included file sees the names
+    of the including file.
     """
     known = environment.names | environment.lookups
     stored = {
@@ -293,9 +293,9 @@ def _names(source: Source, environment: Sandbox) -> None:
 
 
 def _hyphen(below: Iterable[nodes.Node], name: str) -> str:
-    """Return the hint for an unknown name that is the end of a key with a hyphen; empty for other names.
+    """Return the hint for an unknown name such as `id` in `payload.user-id`, which is a subtraction.
 
-    `payload.user-id` is a subtraction.
+    The hint is empty for any other name.
     """
     for node in _of_kind(nodes.Sub, below):
         left, right = chain_of(node.left), chain_of(node.right)
