@@ -32,7 +32,7 @@ class Message(NamedTuple):
 class SourceFormat(msgspec.Struct, frozen=True):
     """The format of a source's messages.
 
-    `id_path` is the path to the event's id in the payload; empty if the configuration names none.
+    `id_path` is the path to the event's id in the payload; empty if the configuration names no path.
     """
 
     name: str

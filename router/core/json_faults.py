@@ -1,7 +1,7 @@
 """Explanations of invalid JSON for producers, with line and column; pure.
 
-The decoder of the hot path gives the place and cause of only a few faults. `find` reads a rejected message again, with
-the standard library's reader, whose places are exact.
+The decoder of the hot path reports the place and cause of only a few faults. `find` reads a rejected message again with
+the parser of the standard library, which reports exact places.
 
 The explanations quote nothing from the message except words of a fixed list (`NaN`, `None`), so they are safe to log.
 """
@@ -42,8 +42,8 @@ _WORD = re.compile(r"-?[A-Za-z_]\w*")
 _NUMBER = re.compile(r"[-+\w.]*\Z")
 _CUT_SHORT = re.compile(r"\d+(?:\.|(?:\.\d+)?[eE])")
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[A-Za-z0-9][\w.+-]*')
-# Half a character: a high surrogate that no low one follows, or a low one alone. An even number of backslashes before
-# the `\u` are escaped backslashes, so the `\u` is not an escape.
+# Half a character: a high surrogate without a low surrogate after it, or a low surrogate alone. An even number of
+# backslashes before a `u` are escaped backslashes, and the `u` is then an ordinary letter.
 _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HALF = re.compile(rf"(?:[^\\]++|{_PAIR}|\\(?!u[dD][89a-fA-F]).)*+(?=\\u)", re.DOTALL)
 _COMPRESSED = b"\x1f\x8b"

@@ -124,7 +124,9 @@ class ChannelIndex(Generic[T]):
                     asked.setdefault(prefix, []).append((number, glob(pattern)))
         self._make = make
         self._begins: list[tuple[int, dict[bytes, _Globs[T]]]] = []
-        """The globs that may match a channel, by its prefix. Prefixes are grouped by their length, longest first."""
+        """The globs that may match a channel, by the prefix of the channel. Prefixes are grouped by their length,
+        longest first.
+        """
         texts = sure.keys() | asked.keys()
         for length in sorted(set(map(len, texts)), reverse=True):
             begins = {}

@@ -48,7 +48,7 @@ class Step(msgspec.Struct, frozen=True, eq=False):
 
     The route takes the events that meet its condition. A route without a condition takes all events. `rest` evaluates
     the part of the condition that the index does not evaluate. `groups` has the group number of each target. An event
-    gets one delivery per group, made by the first of the group's routes that takes the event.
+    gets one delivery per group. The first route of the group that takes the event makes this delivery.
     """
 
     route: str

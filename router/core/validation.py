@@ -98,7 +98,9 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     `SchemaProblem` if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
     if not isinstance(document, dict | bool):
-        raise SchemaProblem("", f"a schema must be an object or a boolean, not a value of type {type(document).__name__}")
+        raise SchemaProblem(
+            "", f"a schema must be an object or a boolean, not a value of type {type(document).__name__}"
+        )
     try:
         validator = jsonschema_rs.validator_for(
             document,

@@ -103,9 +103,9 @@ def sink_part(
 ) -> SinkPart:
     """Return one sink, not yet started.
 
-    `queue` is the queue of an earlier worker; None makes a new queue. `wrap` is for tests: it may replace the object
-    through which the worker calls the sink. Raises `ConfigError` if the `__init__` of the plugin's class raises an
-    exception.
+    `queue` is the queue of an earlier worker. If it is None, the sink gets a new queue. `wrap` is for tests: it may
+    replace the object through which the worker calls the sink. Raises `ConfigError` if the `__init__` of the plugin's
+    class raises an exception.
     """
     sink, kind = loaded.config.sinks[name], loaded.types[name]
     clock, outcomes = shared.runtime.clock, shared.outcomes_of(name)

@@ -147,7 +147,9 @@ def ordered(
         try:
             return order_by.key(event, clock.now())
         except TemplateError as error:
-            failures.add(f"sinks.{sink}.order_by", error, "the delivery is attempted without an order", sink=sink, **about(event))
+            failures.add(
+                f"sinks.{sink}.order_by", error, "the delivery is attempted without an order", sink=sink, **about(event)
+            )
             return None
 
     return Ordered(queue, key=key, now=clock.monotonic)

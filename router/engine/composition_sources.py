@@ -139,7 +139,7 @@ def _list(name: str, config: ListConfig, loaded: Loaded, shared: Shared, intake:
 def replays_of(
     loaded: Loaded, runtime: Runtime, current: CurrentPipeline, letters: DeadLetters, isolation: CrashIsolation
 ) -> Replays:
-    """Return the replay of dead letters, with the source that reads them."""
+    """Return the replay of dead letters, with the source that reads the replay stream."""
     prefix = loaded.config.redis.key_prefix
     server = runtime.server()
     source = StreamSource(

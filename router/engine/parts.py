@@ -61,7 +61,7 @@ class Shared(msgspec.Struct, frozen=True):
         return self.outcomes[name]
 
     def forget_sink(self, name: str) -> None:
-        """Forget the outcomes of a sink whose configuration was rejected."""
+        """Forget the outcomes of a new sink, because the configuration with this sink was rejected."""
         for known in (self.outcomes, self.books.sinks, self.meters):
             known.pop(name, None)
 
@@ -80,10 +80,12 @@ class Parts(msgspec.Struct):
     leaving_sinks: dict[str, SinkPart] = msgspec.field(default_factory=dict)
     """Sinks that a reload removed from the configuration and that still have deliveries."""
     retiring: list[SinkPart] = msgspec.field(default_factory=list)
-    """Sinks whose workers are being replaced or removed."""
+    """Sinks with a worker that is being replaced or removed."""
 
     def every_source(self) -> list[Source]:
-        """Return the sources of the current configuration, and removed sources that still have entries in flight."""
+        """Return the sources of the current configuration, and removed or replaced sources that still have entries in
+        flight.
+        """
         return [*(part.source for part in self.sources.values()), *self.leaving_sources]
 
     def every_sink(self) -> dict[str, SinkPart]:
@@ -91,7 +93,7 @@ class Parts(msgspec.Struct):
         return {**self.leaving_sinks, **self.sinks}
 
     def every_part(self) -> list[SinkPart]:
-        """Return the sinks of the current configuration, and all other sinks whose workers have not ended."""
+        """Return the sinks of the current configuration, and all other sinks with a worker that has not ended."""
         return [*self.retiring, *self.sinks.values()]
 
     def every_queue(self) -> list[Queue]:

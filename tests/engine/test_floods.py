@@ -53,7 +53,11 @@ def test_channels_that_no_route_takes_make_a_line_a_minute(channels, events, kee
     [
         (b"{", "enforce", "event rejected"),
         (b'{"user_id": "x"}', "enforce", "event rejected"),
-        (b'{"user_id": "x"}', "warn", "event does not fit its schema; it is routed, because the schema has the mode warn"),
+        (
+            b'{"user_id": "x"}',
+            "warn",
+            "event does not fit its schema; it is routed, because the schema has the mode warn",
+        ),
     ],
 )
 def test_channels_with_faulty_events_make_a_line_a_minute(payload, mode, message):

@@ -1,8 +1,8 @@
 """The common times of a router's periodic work; pure.
 
 A wake-up of the process costs more than most of the work that follows. So timers with the same period fire at the same
-time. A timer with a period of five seconds fires together with the timers with a period of one second. So an idle
-router wakes up only once a second.
+time. A timer with a period of five seconds fires together with the timers with a period of one second. As a result, an
+idle router wakes up only once a second.
 """
 
 from __future__ import annotations

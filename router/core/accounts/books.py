@@ -11,13 +11,13 @@ from router.errors import Reason
 from router.events import Outcome
 
 CHANNELS = 1_000
-"""The largest number of channels whose drops are counted separately."""
+"""The largest number of channels for which dropped deliveries are counted separately."""
 
 LONGEST_CHANNEL = 1_000
 """The longest channel name that is remembered, in bytes: a publisher may use names of many megabytes."""
 
 OTHER = "other"
-"""The name under which the drops of channels without a count of their own are counted."""
+"""The key under which the dropped deliveries of all other channels are counted."""
 
 
 class SourceBook(msgspec.Struct):
@@ -28,17 +28,20 @@ class SourceBook(msgspec.Struct):
     unmatched: int = 0
     routed: int = 0
     trimmed: int = 0
-    """Stream entries that were trimmed or deleted before they were complete here."""
+    """Stream entries that were trimmed or deleted before this router had completed them."""
     trimmed_exact: bool = True
     """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int = 0
-    """Entries completed here that another router may have delivered too."""
+    """Entries completed by this router that another router may have delivered too."""
     schema_warnings: int = 0
     """Events that failed a schema of mode `warn`. They are also counted as routed or unmatched."""
 
 
 class RouteBook(msgspec.Struct, eq=False):
-    """The events that one route took, including those whose deliveries were merged into another route's."""
+    """The events that one route took.
+
+    An event is counted even if its delivery was merged into the delivery of another route.
+    """
 
     events: int = 0
 
@@ -66,12 +69,15 @@ class SinkBook(msgspec.Struct):
     dropped: Counter[Reason] = msgspec.field(default_factory=Counter)
     suppressed: Counter[Reason] = msgspec.field(default_factory=Counter)
     handed_over: int = 0
+    """Deliveries that other deliveries replace. These are split deliveries, deliveries that fell back to another sink,
+    and deliveries that a reload moved to another queue.
+    """
     degraded: int = 0
     """Deliveries with the JSON line in place of a text that could not be rendered. They are also counted in
     `delivered`."""
     dropped_by_channel: Counter[str] = msgspec.field(default_factory=Counter)
-    """The number of dropped deliveries by channel, for the first `CHANNELS` channels. Drops of other channels, and of
-    channels with very long names, are counted under `OTHER`.
+    """The number of dropped deliveries by channel, for the first `CHANNELS` channels. The dropped deliveries of other
+    channels, and of channels with very long names, are counted under `OTHER`.
     """
 
     def settle(self, number: int, outcome: Outcome, reason: Reason | None = None) -> None:
@@ -120,7 +126,10 @@ class SinkBook(msgspec.Struct):
 
 
 class ProcessBook(msgspec.Struct, frozen=True):
-    """The deliveries made by one process, between its routes and its queues. The fields are those of `SinkBook`."""
+    """The deliveries that one process has made, summed over all sinks.
+
+    The fields have the same meaning as in `SinkBook`.
+    """
 
     planned: int = 0
     accepted: int = 0
@@ -157,7 +166,10 @@ class Books(msgspec.Struct):
         )
 
     def totals(self) -> dict[str, object]:
-        """Return the sums over all sources and sinks for the closing line. `trimmed` is left out if it is 0."""
+        """Return the sums over all sources and sinks, for the last log line of the router.
+
+        `trimmed` is left out if it is 0.
+        """
         sources, sinks = self.sources.values(), self.sinks.values()
         return {
             "received": sum(book.received for book in sources),

@@ -107,10 +107,10 @@ def _time(text: str) -> datetime:
 
 
 def moment_of(text: str) -> datetime | None:
-    """Return a letter's time; None for an invalid time or one before 1970."""
+    """Convert a time of a letter to a datetime; return None for an invalid time or a time before 1970."""
     try:
         found = datetime.fromisoformat(text)
-        # `astimezone` raises `OverflowError` in the first hours of year 1 and the last ones of year 9999.
+        # `astimezone` raises `OverflowError` in the first hours of year 1 and in the last hours of year 9999.
         found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
@@ -133,9 +133,9 @@ def content(letter: DeadLetter) -> Any:
 
 
 def delivery_of(letter: DeadLetter) -> Event:
-    """Return the letter's event or delivery as a new one.
+    """Return the event or delivery of a letter as a new object.
 
-    Its payload is not decoded, and its attempts are counted from the start.
+    The payload is not decoded. The attempts are counted from the start.
     """
     return Event(
         letter.event_id,
@@ -169,7 +169,10 @@ def format_of(letter: DeadLetter, of_source: str | None) -> str | None:
 
 
 def event_of(letter: DeadLetter) -> Event:
-    """Return the letter's event for display: with its attempts, and with `content` as payload."""
+    """Return the letter's event for display.
+
+    The event has the attempts of the letter, and the result of `content` as payload.
+    """
     return msgspec.structs.replace(delivery_of(letter), attempt=max(letter.attempts, 1), _payload=content(letter))
 
 

@@ -28,10 +28,10 @@ LONGEST_ERROR = 1024
 
 
 LATEST = 253402300800.0
-"""The epoch seconds of the year 10000, which a `datetime` can't hold."""
+"""The seconds since the epoch at the beginning of the year 10000. A `datetime` can't represent this time."""
 
 MOST_CALLS = 1_000_000_000
-"""The largest count of attempts that a valid record holds: arithmetic with larger numbers may overflow."""
+"""The largest number of attempts in a valid record. Arithmetic with larger numbers may overflow."""
 
 Moment = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 Format = Literal["json", "text"]
@@ -97,7 +97,7 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             at = e.received_at
             received_at = at.timestamp()
         route = e.route
-        # The defaults of the other fields would be a sixth of a typical record.
+        # The default values of the other fields would take up a sixth of a typical record.
         short = e._history is None and not e.headers and e.attempt == 1 and e.address is None and not e._fallback
         made = (_First if short else _Record)(
             VERSION,
@@ -122,7 +122,8 @@ def _add_optional_fields(record: _Record, event: Event) -> None:
     record.headers, record.attempt, record.address = event.headers, event.attempt, event.address
     record.fallback = event._fallback
     if history is not None:
-        # If the clock was at 1970, the first failure may lie before the epoch, which a record can't hold.
+        # If the clock was set to 1970, the time of the first failure may be before the epoch. A record can't store such
+        # a time.
         record.first_failed_at, record.calls = max(history.first_failed_at, 0.0), history.calls
         record.failed_at, record.planned = history.failed_at, history.planned
         # The error may quote a lone surrogate, which can't be encoded as UTF-8.
@@ -193,7 +194,9 @@ def history_of(data: bytes) -> History | None:
 
 
 HEAD = 256
-"""The number of bytes from the beginning of a record that `received_at` needs: an id has at most 200 bytes."""
+"""The number of bytes at the beginning of a record that `received_at` needs. It is large enough, because an id has at
+most 200 bytes.
+"""
 
 
 def received_at(head: bytes) -> float | None:

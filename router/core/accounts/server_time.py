@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STEP = 1.0
-"""The tolerance in seconds. The server's clock may seem to lose so much against ours, because a reply may take that
+"""The tolerance in seconds. The server's clock may seem to be behind by this much, because a reply may take this
 long.
 """
 

@@ -28,19 +28,19 @@ class SourceStatus(msgspec.Struct, frozen=True):
     reason: str | None
     """The reason why the source is not up; None while it is up."""
     address: str
-    """The address of its server, without credentials."""
+    """The address of the source's server, without credentials."""
     gaps: int
     """The number of times that the subscription was lost."""
     gap_seconds: float
-    """The length of all gaps together, in seconds."""
+    """The total length of all gaps, in seconds."""
     duplicates: int
     """Copies of events that arrived by several subscriptions. They are not counted as received."""
     trimmed: int
-    """Stream entries that were trimmed or deleted before they were complete here."""
+    """Stream entries that were trimmed or deleted before this router had completed them."""
     trimmed_exact: bool
     """True if `trimmed` is exact; else it is a lower bound."""
     possibly_repeated: int
-    """Entries completed here that another router may have delivered too."""
+    """Entries completed by this router that another router may have delivered too."""
     schema_warnings: int
     """Events that failed a schema of mode `warn`. They are also counted as routed or unmatched."""
     received: int
@@ -142,7 +142,7 @@ class LookupStatus(msgspec.Struct, frozen=True):
 
 
 class RedisStatus(msgspec.Struct, frozen=True):
-    """The router's own Redis: its address without credentials, and the reason if it can't be used."""
+    """The router's own Redis: its address without credentials, and the reason if this Redis can't be used."""
 
     address: str
     up: bool
@@ -167,7 +167,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     uptime: float
     phase: Phase
     redis: RedisStatus | None
-    """None if the router uses no Redis of its own: with `deliver: print` it writes nothing."""
+    """The router's own Redis. None with `deliver: print`, because the router then writes nothing to Redis."""
     config: LoadStatus
     sources: Mapping[str, SourceStatus]
     sinks: Mapping[str, SinkStatus]

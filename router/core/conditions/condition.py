@@ -31,9 +31,7 @@ class When:
         self._expression = Expression(source, environment, "when")
         others = self._expression.names - KNOWN
         if others:
-            cure = (
-                "to use the sink or a lookup, write this condition in the `only_if` of the sink"
-            )
+            cure = "to use the sink or a lookup, write this condition in the `only_if` of the sink"
             faults = [
                 Fault(f"`when` can use only event, payload and route, not `{name}`: {cure}", None) for name in others
             ]

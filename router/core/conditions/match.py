@@ -27,7 +27,7 @@ class BrokenMatchError(Exception):
 class Match:
     """A compiled `match`: its clauses, and the function `holds` that evaluates them for a payload.
 
-    `nulls` are the places of comparisons with null. `doubts` are texts to compare with that look like conditions. The
+    `nulls` are the places of comparisons with null. `doubts` are string operands that look like conditions. The
     constructor raises `SchemaProblem` if the clauses can't be compiled.
     """
 

@@ -17,7 +17,7 @@ MOST_SEGMENTS = 32
 """The largest number of segments of a path."""
 
 HIGHEST_INDEX = 999
-"""The highest index. It is bounded, because the JSON Schema for index n lists all n elements before it."""
+"""The highest index. The limit is needed because the JSON Schema for index n lists all n elements before it."""
 
 _ASCII_DIGITS = frozenset("0123456789")
 

@@ -85,8 +85,8 @@ class Fault(msgspec.Struct, frozen=True):
 class Reader:
     """The parser of one `match`.
 
-    `faults` are the faults of the `match`, `nulls` the paths of comparisons with null. `doubts` are texts to compare
-    with that look like a condition, such as `"> 5"`.
+    `faults` are the faults of the `match`, `nulls` the paths of comparisons with null. `doubts` are string operands
+    that look like a condition, such as `"> 5"`.
     """
 
     def __init__(self, place: Place) -> None:
@@ -236,7 +236,7 @@ class Reader:
         return Test(operator, many) if many and len(self.faults) == before else None
 
     def _doubt(self, value: Any, at: At) -> None:
-        """Add a doubt if a string to compare with looks like a condition.
+        """Add a doubt if a string operand looks like a condition.
 
         A string below the operator `eq` is not checked, because `eq` shows that the string is intended.
         """
@@ -269,7 +269,7 @@ class Reader:
         return tuple(found)
 
     def _scalar(self, value: Any, at: At) -> Any:
-        """Return a value to compare a field with. Add a fault for a value that can't occur in JSON."""
+        """Return an operand as it is compared with fields. Add a fault for a value that can't occur in JSON."""
         if value is None:
             self.nulls.append(at)
         elif isinstance(value, float) and not math.isfinite(value):

@@ -92,10 +92,10 @@ class Asked(msgspec.Struct, frozen=True):
 def checks(
     route: RouteConfig, condition: Condition | None, asked: Asked, stopped_by: str | None = None
 ) -> tuple[Check, ...]:
-    """Return the checks of a route for an event, in the order of evaluation. The route takes the event if all held.
+    """Return the checks of a route for an event, in the order of evaluation.
 
-    `stopped_by` is an earlier final route that took the event. All conditions are evaluated, even after a failed one,
-    so that the user sees how many conditions would have to change.
+    The route takes the event if all checks held. `stopped_by` is an earlier final route that took the event. All
+    conditions are evaluated, even after a failed one, so that the user sees how many conditions would have to change.
     """
     found = [*_of_channel(route, asked), *_of_order(stopped_by)]
     if condition is None:

@@ -245,9 +245,9 @@ def copies(events: Iterable[Event], route: str, sink: str) -> list[Event]:
 
 
 def originals(events: Sequence[Event]) -> Sequence[Event]:
-    """Return objects for the same deliveries without creating any.
+    """Return the deliveries without creating new objects.
 
-    The objects may differ from the deliveries in `route` and `sink`.
+    The `route` and `sink` of a returned object may be those of another delivery of the event.
     """
     return events.originals if type(events) is Deliveries else events
 

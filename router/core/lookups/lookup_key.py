@@ -15,7 +15,7 @@ from router.errors import TemplateError
 from router.events import Event
 
 LONGEST = 4096
-"""The largest number of characters of a key. It is bounded, because the cache holds the keys."""
+"""The largest number of characters of a key. The limit is needed because the cache stores the keys."""
 
 
 class LookupKey:

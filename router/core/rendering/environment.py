@@ -64,13 +64,16 @@ class TemplateEnvironment:
 
     @cached_property
     def expressions(self) -> Sandbox:
-        """The environment of expressions: missing values are false, and values of different types compare as false."""
+        """The environment of expressions.
+
+        A missing value is false, and a comparison of values of different types is false.
+        """
         from router.core.rendering.sandbox.lenient import Lenient
 
         return self._knowing(Lenient(self._zone))
 
     def naming(self, names: Collection[str]) -> Sandbox:
-        """Return an environment of expressions that may use only these names, and no event."""
+        """Return an environment of expressions that may use only these names. They can't use `event` and `payload`."""
         from router.core.rendering.sandbox.lenient import Lenient
 
         sandbox = Lenient(self._zone)

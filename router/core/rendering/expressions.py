@@ -65,7 +65,7 @@ class Expression:
         return self._evaluated(event, now, _present)
 
     def holds(self, event: Event, now: float, records: Records = NO_RECORDS) -> bool:
-        """Return whether the value is truthy; `records` are those of the delivery's lookups.
+        """Return whether the value is truthy. `records` are the records of the delivery's lookups.
 
         Raises `TemplateError` if the evaluation fails, because a failure must not count as false.
         """
@@ -181,9 +181,10 @@ class Expiry:
 
 
 def moment(written: str) -> float:
-    """Return the seconds since the epoch of a time in RFC 3339, or in seconds or milliseconds since the epoch.
+    """Convert a time to seconds since the epoch.
 
-    Raises `TemplateError` for any other string.
+    The text is RFC 3339, or a number of seconds or milliseconds since the epoch. Raises `TemplateError` for any other
+    string.
     """
     try:
         number = float(written)

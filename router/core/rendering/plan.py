@@ -1,7 +1,7 @@
 """The compilation of a sink's options to a plan, and the rendering of the plan for one delivery; floor 2.
 
-For each delivery, one function is called for each template and for each container around it. Nothing is validated
-again.
+For each delivery, one function is called for each template and for each container around a template. Nothing is
+validated again.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class OptionsTemplate:
         return bool(self._keys)
 
     def order_key(self, event: Event, now: float) -> str | None:
-        """Return the first key of a delivery that is not empty, or None. Raises `TemplateError`."""
+        """Return the first non-empty key of a delivery, or None. Raises `TemplateError`."""
         token = current.set(Run(now))
         try:
             names = self._scope(event, self._key_names, NO_RECORDS)

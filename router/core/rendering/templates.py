@@ -151,7 +151,9 @@ class Compiled:
         kind = type(error).__name__
         if " " not in said:
             said = f"{kind}: {said}"
-        return said, None if isinstance(error, _WITHOUT_VALUES) else f"{kind} (its text may quote the event and is not logged)"
+        return said, None if isinstance(
+            error, _WITHOUT_VALUES
+        ) else f"{kind} (its text may quote the event and is not logged)"
 
     def _path(self, error: MissingError, names: Names) -> str:
         """Return the missing path as the template writes it; empty if the event itself supplied the name."""

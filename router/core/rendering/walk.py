@@ -165,7 +165,7 @@ _UNIONS = (Union, UnionType)
 
 
 _UNMARKED = frozenset({bool, int, float, type(None)})
-"""The types of values that no marker concerns."""
+"""The types of values that never have a marker."""
 
 
 @lru_cache(maxsize=64)

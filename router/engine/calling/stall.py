@@ -40,7 +40,10 @@ class Report(Protocol):
 
 def _log(place: str, *, of_plugin: bool) -> None:
     if of_plugin:
-        log.error("a plugin blocks the event loop: use `await`, or write a plain `def` function instead of `async def`", at=place)
+        log.error(
+            "a plugin blocks the event loop: use `await`, or write a plain `def` function instead of `async def`",
+            at=place,
+        )
     else:
         log.error("the event loop is blocked", at=place)
 
@@ -65,7 +68,7 @@ class StallWatch:
         self._plugins = {str(path) for path in plugins}
 
     def start(self) -> None:
-        """Start watching the running loop, from a coroutine."""
+        """Start watching the running loop. Call this method in a coroutine."""
         watched = _Watched()
         threading.Thread(target=self._watch, args=[watched], name="stall watch", daemon=True).start()
 
@@ -123,8 +126,8 @@ class _Watched:
     def waits(self) -> bool:
         """Return whether the loop waits for events.
 
-        Then no code runs that could block the loop. uvloop waits in C code, so the innermost Python frame is the caller
-        of uvloop. asyncio waits in a function of the module `selectors`.
+        While it waits, no code runs that could block the loop. uvloop waits in C code, so the innermost Python frame is
+        the caller of uvloop. asyncio waits in a function of the module `selectors`.
         """
         frame = self.frame
         if frame is None or frame.f_code is self._runs_loop:

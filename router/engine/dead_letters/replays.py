@@ -118,7 +118,9 @@ class Replays:
         try:
             await self.source.run()
         except Exception:
-            log.exception("the replay of dead letters ended because of a fault of the router; restart the router to start it again")
+            log.exception(
+                "the replay of dead letters ended because of a fault of the router; restart the router to start it again"
+            )
 
 
 class Replayer:
@@ -129,9 +131,11 @@ class Replayer:
         self._dead_letters = dead_letters
         self._clock = clock
         self._notes = LogLimits(log, clock)
-        self._unreadable = Tally(clock, "dead letters can't be replayed, because this router can't read them: they stay in the replay stream")
+        self._unreadable = Tally(
+            clock, "dead letters can't be replayed, because this router can't read them: they stay in the replay stream"
+        )
 
-    def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one
+    def receive(self, source: str, batches: Sequence[RawBatch]) -> None:  # noqa: ARG002  # there is only one source
         """Replay the letters of these batches. Never waits, and raises no exception because of a letter."""
         pipeline = self._pipeline()
         deliveries: list[Event] = []

@@ -83,7 +83,10 @@ class Destinations(Protocol):
 
 
 class LastCall:
-    """The last call of one sink, for debug lines. The deliveries of a call are settled before those of the next call."""
+    """The last call of one sink, for debug lines.
+
+    The deliveries of a call are settled before the deliveries of the next call.
+    """
 
     def __init__(self) -> None:
         self.told = False

@@ -120,7 +120,7 @@ class Gate:
                 await changed.wait()
 
     def give_back(self, ticket: Ticket) -> None:
-        """Return a ticket that was not used for an attempt."""
+        """Give back a ticket that was not used for an attempt."""
         self._breaker.give_back(ticket, self._clock.monotonic())
         self._wake(ticket)
 

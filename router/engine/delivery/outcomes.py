@@ -1,7 +1,7 @@
 """The outcomes of deliveries, recorded in books, metrics, dead letters and log; floor 5.
 
 Only this module records outcomes. A delivery may be settled by its worker, by its queue, or before it is enqueued. In
-each case, the code calls the `Outcomes` of the sink. The only exception are deliveries that vanished from Redis. Only
+each case, the code calls the `Outcomes` of the sink. The only exceptions are deliveries that vanished from Redis. Only
 their number is known, so their queue counts them.
 """
 
@@ -35,7 +35,9 @@ _DROPPED = {
     Reason.FULL: "the queue is full: deliveries are dropped",
     Reason.OUTAGE: "Redis accepts no deliveries, or too few, and the outage buffer is full: deliveries are dropped",
 }
-"""The log messages about dropped deliveries, by reason. Drops at a shutdown are logged together, after all sinks are closed."""
+"""The log messages about dropped deliveries, by reason. Deliveries dropped at a shutdown are logged together, after all
+sinks are closed.
+"""
 
 
 HandOver = Callable[[str, Event], None]
@@ -229,7 +231,10 @@ class Outcomes:
             self.notes.say(message, number=len(channels), reason=str(reason))
 
     def moved(self, number: int) -> None:
-        """Count deliveries that were moved to another queue of the sink. That queue counts them as accepted again."""
+        """Count deliveries that were moved to another queue of the sink.
+
+        The other queue counts these deliveries as accepted again.
+        """
         self.book.settle(number, Outcome.HANDED_OVER)
         self.book.planned += number
 

@@ -73,8 +73,8 @@ class Preparing:
 
     `templates` has the compiled options by route. `only_if` has the conditions of deliveries by route. In both
     mappings, the key None is for all other routes. `expires` has the time limit of deliveries by route. `lookups`
-    fetches the records that templates and conditions use. `mode` prints the deliveries that the option `deliver`
-    forbids to send; None means that all deliveries may be sent.
+    fetches the records that templates and conditions use. `mode` prints the deliveries that must not be sent because of
+    the option `deliver`; None means that all deliveries may be sent.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Preparing:
         return Destination(addresses, literal=not template.templated_address)
 
     async def look_up(self, events: Sequence[Event]) -> list[Records | Verdict]:
-        """Return the records of each delivery, or the decision about a delivery that needs no rendering.
+        """Return, for each delivery, its records, or a decision that makes rendering unnecessary.
 
         The conditions are evaluated first. The records for the templates are fetched afterwards, because a suppressed
         delivery does not need them.
@@ -205,8 +205,8 @@ class Preparing:
     async def prepare(self, event: Event, found: Records | Verdict | None = None) -> Prepared:
         """Return the decision about a delivery.
 
-        `found` is the result of `look_up`; None if no delivery needs records. If the option `deliver` forbids to send
-        the delivery, it is printed.
+        `found` is the result of `look_up`; None if no delivery needs records. If the option `deliver` does not allow
+        the delivery to be sent, the delivery is printed.
         """
         decided, rendered = self._decided(event, found)
         mode = self._mode
@@ -258,7 +258,10 @@ class Preparing:
     def _early(self, event: Event) -> Dead | None:
         """Return the decision to give up a delivery because it is orphaned or expired; None for all other deliveries."""
         if self.removed_overrides and overriding_route(event) in self.removed_overrides:
-            return Dead(Reason.ORPHANED, f"the route {event.route} overrode options of this sink, but does not override them now")
+            return Dead(
+                Reason.ORPHANED,
+                f"the route {event.route} overrode options of this sink, but does not override them now",
+            )
         try:
             return self._late(event) if self._expires else None
         except TemplateError as error:

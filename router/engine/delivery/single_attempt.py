@@ -102,5 +102,5 @@ class SingleAttempt:
             self._abandoned = True
             log.error("the plugin ignored its timeout; its call was abandoned", timeout=self._limit)
         elif not task.cancelled():
-            task.exception()  # the plugin may raise an error when it is cancelled; retrieve it, or asyncio logs it
+            task.exception()  # if the cancelled plugin raised an error, asyncio would log it unless it is retrieved
         raise TransientError(f"timed out after {self._limit:g} s")

@@ -31,7 +31,7 @@ class SinkHealth:
         """The last failure that was followed by a retry; None if there was no such failure. The value stays even if the
         sink works again.
         """
-        self._kind = ""  # the kind of the last logged error; empty if none was logged since the failures began
+        self._kind = ""  # the kind of the last logged error; empty if no error was logged since the failures began
         self._quiet_until = 0.0
         self._lines = 0  # the number of lines logged in the current minute
         self._minute_ends = 0.0
@@ -42,7 +42,7 @@ class SinkHealth:
 
     @property
     def fault(self) -> Fault | None:
-        """The time since which the sink has been failing, and the last error; None while it works."""
+        """The time at which the sink began to fail, and the last error; None while the sink works."""
         return Fault(self._since, self._why) if self.active else None
 
     def waits(self, error: str) -> None:

@@ -192,7 +192,7 @@ class SinkWorker:
         await self._opening.close()
         return lost
 
-    # One slot.
+    # The loop of one slot.
 
     async def _work(self, slot: Slot) -> None:
         await self._opening.opened(slot)
@@ -245,7 +245,7 @@ class SinkWorker:
             error = None if fault is None else TransientError(f"a fault of the router: {type(fault).__name__}")
             self._results.failed(slot.ticket, events, error or self._slots.late())
 
-    # One attempt.
+    # One attempt to deliver.
 
     async def _attempt(self, slot: Slot, events: Sequence[Event], size: int) -> list[Event]:
         """Attempt deliveries as soon as the gate and the rate limit allow it.

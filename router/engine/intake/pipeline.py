@@ -140,7 +140,7 @@ class Pipeline:
         return channels.source.format if channels else None
 
     def leads(self, route: str, sink: str) -> bool:
-        """Return whether the configuration still has this route and the route still leads to this sink."""
+        """Return whether the current configuration has this route, and the route leads to this sink."""
         return sink in self._inboxes and self._routing.knows(route, sink)
 
     def _take_alone(self, source: SourceFormat, alone: Alone, raw: bytes, moment: Moment) -> None:

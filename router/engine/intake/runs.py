@@ -38,7 +38,7 @@ class Run(msgspec.Struct, eq=False):
     counted: int = 0
 
     def count(self) -> None:
-        """Count the events that were added since the last call in the books of their routes."""
+        """Count, in the books of their routes, the events that were added since the last call."""
         events = len(self.accepted)
         for book in self.ending.routes:
             book.events += events - self.counted

@@ -170,7 +170,7 @@ class Lookup:
 
     def _call_ended(
         self, call: StoreCall, answers: Sequence[Answer], failed: bool
-    ) -> None:  # `StoreCall` calls this `note`
+    ) -> None:  # `StoreCall` calls this method as `note`
         """Put the results of a call into the cache, count errors, and decide whether the store can be reached."""
         for key in call.keys:
             del self._under_way[key]

@@ -111,7 +111,7 @@ class Ordered:
         self._later.add(event, delay)
 
     def may_wait(self, event: Event) -> bool:
-        """Return the answer of the underlying queue."""
+        """Return whether the underlying queue allows the delivery to stay in flight."""
         return self._queue.may_wait(event)
 
     def split(self, event: Event, parts: list[Event]) -> None:
@@ -160,7 +160,10 @@ class Ordered:
         await self._queue.give_back([*taken, *self._held()])
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return the answer of the underlying queue. The deliveries that wait here count as `taken`."""
+        """Return whether a shutdown must wait; the underlying queue decides.
+
+        The deliveries that wait here count as `taken`.
+        """
         return self._queue.holds_up([*taken, *self._held()])
 
     def close(self, taken: Sequence[Event]) -> int:

@@ -48,7 +48,7 @@ class Changes(msgspec.Struct, frozen=True):
     routes: Difference
     lookups: Difference
     sections: tuple[str, ...]
-    """The other sections of the configuration that changed."""
+    """The other changed sections of the configuration."""
 
     def document(self, files: list[str]) -> dict[str, Any]:
         """Return the changes as plain values; `files` are the changed files of the configuration."""

@@ -151,7 +151,10 @@ class Reloader:
     def _refused(self, problems: Sequence[Problem], *, unavailable: bool = False) -> Reloaded:
         found = tuple(problems)
         for problem in found:
-            log.error("the new configuration was refused; the router continues with the previous one", problem=problem.headline())
+            log.error(
+                "the new configuration was refused; the router continues with the previous one",
+                problem=problem.headline(),
+            )
         first = found[0].headline() if found else "unknown"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         self.status = LoadStatus(self.status.succeeded_at, f"{first}{more}")
@@ -270,7 +273,7 @@ class Reloader:
             if name not in self._parts.every_sink():
                 self._parts.shared.forget_sink(name)
 
-    # Putting a configuration into force.
+    # Putting a configuration into effect.
 
     async def _swap(self, plan: _Plan) -> None:
         """Put a prepared configuration into effect in one turn of the event loop. Then stop the replaced parts."""

@@ -18,7 +18,7 @@ MAX_STEPS = 100_000
 """The maximum number of rounds that all loops of one rendering may take together."""
 
 MAX_BITS = 65_536
-"""The largest number that `*` and `**` may make, in bits."""
+"""The largest number of bits of an integer that `*` or `**` may create."""
 
 _SMALL = 256  # shorter values are not counted: a loop that makes them ends at MAX_STEPS
 
@@ -54,7 +54,9 @@ class Run:
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:
-            raise OverflowError(f"the steps of the template create more than {MAX_MADE:,} characters and list items in total")
+            raise OverflowError(
+                f"the steps of the template create more than {MAX_MADE:,} characters and list items in total"
+            )
 
 
 current: ContextVar[Run] = ContextVar("rendering")

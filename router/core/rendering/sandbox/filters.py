@@ -98,7 +98,7 @@ def moment(value: Any) -> datetime:
     except (ValueError, OverflowError, OSError):
         at = None
     if not isinstance(at, datetime):
-        raise ValueError(f"{_quoted(value)} is not a time (RFC 3339 text or seconds since the epoch)")  # noqa: TRY004  # a value
+        raise ValueError(f"{_quoted(value)} is not a time (RFC 3339 text or seconds since the epoch)")  # noqa: TRY004  # the value is wrong
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

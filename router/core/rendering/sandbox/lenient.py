@@ -50,7 +50,7 @@ class Absent(Missing):
     __hash__ = None  # type: ignore[assignment]  # a class with its own `__eq__` that is not hashable needs this
 
     def child(self, name: Any) -> Missing:
-        """Return the missing value for an attribute or item of this one."""
+        """Return the missing value for an attribute or item of this missing value."""
         return Absent(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
     def _passed_on(self, *_other: Any) -> Any:

@@ -62,7 +62,7 @@ class Missing(StrictUndefined):
         return MissingError(self._undefined_obj, self.names)
 
     def child(self, name: Any) -> Missing:
-        """Return the missing value for an attribute or item of this one."""
+        """Return the missing value for an attribute or item of this missing value."""
         return Missing(obj=self._undefined_obj, name=self._undefined_name, names=(*self.names, name))
 
 

@@ -54,7 +54,8 @@ _OPERATORS = {
 }
 """The Jinja equivalents of operators of other languages."""
 
-# Patterns of the parser's messages, tried in order, and the message to show instead.
+# Each entry is a pattern of the parser's messages, and the message to show in its place. The patterns are tried in
+# order.
 _PLAIN = (
     (r"unexpected end of template, expected 'end of print statement'", r"`{{` is not closed: `}}` is missing"),
     (r"unexpected end of template, expected 'end of statement block'", r"`{%` is not closed: `%}` is missing"),
@@ -176,7 +177,7 @@ def _place(file: str | None) -> Callable[[str, int | None], Fault]:
 
 def _read_file(text: str, name: str) -> str:
     if not isinstance(text, TemplateFile):
-        raise ValueError("only a template that is in a file (`{file: …}`) can include other files")  # noqa: TRY004  # as a missing file is
+        raise ValueError("only a template that is in a file (`{file: …}`) can include other files")  # noqa: TRY004  # handled like a missing file
     return text.read(name)
 
 
@@ -194,7 +195,7 @@ def _references(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str | None]]
 
 
 def _unknown(below: list[nodes.Node], environment: Environment) -> Iterator[tuple[int, str]]:
-    """Yield unknown filters, tests and time zones, and constructs that are not allowed."""
+    """Yield a fault for each unknown filter, test and time zone, and for each construct that is not allowed."""
     for filter_ in _of_kind(nodes.Filter, below):
         yield from _known("filter", filter_.name, environment.filters, filter_)
         kind = _FIRST_ARGUMENT.get(filter_.name) or _SECOND_ARGUMENT.get(filter_.name)
@@ -305,7 +306,7 @@ def _hyphen(below: Iterable[nodes.Node], name: str) -> str:
 
 
 def _event_fields(below: Iterable[nodes.Node]) -> Iterator[tuple[int, str]]:
-    """Yield the attributes of `event` that do not exist."""
+    """Yield a fault for each attribute of `event` that does not exist."""
     for node in below:
         chain = _path_of(node)
         if chain is not None and len(chain) == 2 and chain[0] == "event" and chain[1] not in EVENT_FIELDS:

@@ -1,7 +1,7 @@
 """The syntax trees of templates: their nodes as a list, their shapes, and the names that they read; floor 2.
 
-`nodes_below` does the work of Jinja's `find_all`, and `names_read` that of `find_undeclared_variables`. Both are much
-faster than Jinja's functions.
+`nodes_below` does the work of Jinja's `find_all`. `names_read` does the work of Jinja's `find_undeclared_variables`.
+Both are much faster than Jinja's functions.
 """
 
 from __future__ import annotations
