@@ -199,7 +199,7 @@ def _bounds(tests: Sequence[Test]) -> tuple[tuple[float, bool], tuple[float, boo
 
 
 def _leaves_nothing_below(above: Node, segment: str | int | None) -> bool:
-    """Return whether a clause excludes that its value contains anything at `segment`, which is a key or an index."""
+    """Return whether a value that meets a clause can't have anything at `segment`, which is a key or an index."""
     if isinstance(above, Not):
         (inner, *others) = above.of
         return not others and isinstance(inner, Clause) and all(test.operator == "exists" for test in inner.tests)

@@ -85,7 +85,7 @@ class LookupKey:
 
 
 def _sole_field(tree: nodes.Template) -> tuple[str, tuple[str, ...], str] | None:
-    """Return the text before the only field in a template, the path of the field, and the text after it.
+    """Return the text before the only field in a template, the path of the field, and the text after the field.
 
     Returns None for a template that is not text around one field of the payload.
     """

@@ -74,7 +74,7 @@ def picture(config: RouterConfig) -> Picture:
     edges = list(dict.fromkeys([*_into_schemas(config, reach), *_into_routes(config, reach)]))
     idle = {route.id for route in config.routes if not any(e.end == _route(route) and e.live for e in edges)}
     edges += _into_sinks(config, idle)
-    edges = _without_life(edges)
+    edges = _mark_unreached(edges)
     live = {edge.start for edge in edges if edge.live} | {edge.end for edge in edges if edge.live}
     nodes = [
         node if node.id in live | {DEAD_LETTERS} or node.state == "disabled" else replace(node, state="idle")
@@ -99,7 +99,7 @@ def _sink(name: str) -> str:
     return f"sink:{name}"
 
 
-def _ways(config: RouterConfig, reach: Reach) -> Iterator[tuple[str, Channels]]:
+def _channels_by_node(config: RouterConfig, reach: Reach) -> Iterator[tuple[str, Channels]]:
     """Yield the channels of each source by schema, each with the node from which the events of these channels reach the
     routes.
     """
@@ -117,7 +117,7 @@ def _into_schemas(config: RouterConfig, reach: Reach) -> Iterator[Edge]:
 
 
 def _into_routes(config: RouterConfig, reach: Reach) -> Iterator[Edge]:
-    for node, channels in _ways(config, reach):
+    for node, channels in _channels_by_node(config, reach):
         if not reach.some(channels):
             continue
         for number, route in enumerate(config.routes):
@@ -144,7 +144,7 @@ def _into_sinks(config: RouterConfig, idle: set[str]) -> Iterator[Edge]:
             yield Edge(DEAD_LETTERS, _sink(name), "summary")
 
 
-def _without_life(edges: list[Edge]) -> list[Edge]:
+def _mark_unreached(edges: list[Edge]) -> list[Edge]:
     """Mark the outgoing edges of nodes that no event reaches as not live.
 
     An example is the edge from an idle sink to its fallback.

@@ -126,8 +126,8 @@ class _Watched:
     def waits(self) -> bool:
         """Return whether the loop waits for events.
 
-        While it waits, no code runs that could block the loop. uvloop waits in C code, so the innermost Python frame is
-        the caller of uvloop. asyncio waits in a function of the module `selectors`.
+        While it waits, no code runs that could block the loop. With uvloop, the wait is in C code, and the innermost
+        Python frame is the caller of uvloop. With asyncio, the wait is in a function of the module `selectors`.
         """
         frame = self.frame
         if frame is None or frame.f_code is self._runs_loop:
