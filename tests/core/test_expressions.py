@@ -122,7 +122,7 @@ def test_keys_compare_as_text_and_nothing_is_none(source, key):
             "only_if: on(): the value must be yes, no, true, false, 1, 0, on or off: 'Zoë'",
             "off",
         ),
-        ("on(payload.tags)", "off: a list", "off"),
+        ("on(payload.tags)", "off: a value of type list", "off"),
         (
             "cidr(payload.name, '10.0.0.0/8')",
             "only_if: cidr(): the first value must be an IP address: 'Zoë'",
