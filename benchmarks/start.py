@@ -19,6 +19,16 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 
 LIBRARIES = "redis, hiredis, msgspec, yaml, pluggy, pydantic, click, structlog"
 BARE_CPU, BARE_MEMORY = "bare imports: CPU", "bare imports: memory"
+MODEL_CPU, MODEL_MEMORY = "all libraries and one model: CPU", "all libraries and one model: memory"
+MODEL = """
+from pydantic import BaseModel, Field, field_validator
+class Options(BaseModel):
+    path: str = Field(default="", description="The file.")
+    @field_validator("path")
+    @classmethod
+    def _stripped(cls, path: str) -> str:
+        return path.strip()
+"""
 READY_CPU, READY_MEMORY, CHECK_CPU = "`run` until ready: CPU", "`run` until ready: memory", "`check`: CPU"
 SETTLED = 0.5
 """The seconds between the moment when the router is ready and the measurement of the memory."""
@@ -29,9 +39,14 @@ def arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 def cases(_options: argparse.Namespace) -> list[Case]:
-    """Return the bare imports, the daemon and the command."""
+    """Return the bare imports, the imports with a model, the daemon and the command."""
     return [
         Case("bare imports", [Figure(BARE_CPU, "ms"), Figure(BARE_MEMORY, "MiB")], bare),
+        Case(
+            "one model",
+            [Figure(MODEL_CPU, "ms", base=BARE_CPU), Figure(MODEL_MEMORY, "MiB", base=BARE_MEMORY)],
+            one_model,
+        ),
         Case(
             "run",
             [Figure(READY_CPU, "ms", base=BARE_CPU, goal=1.3), Figure(READY_MEMORY, "MiB", base=BARE_MEMORY, goal=1.4)],
@@ -44,12 +59,25 @@ def cases(_options: argparse.Namespace) -> list[Case]:
 def bare(_command: Path) -> Turns:
     """Measure an interpreter that imports the libraries."""
     yield
-    program = f"import {LIBRARIES}, sys\nprint(flush=True)\nsys.stdin.read()"
+    cpu, memory = _waiting(f"import {LIBRARIES}")
+    return {BARE_CPU: cpu, BARE_MEMORY: memory}
+
+
+def one_model(_command: Path) -> Turns:
+    """Measure an interpreter that imports all libraries of a running router, and defines a model."""
+    yield
+    cpu, memory = _waiting(f"import {LIBRARIES}, redis.asyncio, uvloop, jsonschema_rs\n{MODEL}")
+    return {MODEL_CPU: cpu, MODEL_MEMORY: memory}
+
+
+def _waiting(program: str) -> tuple[Reading, Reading]:
+    """Return the CPU time and the memory of an interpreter that has run a program, and waits."""
     pipe = subprocess.PIPE
+    program += "\nimport sys\nprint(flush=True)\nsys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        readings = {BARE_CPU: _cpu(process.pid), BARE_MEMORY: _memory(process.pid)}
+        readings = _cpu(process.pid), _memory(process.pid)
         process.communicate()
     return readings
 
