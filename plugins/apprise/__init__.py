@@ -1,7 +1,7 @@
 """Built-in sink `apprise`: sends to any service that the library Apprise supports; a URL names the service.
 
-`apprise_options` has the options and their checks, `targets` makes the text that is shown for a URL, and `library`
-calls Apprise, which is in the extra `apprise`. `apprise_sink` sends the messages.
+`apprise_options` has the options and their checks. `targets` makes the text that logs and commands show for a URL.
+`library` calls the library Apprise. `apprise_sink` sends the messages. The library is in the extra `apprise`.
 """
 
 from router.api import RegisterSink, hookimpl

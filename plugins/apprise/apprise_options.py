@@ -38,7 +38,7 @@ class AppriseOptions(SinkOptions, defer_build=True):
         if not self.urls:
             raise ValueError("`urls` must not be empty")
         if self.body is None and any(map(is_template, self.urls)):
-            raise ValueError("`urls` has a template, so `body` is required: without it, users would get JSON")
+            raise ValueError("`urls` has a template, so `body` is required: without `body`, users would get JSON")
         literal = [url for url in self.urls if not is_template(url) and not is_placeholder(url)]
         if literal:
             faults = [f"`urls`: {fault}" for url in literal if (fault := _fault_of(url))]
@@ -46,13 +46,16 @@ class AppriseOptions(SinkOptions, defer_build=True):
                 raise ValueError("; ".join(faults))
         return self
 
-    def preview(self, event: Event) -> str:  # noqa: ARG002  # the message holds it already
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the options are rendered already
         """Return the title of a message that has no body."""
         return self.title
 
 
 def _fault_of(url: str) -> str | None:
-    """Return why a URL of the configuration can't be used, without quoting it; None if it can."""
+    """Return why a URL of the configuration can't be used, or None if the URL is usable.
+
+    The text does not quote the URL.
+    """
     from .library import fault_of  # noqa: PLC0415  # the library is an extra, and takes seconds to load
 
     try:

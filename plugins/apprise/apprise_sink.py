@@ -50,8 +50,8 @@ class AppriseSink(Sink):
         except TransientError as error:
             if url in self._options.urls:
                 raise
-            # The URL belongs to one recipient, so a fault of its service says nothing about the services of the other
-            # recipients.
+            # The URL comes from a template, so it belongs to one recipient. Its failure must not stop the whole sink,
+            # because the other recipients have other services.
             raise TransientError(str(error), scope="address") from None
 
 

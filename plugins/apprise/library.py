@@ -9,7 +9,7 @@ from .targets import hidden
 
 make_quiet()
 
-import apprise  # noqa: E402  # it logs already while it is imported
+import apprise  # noqa: E402  # the library already logs while it is imported
 
 LONGEST_ERROR = 500
 """The largest number of characters of Apprise's own text in an error."""
@@ -26,7 +26,10 @@ def load() -> None:
 
 
 def fault_of(url: str) -> str | None:
-    """Return why a URL of the configuration can't be used, without quoting it; None if it can. Nothing is sent."""
+    """Return why a URL of the configuration can't be used, or None if the URL is usable. Nothing is sent.
+
+    The text does not quote the URL.
+    """
     try:
         _service(url)
     except PermanentError as error:
@@ -35,7 +38,11 @@ def fault_of(url: str) -> str | None:
 
 
 def send(url: str, title: str, body: str) -> None:
-    """Send one message to one URL. Raises `TransientError` if it is not accepted, `PermanentError` if it can't be sent."""
+    """Send one message to one URL.
+
+    Raises `TransientError` if the service does not accept the message. Raises `PermanentError` if Apprise can't use the
+    URL or the message.
+    """
     failure: TransientError | PermanentError
     targets = apprise.Apprise(asset=_asset())
     targets.add(_service(url))
@@ -49,7 +56,8 @@ def send(url: str, title: str, body: str) -> None:
         failure = PermanentError(_error_text(f"{type(error).__name__}: {error}", url))
     except Exception as error:  # noqa: BLE001  # a service of Apprise may raise anything
         failure = TransientError(_error_text(f"{type(error).__name__}: {error}", url))
-    raise failure  # outside the handler: else the error of Apprise, which may hold the URL, would be its context
+    # Raised outside the handler. Inside, Python would attach the error of Apprise, which may contain the URL.
+    raise failure
 
 
 def _service(url: str) -> apprise.NotifyBase:
@@ -57,7 +65,7 @@ def _service(url: str) -> apprise.NotifyBase:
     try:
         service = apprise.Apprise.instantiate(url, asset=_asset(), suppress_exceptions=False)
         fault = _UNKNOWN
-    except Exception as error:  # noqa: BLE001  # as above
+    except Exception as error:  # noqa: BLE001  # a service of Apprise may raise anything
         service, fault = None, _error_text(str(error), url) or _UNKNOWN
     if service is None:
         raise PermanentError(fault)
@@ -65,7 +73,11 @@ def _service(url: str) -> apprise.NotifyBase:
 
 
 def _asset() -> apprise.AppriseAsset:
-    """Return the settings of Apprise: everything runs in this thread, nothing is stored on disk, redirects are not followed, and only the URL sets time limits."""
+    """Return the settings of Apprise.
+
+    All work is done in the calling thread, nothing is stored on disk, and redirects are not followed. Only the URL sets
+    time limits.
+    """
     return apprise.AppriseAsset(
         async_mode=False,
         service_timeout=0,

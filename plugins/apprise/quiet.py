@@ -9,7 +9,7 @@ _OF_ITS_LIBRARIES = ("urllib3", "requests_oauthlib", "oauthlib", "charset_normal
 def make_quiet() -> None:
     """Keep the log of Apprise out of the router's log, and the URLs of requests out of the logs of its libraries.
 
-    The error of a failed call contains what Apprise logged about it, without the URL.
+    The error of a failed call contains the text that Apprise logged about the call, without the URL.
     """
     log = logging.getLogger(_OF_APPRISE)
     log.propagate = False

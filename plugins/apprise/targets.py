@@ -11,7 +11,7 @@ from router.api import is_placeholder
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _BETWEEN = re.compile(r"[/:@?&=,;#]+")
 _SHORTEST = 4
-"""The least number of characters of a part of a URL that is hidden in texts. Shorter parts may occur in ordinary
+"""The length, in characters, of the shortest part of a URL that is hidden in texts. Shorter parts may occur in ordinary
 words."""
 
 
@@ -29,7 +29,7 @@ def address_of(url: str) -> str:
 
 
 def hidden(text: str, url: str) -> str:
-    """Return a text from Apprise on one line, without the parts of the URL that follow its scheme."""
+    """Return a text from Apprise on one line, in which `***` replaces each part of the URL after the scheme."""
     parts = {part for part in _BETWEEN.split(url.partition("://")[2]) if len(part) >= _SHORTEST}
     for part in sorted({url, *parts, *map(unquote, parts)}, key=len, reverse=True):
         text = text.replace(part, "***")

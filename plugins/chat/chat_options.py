@@ -50,7 +50,8 @@ class ChatOptions(SinkOptions, defer_build=True):
     def _webhook_can(cls, key: str | None, info: ValidationInfo) -> str | None:
         """Refuse a key that the webhook does not support.
 
-        Without a URL, the sink is a bot, which supports all keys, or has another fault.
+        A sink without `url` passes this check: a bot supports both keys, and `_complete` refuses a sink that has
+        neither.
         """
         service, url = info.data.get("service", ""), info.data.get("url")
         webhook = SERVICES[service].webhook if service in SERVICES and url is not None else None
@@ -66,14 +67,18 @@ class ChatOptions(SinkOptions, defer_build=True):
     def _complete(self, info: ValidationInfo) -> Self:
         allow_private = (info.context or {}).get(
             "allow_private", True
-        )  # unknown in `defaults`; the sink itself may set it
+        )  # not known while `defaults` is checked, because the sink itself may set it
         faults = [*_way_faults(self), *_value_faults(self, allow_private=allow_private)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
     def escape_value(self, value: str) -> str:
-        """Return a value of an event for `text`: escaped for `native`, unchanged for `plain`, because `finish` escapes the whole text."""
+        """Return a value of an event as it is put into `text`.
+
+        With the markup `native`, the value is escaped here. With `plain`, the value stays unchanged, because `finish`
+        escapes the whole text.
+        """
         if self.markup == "plain":
             return value
         return spare(self.length.start(value), self.mentions, self.rules.value)
@@ -81,7 +86,8 @@ class ChatOptions(SinkOptions, defer_build=True):
     def finish(self, text: str) -> tuple[str, bool]:
         """Return the text to send, and whether it was cut.
 
-        The text is escaped for `plain`, has no mentions unless they are allowed, and is not longer than the service allows.
+        With the markup `plain`, the text is escaped. Mentions are disabled if the options don't allow them. A text
+        above the service's limit is cut.
         """
         whole, rules, length = True, self.rules, self.length
         if self.markup == "plain":
@@ -100,7 +106,7 @@ class ChatOptions(SinkOptions, defer_build=True):
 
     @property
     def mentions(self) -> str | None:
-        """The pattern of the mentions that escaping must leave unchanged."""
+        """The pattern of the mentions that escaping must leave unchanged. None means that there are none."""
         return self.rules.mentions if self.allow_mentions else None
 
     @property
@@ -120,7 +126,11 @@ class ChatOptions(SinkOptions, defer_build=True):
 
     @property
     def secrets(self) -> list[bytes]:
-        """The texts to hide: the token; the webhook, its path, and each part long enough to be a credential."""
+        """The secrets to hide in responses of the service.
+
+        They are the token, the URL of the webhook, the path of the URL, and each part of the path that is long enough
+        to be a credential.
+        """
         whole = stripped(self.url)
         url = urlsplit(whole)
         path = f"{url.path}?{url.query}"
@@ -136,12 +146,12 @@ def _cure(service: str) -> str:
 
 
 def stripped(secret: Secret | None) -> str:
-    """Return the text of a secret without spaces around it; an empty text if there is no secret."""
+    """Return a secret as text, without spaces around it. Return an empty text if the option is not set."""
     return secret.get_secret_value().strip() if secret else ""
 
 
 def _way_faults(options: ChatOptions) -> list[str]:
-    """Return the first fault of the combination of `url`, `token`, `to` and `api`."""
+    """Return a list with the first fault in the combination of `url`, `token`, `to` and `api`, or an empty list."""
     rules, name = options.rules, options.service
     by_url, by_bot = options.url is not None, options.token is not None or bool(options.to)
     ways = {"`url` (a webhook)": rules.webhook, "`token` and `to` (a bot)": rules.bot}
@@ -153,7 +163,8 @@ def _way_faults(options: ChatOptions) -> list[str]:
         f"{name} needs {' or '.join(way for way, has in ways.items() if has)}": not by_url and not by_bot,
         "`token` is missing: a bot needs `token` and `to`": by_bot and not options.token,
         "`to` is missing: a bot needs `token` and `to`": by_bot and not options.to,
-        f"{name} needs `api`, the address of your server: https://chat.example.org": by_bot and not options.base,
+        f"{name} needs `api`, the address of your server, such as https://chat.example.org": by_bot
+        and not options.base,
     }
     return [fault for fault, is_there in faults.items() if is_there][:1]
 
@@ -168,5 +179,5 @@ def _value_faults(options: ChatOptions, *, allow_private: bool) -> list[str]:
     if any(re.match("(?i)https?://", address.strip()) for address in options.to):
         faults.append("`to` is a URL: write the name or the id of the channel or user instead")
     if options.text is None and not options.one_place:
-        faults.append("`to` is a template, so `text` is required: without it, users would get JSON")
+        faults.append("`to` is a template, so `text` is required: without `text`, users would get JSON")
     return faults

@@ -17,7 +17,7 @@ from router.api import (
 
 from .chat_options import ChatOptions, stripped
 from .conversations import NO_EARLIER, Conversations, Earlier, Keys
-from .service import Message, Sender, WebhookSender, told
+from .service import Message, Sender, WebhookSender, result_text
 from .web_api import OutOfReachError, WebApi
 
 CUTS_QUIET = 60.0
@@ -35,8 +35,8 @@ class ChatSink(Sink):
         self._options = options
         self._recipients = Recipients()
         self._cuts = 0
-        """The number of texts that were cut since the last log line about it."""
-        self._cuts_told_at = float("-inf")
+        """The number of texts that were cut since the last log line about cut texts."""
+        self._cuts_logged_at = float("-inf")
 
     async def open(self, context: SinkContext) -> None:
         """Create the client of the service; nothing is sent."""
@@ -52,7 +52,7 @@ class ChatSink(Sink):
         self._conversations = Conversations(options.service, self._sender, context)
 
     async def deliver(self, event: Event, options: ChatOptions) -> str | None:
-        """Send the event to every address of `options`; return the id of each message, or the status of each answer.
+        """Send the event to every address of `options`; return the id of each message, or the status of each response.
 
         Raises the error of the delivery, or `PartialError` if only some addresses failed.
         """
@@ -64,7 +64,7 @@ class ChatSink(Sink):
             keys = Keys(options.thread or "", options.update or "")
             earlier = await self._conversations.find(keys, addresses)
         message = Message(text, options.markup == "plain", options.allow_mentions)
-        if to_webhook:  # an attempt that is cut off has no result to keep
+        if to_webhook:  # there is one destination, so no partial results have to be remembered
             return await self._to_one(event, "", message, earlier)
         with self._recipients.attempt(event) as results:
             for address in addresses:
@@ -84,13 +84,16 @@ class ChatSink(Sink):
         raise first if len(addresses) == 1 or isinstance(first, SinkError) else results.partial_error()
 
     async def _to_one(self, event: Event, address: str, message: Message, earlier: Earlier) -> str:
-        """Send to one address and return the service's answer. Raises the error of this address."""
+        """Send to one address; return the id of the message, or the response's status.
+
+        Raises the error of this address.
+        """
         text, plain, allow_mentions, *_ = message
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
         message = Message(text, plain, allow_mentions, key)  # `_replace` takes five times as long
         if earlier is NO_EARLIER:
-            return told(await self._sender.send(address, message))
-        return told(await self._conversations.send(address, message, earlier))
+            return result_text(await self._sender.send(address, message))
+        return result_text(await self._conversations.send(address, message, earlier))
 
     def _text(self, event: Event, options: ChatOptions) -> str:
         """Return the text to send. A cut is logged at most once a minute, because every event may be too long."""
@@ -104,18 +107,18 @@ class ChatSink(Sink):
             return finished
         self._cuts += 1
         now = self._context.clock.monotonic()
-        if now - self._cuts_told_at >= CUTS_QUIET:
+        if now - self._cuts_logged_at >= CUTS_QUIET:
             limit = options.length.limits[0][0]
             self._context.log.info("text cut to the service's limit", event_id=event.id, limit=limit, number=self._cuts)
-            self._cuts, self._cuts_told_at = 0, now
+            self._cuts, self._cuts_logged_at = 0, now
         return finished
 
 
 def _hopeless(failures: Mapping[str, Exception]) -> OutOfReachError | None:
-    """Return the failure that makes an attempt for the next address pointless, or None.
+    """Return the error for the addresses that this attempt does not try any more, or None to try them.
 
-    A rate limit of one address also ends the attempt for the other addresses. The router must apply the limit before
-    another delivery is sent to that address. It retries the other addresses at once.
+    After a rate limit of one address, the other addresses are not tried either. So the router can apply the limit
+    before it sends another delivery to the limited address. The router retries the other addresses at once.
     """
     found = next((failure for failure in failures.values() if isinstance(failure, OutOfReachError)), None)
     if found is None or found.retry_after is None or found.scope == "sink":

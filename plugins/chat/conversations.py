@@ -15,11 +15,14 @@ REMEMBERED = 1_000
 """The largest number of messages that were sent but are not remembered in Redis yet."""
 
 QUIET = 60.0
-"""The shortest time, in seconds, between two log lines about messages that were sent again."""
+"""The shortest time, in seconds, between two log lines about messages that could not be changed or replied to."""
 
 
 class Keys(NamedTuple):
-    """The keys of one delivery, empty if the option is missing or renders to nothing."""
+    """The keys `thread` and `update` of one delivery.
+
+    A key is empty if its option is missing or renders to an empty text.
+    """
 
     thread: str
     update: str
@@ -29,7 +32,7 @@ NO_KEYS = Keys("", "")
 
 
 class Earlier(NamedTuple):
-    """The keys of a delivery, and the places of the earlier messages by key and address."""
+    """The keys of a delivery, and the places of earlier messages with these keys, by key and address."""
 
     keys: Keys
     places: dict[tuple[str, str], Place]
@@ -40,7 +43,7 @@ NO_EARLIER = Earlier(NO_KEYS, {})
 
 
 class _Kept(msgspec.Struct, frozen=True):
-    """The form in which the place of a message is remembered."""
+    """The place of a message in the form in which Redis stores it, as JSON."""
 
     service: str
     channel: str
@@ -49,20 +52,20 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class Conversations:
-    """Sends the messages of one sink, as replies to earlier messages or in their place.
+    """Sends the messages of one sink, as replies to earlier messages or as replacements of earlier messages.
 
-    If an earlier message can't be changed or replied to, a new message is sent, and is remembered instead. If the
-    message itself is at fault, the service refuses the new one too.
+    If an earlier message can't be changed or replied to, a new message is sent and remembered. If the service refused
+    the text itself, the service also refuses the new message, and the delivery fails.
     """
 
     def __init__(self, service: str, sender: Sender, context: SinkContext) -> None:
         self._service = service
         self._sender = sender
         self._context = context
-        # The answer and the places of messages that were sent but not remembered, by the key of the message. The next
-        # attempt must not send them again.
+        # The response and the places for each message that was sent but is not remembered in Redis, by the message's
+        # key. The next attempt must not send these messages again.
         self._unwritten = Recent(REMEMBERED)
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
 
     async def find(self, keys: Keys, addresses: list[str]) -> Earlier:
         """Return the earlier messages with these keys. Raises the delivery error if Redis can't be reached."""
@@ -74,7 +77,10 @@ class Conversations:
         return Earlier(keys, {each: place for each, place in read.items() if place is not None})
 
     async def send(self, address: str, message: Message, earlier: Earlier) -> Seen:
-        """Send a message to an address, or change the earlier one; return the answer as soon as the message is remembered in Redis."""
+        """Send a message to an address, or change the earlier message. Return the service's response.
+
+        The response is returned only after Redis has stored the place of the message. Raises the delivery error.
+        """
         if earlier.keys.thread:
             message = message._replace(thread=earlier.keys.thread)
         if earlier.keys == NO_KEYS or not self._sender.edits:
@@ -98,15 +104,15 @@ class Conversations:
             try:
                 return await self._sender.edit(known[update], message), {update: known[update]}
             except PermanentError as error:
-                self._tell("a message can't be changed, so a new message is sent", error)
+                self._log_new_message("a message can't be changed, so a new message is sent", error)
                 del known[update]
         first = known.get(thread)
         answer: Seen | None = None
         if first is not None:
             try:
-                answer = await self._sender.send(address, message._replace(answers=first))
+                answer = await self._sender.send(address, message._replace(replies_to=first))
             except PermanentError as error:
-                self._tell("a message can't be replied to, so a new thread begins", error)
+                self._log_new_message("a message can't be replied to, so a new thread begins", error)
                 first = None
         if answer is None:
             answer = await self._sender.send(address, message)
@@ -133,9 +139,9 @@ class Conversations:
     def _written(self, place: Place) -> str:
         return msgspec.json.encode(_Kept(self._service, *place)).decode()
 
-    def _tell(self, what: str, error: PermanentError) -> None:
-        """Log that a message was sent again; at most once a minute, because this may happen to every message."""
+    def _log_new_message(self, what: str, error: PermanentError) -> None:
+        """Log why a new message is sent. Log at most once a minute, because every message may be affected."""
         now = self._context.clock.monotonic()
-        if now - self._told_at >= QUIET:
-            self._told_at = now
+        if now - self._logged_at >= QUIET:
+            self._logged_at = now
             self._context.log.info(what, error=str(error))

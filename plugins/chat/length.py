@@ -16,8 +16,8 @@ MARKER = "…"
 TAG = r"(?i)<(/?)([a-z][a-z0-9-]*+)[^<>]*+>"
 URL_ENDS = ' \t\n"<>'
 
-# Constructs that are never cut, besides URLs and grapheme clusters. Every pattern takes linear time: it examines each
-# character at most twice, because a link ends where the next one begins.
+# Constructs that are never cut, besides URLs and grapheme clusters. Every pattern takes linear time: an attempt to
+# match a link stops at doubly nested brackets, so each character is examined at most twice.
 BRACKETS = (r"<[@#:!/a-z][^<>]*+>", r"&(?:amp|lt|gt);")
 MARKDOWN_UNITS = (
     r"!?\[(?:\\.|[^\[\]\\]++|\[(?:\\.|[^\[\]\\]++)*+\])*+\]\((?:\\.|[^()\\]++|\((?:\\.|[^()\\]++)*+\))*+\)",
@@ -28,13 +28,16 @@ MARKDOWN_UNITS = (
 
 
 def units(text: str) -> int:
-    """Return the length in UTF-16 units, as Telegram counts; other services never count more."""
+    """Return the length of a text in UTF-16 units. Telegram counts these units, and no other service counts more."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 @cache
 def pieces(constructs: tuple[str, ...]) -> regex.Pattern[str]:
-    """Return a pattern whose matches are never cut in two: these constructs, a URL, a grapheme cluster."""
+    """Return a pattern for the pieces of a text that are never cut in two.
+
+    A piece is one of the `constructs`, a URL, or a grapheme cluster.
+    """
     import regex  # noqa: PLC0415  # imported only when a text is too long, for a quick start
 
     whole = "|".join(
@@ -46,9 +49,10 @@ def pieces(constructs: tuple[str, ...]) -> regex.Pattern[str]:
 
 
 class Length(NamedTuple):
-    """The limit of the length of a text: the maximum of each measure, and the constructs that are never cut (`pieces`).
+    """The limits on the length of a text.
 
-    `html` means that the text is HTML: open tags are closed at a cut.
+    Each of `limits` is a maximum and the function that measures the text. `whole` are the constructs that are never cut
+    in two (see `pieces`). If `html` is true, the text is HTML: tags that a cut leaves open are closed.
     """
 
     limits: tuple[tuple[int, Callable[[str], int]], ...]
@@ -56,7 +60,10 @@ class Length(NamedTuple):
     html: bool = False
 
     def start(self, text: str) -> str:
-        """Return the beginning of a text that may fit, with whole URLs, and the marker if something was left out."""
+        """Return a text that is cut to about twice the limit, with the marker at its end if it was cut.
+
+        This rough cut comes before the escaping, which would be slow for a huge text. No URL is cut in two.
+        """
         if len(text) <= self.limits[0][0]:  # most texts are short
             return text
         most = 2 * max(limit for limit, _ in self.limits)
@@ -66,7 +73,10 @@ class Length(NamedTuple):
         return text[: last if text.find("://", last, most) >= 0 else most] + MARKER
 
     def shorten(self, text: str) -> str:
-        """Return the text, cut with a marker at its end. A piece that is longer than the limit is replaced by a marker."""
+        """Return the text, cut if it is above a limit, with the marker at its end.
+
+        The marker also replaces each piece that is longer than a limit.
+        """
         if all(size(text) <= limit for limit, size in self.limits):
             return text
         marker = f" {MARKER}"
@@ -89,12 +99,12 @@ class Length(NamedTuple):
 
 
 def last_word(text: str, end: int) -> int:
-    """Return the place where the last word before `end` begins; it may be a URL."""
+    """Return the index at which the last word before `end` begins. The word may be a URL."""
     return max(text.rfind(character, 0, end) for character in URL_ENDS) + 1
 
 
 def _ended(text: str) -> str:
-    """Return the text with the marker; a space keeps the marker from becoming part of a URL."""
+    """Return the text with the marker at its end. After a URL, a space keeps the marker out of the URL."""
     text = text.rstrip()
     if text.endswith(MARKER):
         return text

@@ -10,7 +10,7 @@ Change = Callable[[str], str]
 
 BREAK = "\u200b"  # ZERO WIDTH SPACE: invisible, but it separates words for every service
 
-# Patterns are plain text, and compiled when first used, for a quick start.
+# The patterns are strings. They are compiled when they are first used, so that the router starts quickly.
 LINK = r"(https?://(?:(?!&(?:lt|gt|quot|commat|#))[^\s<>\[\]()*`|\\\"])+)"
 MARKDOWN = (
     r"[\\`*|~]"
@@ -30,7 +30,7 @@ INDENTED = rf"{LINE}(?=[ \u00a0]{{0,3}}\t|[ \u00a0]{{4}}|[ \t\u00a0]+\Z)"
 # Mattermost's webhooks accept Slack's mentions too.
 SLACK_MENTION = r"(?i)<(?=@|!(?:here|channel|everyone|all|group|subteam))"
 EVERYBODY = r"(?i)(?<![A-Za-z0-9])@(?=(?:everyone|here|channel|all)\b)"
-ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # also at the end of a part, because the name may follow in the next tag
+ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # also before a tag or at the end, because the name may follow inside a tag
 
 
 def spare(text: str, tokens: str | None, change: Change) -> str:
@@ -52,10 +52,11 @@ def tagless(text: str) -> str:
 
 
 def apart(escape: Change) -> Change:
-    """Return `escape` for a value in a Markdown text, so that it is harmless before and after any text.
+    """Return a function that escapes a value like `escape`, and separates it from the Markdown text around it.
 
-    Invisible breaks separate the value from the text. Without them, `[ALERT]{{ payload.a }}` with the value
-    `(https://evil.example)` would be a link, and a backslash in the text would cancel the value's first backslash.
+    Invisible breaks separate the value from the text. Without the breaks, `[ALERT]{{ payload.a }}` with the value
+    `(https://evil.example)` would be a link. Also, a backslash before the value would cancel the value's first
+    backslash.
     """
     start = r"\A(?=[ \t\u00a0(\[:\\]|[.)](?:[\s\u2424]|\Z)|#?\w{0,31};)"  # continues a link, entity or list, or indents
     end = r"(?:!|&#?\w{0,31})\Z"  # may begin an image or an entity
@@ -63,7 +64,11 @@ def apart(escape: Change) -> Change:
 
 
 def apart_from_ampersand(escape: Change) -> Change:
-    """Return a function that escapes a value as `escape` does, and keeps it from completing an entity after an `&` before it."""
+    """Return a function that escapes a value like `escape`, for a text with HTML entities.
+
+    If the text before the value ends with `&`, a value such as `lt;` would complete an entity. An invisible break at
+    the beginning of the value prevents that.
+    """
 
     def escaped(text: str) -> str:
         text = escape(text)
@@ -75,8 +80,8 @@ def apart_from_ampersand(escape: Change) -> Change:
 def muted(*changes: tuple[str, str], names: str = EVERYBODY) -> Change:
     """Return a function that disables mentions in a text, so that nobody is notified.
 
-    Each of `changes` is a pattern and its replacement. After them, `BREAK` is inserted after each `@` that is found by the
-    pattern `names` outside of URLs.
+    Each of `changes` is a pattern and its replacement. Then `BREAK` is inserted after each `@` that the pattern `names`
+    matches outside of URLs.
     """
 
     @cache

@@ -17,9 +17,9 @@ REMEMBERED_CHANNELS = 10_000
 
 
 class Place(NamedTuple):
-    """The place of a message that was sent: its channel and its id as the service names them.
+    """The place of a message that was sent: the service's ids of the channel and of the message.
 
-    `root` is the id of the message to which this one replies, if any.
+    If the message is a reply, `root` is the id of the first message of the thread. Otherwise `root` is empty.
     """
 
     channel: str
@@ -28,24 +28,24 @@ class Place(NamedTuple):
 
     @property
     def first(self) -> str:
-        """The id of the first message of its thread."""
+        """The id of the first message of the thread."""
         return self.root or self.id
 
 
 class Message(NamedTuple):
-    """A message: one text for one address. `key` is the same on every attempt.
+    """A message: one text for one address. `key` identifies the message, and is the same on every attempt.
 
-    `thread` is the key of messages that belong together; empty if there is none. `answers` is the first message
-    with this key, to which this message replies; None if it is not known.
+    `thread` is the thread key, which connects messages that belong together; an empty key means no thread. `replies_to`
+    is the first message with this thread key, or None if no such message is known.
     """
 
     text: str
     plain: bool
-    """True: shown as written. False: the text is in the service's markup."""
+    """True if the service shows the text as written; False if the text is in the service's markup."""
     allow_mentions: bool
     key: str = ""
     thread: str = ""
-    answers: Place | None = None
+    replies_to: Place | None = None
 
     @property
     def nonce(self) -> str:
@@ -62,19 +62,19 @@ def text_body(message: Message) -> dict[str, Any]:
 
 
 class Sender:
-    """The base of bots and webhooks."""
+    """The base class of the senders: bots and webhooks."""
 
     edits = False
-    """True if the sender knows the messages that it sent, and can change them."""
+    """True if the service reports the ids of the sender's messages, and lets the sender change a message later."""
 
     async def send(self, address: str, message: Message) -> Seen:
-        """Send one message and return the service's answer. Raises a delivery error if that failed."""
+        """Send one message and return the service's response. Raises a delivery error for a refusal."""
         raise NotImplementedError
 
     async def edit(self, place: Place, message: Message) -> Seen:
         """Replace the text of the message at a place.
 
-        Raises `PermanentError` if the service refuses that permanently.
+        Raises `PermanentError` if the service permanently refuses the change.
         """
         raise NotImplementedError
 
@@ -92,10 +92,11 @@ class Bot(Sender):
 
 
 class Webhook(NamedTuple):
-    """A kind of webhook: the body of its requests, the meaning of its answers, and a required parameter of its URL.
+    """A kind of webhook: the body of its requests, the meaning of its responses, and the parameters of its URL.
 
-    `thread_flag` is a parameter for messages with a thread key: the service puts messages with equal keys together, and
-    the router need not know them. `edits` is true if the webhook can change the messages that it sent.
+    `flag` is the parameter that every request must have. `thread_flag` is the parameter of messages with a thread key:
+    the service itself puts messages with equal keys into one thread. `edits` is true if the webhook can change its
+    messages.
     """
 
     body: Body = text_body
@@ -106,9 +107,9 @@ class Webhook(NamedTuple):
 
 
 class WebhookSender(Sender):
-    """The sender of a webhook, which has one destination.
+    """The sender of messages to one webhook. A webhook has one destination.
 
-    `url` is the whole URL; the base of `api` is the beginning of `url`.
+    `url` is the whole URL. `api` is the client for the part of the URL before the query.
     """
 
     def __init__(self, api: WebApi, url: str, kind: Webhook) -> None:
@@ -119,7 +120,7 @@ class WebhookSender(Sender):
         self._path = self._with_query(kind.flag)
         self._path_of_thread = self._with_query(kind.flag, kind.thread_flag)
 
-    async def send(self, address: str, message: Message) -> Seen:  # noqa: ARG002  # it has one destination
+    async def send(self, address: str, message: Message) -> Seen:  # noqa: ARG002  # a webhook has one destination
         """Send one message."""
         path = self._path_of_thread if message.thread else self._path
         return await self._api.call(path, self._kind.body(message))
@@ -130,7 +131,7 @@ class WebhookSender(Sender):
         return await self._api.call(path, self._kind.body(message), method="PATCH")
 
     def _with_query(self, *flags: str) -> str:
-        """Return the query of the URL with these parameters, unless the URL has them."""
+        """Return the query of the URL, extended by those of the `flags` that it does not have."""
         missing = [flag for flag in flags if flag and f"{flag.partition('=')[0]}=" not in self._query]
         whole = "&".join([self._query, *missing] if self._query else missing)
         return f"?{whole}" if whole else ""
@@ -139,9 +140,10 @@ class WebhookSender(Sender):
 class Service(NamedTuple):
     """The description of a chat service.
 
-    `length` is the limit of a text; `native_length` replaces it if the service counts its own markup differently. `plain`
-    escapes a whole text, `value` escapes an event's value inside the service's markup, and `mute` disables mentions.
-    `mentions` are the tokens that are not escaped under `allow_mentions`.
+    `length` is the limit on a text. `native_length` is the limit on a text in the service's own markup, if the service
+    counts such a text differently. `plain` escapes a whole text, `value` escapes an event's value inside the service's
+    markup, and `mute` disables mentions. `mentions` is the pattern of the mentions that are not escaped if the options
+    allow mentions.
     """
 
     length: Length
@@ -160,9 +162,9 @@ Way = tuple[Callable[[str], Awaitable[str]], str]
 
 
 class ChannelBot(Bot):
-    """A bot of Discord or Mattermost, which reaches a user through a channel whose id must be looked up first.
+    """A bot of Discord or Mattermost. To write to a user, the bot first looks up the channel for messages to this user.
 
-    The channel of each address is remembered. A bare id is looked up as a user and as a channel.
+    The bot remembers the channel of each address. An id without `user:` or `channel:` may be either.
     """
 
     def __init__(self, api: WebApi, token: str) -> None:
@@ -171,8 +173,8 @@ class ChannelBot(Bot):
 
     async def send(self, address: str, message: Message) -> Seen:
         """Send one message to the channel that the first successful lookup returns."""
-        if message.answers is not None:
-            return await self.post(message.answers.channel, message)
+        if message.replies_to is not None:
+            return await self.post(message.replies_to.channel, message)
         refusals: list[NobodyError | NoPageError] = []
         ways = self.ways(address)
         if address in self.known:
@@ -188,7 +190,7 @@ class ChannelBot(Bot):
                 self.known[address] = channel
                 return answer
         if all(isinstance(refusal, NoPageError) for refusal in refusals):
-            raise SinkError(f"{refusals[-1]}; is `api` the base URL of the service?")
+            raise SinkError(f"{refusals[-1]}; check that `api` is the base URL of the service")
         raise PermanentError(f"{address} is neither a user nor a channel that the bot can write to: {refusals[-1]}")
 
     def ways(self, address: str) -> list[Way]:
@@ -205,26 +207,27 @@ async def itself(channel: str) -> str:
     return channel
 
 
-def told(answer: Seen) -> str:
-    """Return the service's id of the message. If the answer has no id, as with most webhooks, return its status."""
+def result_text(answer: Seen) -> str:
+    """Return the service's id of the message. If the response has no id, as with most webhooks, return the status."""
     return message_id(answer) or f"HTTP {answer.status}"
 
 
 def message_id(answer: Seen) -> str | None:
     """Return the service's id of the message, or None.
 
-    Discord and Mattermost name it `id`, Slack `ts`, Google Chat `name`, and Telegram `message_id`, in a `result`.
+    The id is in the field `id` (Discord and Mattermost), `ts` (Slack), `name` (Google Chat) or `result.message_id`
+    (Telegram).
     """
     fields = _fields(answer)
-    if not fields:  # the answer of most webhooks
+    if not fields:  # the response of most webhooks
         return None
     return _first(fields.get(name) for name in ("id", "ts", "name", "message_id"))
 
 
 def place_of(address: str, answer: Seen) -> Place | None:
-    """Return the place of the message that was sent to an address; None if the answer does not name its id.
+    """Return the place of the message that was sent to an address; None if the response has no message id.
 
-    Slack names the channel `channel`, Discord and Mattermost `channel_id`, and Telegram in a `chat`.
+    The channel is in the field `channel` (Slack), `channel_id` (Discord and Mattermost) or `chat.id` (Telegram).
     """
     sent = message_id(answer)
     fields = _fields(answer)
@@ -234,20 +237,20 @@ def place_of(address: str, answer: Seen) -> Place | None:
 
 
 def _fields(answer: Seen) -> Mapping[str, Any]:
-    """Return the fields of the answer that describe the message. Telegram nests them in `result`."""
+    """Return the fields of the response that describe the message. Telegram nests these fields in `result`."""
     data = answer.data
     result = data.get("result")
     return result if isinstance(result, dict) else data
 
 
 def _first(found: Iterable[object]) -> str | None:
-    """Return the first id among values of any type."""
+    """Return the first value that can be an id (a number or a text that is not empty) as text, or None."""
     return next((str(one) for one in found if isinstance(one, str | int) and one), None)
 
 
 def channel_id(answer: Seen) -> str:
-    """Return the `id` in an answer about a channel or user."""
+    """Return the field `id` of a response about a channel or user. Raises `TransientError` if there is no id."""
     found = answer.data.get("id")
     if not isinstance(found, str | int) or not str(found):
-        raise TransientError("the answer of the service contains no id")
+        raise TransientError("the response of the service contains no id")
     return str(found)

@@ -1,4 +1,4 @@
-"""Requests to a chat service, and the default meaning of its answers."""
+"""Requests to a chat service, and the default meaning of the service's responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NoPageError(SinkError):
 
 
 class Seen(msgspec.Struct):
-    """An answer without the secrets of the sink, in case the service echoes them."""
+    """A response of a chat service. The secrets of the sink are hidden in it, in case the service echoes them."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Seen(msgspec.Struct):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The body if it is a JSON object, else an empty one. Decoded on first access."""
+        """The JSON object in the body, decoded on first access. Empty if the body is not a JSON object."""
         if self._data is None:
             self._data = _object(self.body)
         return self._data
@@ -60,12 +60,12 @@ class Seen(msgspec.Struct):
 
     @property
     def understood(self) -> bool:
-        """False for a success that is not from the API, but from a login page or a proxy."""
+        """False if the status is a success, but the response is from a login page or a proxy instead of the API."""
         return not self.done or bool(self.data) or self.body.strip() in {b"", b"ok", b"{}"}
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    if not body or body[:1].isalpha():  # `ok`, the answer of many webhooks
+    if not body or body[:1].isalpha():  # `ok`, the response of many webhooks
         return {}
     try:
         value = json.loads(body)
@@ -75,30 +75,31 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 Judge = Callable[[Seen, float], None]
-"""A function that judges an answer, given the time for Retry-After. It returns if the message was accepted, else it
-raises a delivery error."""
+"""A function that judges a response. The second argument is the current time, which a date in Retry-After needs. The
+function returns if the message was accepted, and raises a delivery error otherwise."""
 
 
 def judge_status(seen: Seen, now: float, wait: Any = None, *, everywhere: bool = False) -> None:
-    """Judge an answer only by its status.
+    """Judge a response only by its status.
 
-    `wait` is the delay in seconds that the body asks for, None if it asks for none. `everywhere` means that a limit
-    applies to the whole bot, not to one address.
+    `wait` is the delay in seconds from the body, or None if the body names no delay. If `everywhere` is true, a rate
+    limit applies to the whole bot, else to one address.
     """
     try:
         check_response(seen, now=now)
     except TransientError as error:
-        said = (retry_after(seen.headers, now), bounded(wait), error.retry_after)
+        delays = (retry_after(seen.headers, now), bounded(wait), error.retry_after)
         kind = OutOfReachError if seen.status == 429 else TransientError
         scope = "sink" if everywhere else error.scope
-        asked = next((seconds for seconds in said if seconds is not None), None)
+        asked = next((seconds for seconds in delays if seconds is not None), None)
         raise kind(str(error), retry_after=asked, scope=scope) from None
 
 
 def judge_webhook(seen: Seen, now: float) -> None:
-    """Judge an answer by its status.
+    """Judge the response of a webhook by its status.
 
-    The URL is the credential, so a 403 means that the URL is refused. Discord's body has the time to wait.
+    The URL of a webhook is its credential, so the status 403 means that the URL was refused. Discord names the time to
+    wait in the body.
     """
     if seen.status == 403:
         raise SinkError(quote_response(seen))
@@ -106,16 +107,16 @@ def judge_webhook(seen: Seen, now: float) -> None:
 
 
 def bounded(value: Any) -> float | None:
-    """Return the seconds that a body asks for, bounded; None if they are not a number."""
+    """Return the delay that a body names, in seconds and at most `LONGEST_WAIT`; None if the value is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124  # NaN
         return None
     return max(0.0, min(float(value), LONGEST_WAIT))
 
 
 class WebApi:
-    """A client for one service, which judges the answers; `base` is put before every path.
+    """A client for one service. It judges every response. `base` is the beginning of every URL.
 
-    `one_place` means that all requests have the same destination, so a limit applies to all of them.
+    If `one_place` is true, all requests have the same destination, so a rate limit applies to all of them.
     """
 
     def __init__(
@@ -131,10 +132,10 @@ class WebApi:
         self._quiet_until = 0.0
 
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> Seen:
-        """Send a request and return the answer. Raises the delivery error for a refusal.
+        """Send a request and return the response. Raises the delivery error for a refusal.
 
-        If the service asks for a delay, deliveries that have sent only some of their requests also stop until the delay
-        is over.
+        If the service asks for a delay of all requests, no request is sent until the delay is over, not even for
+        deliveries that have already begun.
         """
         if (left := self._quiet_until - self._clock.monotonic()) > 0:
             raise OutOfReachError("not sent: the service has asked the router to wait", retry_after=left, scope="sink")

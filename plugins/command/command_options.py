@@ -17,11 +17,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from router.api import Event, OptionWarning, SinkOptions, Template, is_template
 
 MARK = "--"
-"""The argument after which values of an event are allowed. By convention it ends the options of a program."""
+"""The argument `--`. Values of an event are allowed only after it. By convention, `--` ends the options of a
+program."""
 
 _CURE = 'write a template after `--`, as in [PROGRAM, --, "{{ payload.user_id }}"], or let the program read the event from stdin'
 
-# Programs that run their first operand as a program, and ssh, which passes all operands to a shell.
+# Programs that run their first operand as a program or script. The remote shells pass all operands to a shell.
 _SHELLS = frozenset(
     "ash bash busybox csh dash fish ksh lua node perl php python ruby sh tcsh zsh doas env ionice nice nohup setsid "  # noqa: SIM905  # short
     "stdbuf sudo systemd-run timeout unshare xargs".split()
@@ -32,7 +33,7 @@ _CODE = re.compile(r"-[a-z]*c|-m")  # options before code or a module, of shells
 
 
 def _plain(text: str) -> str:
-    """Refuse a template and NUL in a value that is the same for all events: the value of a variable or the name of a folder."""
+    """Refuse a template or a NUL character in `cwd` or a value of `env`. These values are the same for all events."""
     if is_template(text):
         raise ValueError(f"a template can't be used here: {_CURE}")
     if "\0" in text:
@@ -55,8 +56,8 @@ def _absolute(folder: str) -> str:
 
 PlainText = Annotated[str, AfterValidator(_plain)]
 
-# The type is marked as a template, although templates are refused. So `check` needs no credentials for the value, as
-# for a webhook's header.
+# The type is marked as a template, although `_plain` refuses templates. Because of the mark, `check` does not need the
+# credentials in the value. The same is true for the headers of a webhook.
 Value = Annotated[str, Template(), AfterValidator(_plain)]
 
 
@@ -93,7 +94,7 @@ class CommandOptions(SinkOptions, defer_build=True):
     def check_warnings(self) -> Sequence[OptionWarning]:
         """The warnings about programs and folders that this machine lacks.
 
-        They are not errors, because `check` may run on another machine than the router.
+        A missing program or folder is not an error, because `check` may run on another machine than the router.
         """
         found = []
         fault = program_fault(self.argv[0], self.environment["PATH"])
@@ -103,13 +104,13 @@ class CommandOptions(SinkOptions, defer_build=True):
             found.append(OptionWarning("cwd", f"there is no folder {self.cwd} that this user can see"))
         return found
 
-    def preview(self, event: Event) -> str:  # noqa: ARG002  # the event comes on stdin, the same line for every command
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the preview does not show the event, which goes to stdin
         """Return the command line for an event, quoted as in a shell."""
         return shlex.join(self.argv)
 
 
 def program_fault(program: str, path: str) -> str | None:
-    """Return why this user can't run a program, given as a name or an absolute path; None if the user can."""
+    """Return why this user can't run a program, or None if the user can. `program` is a name or an absolute path."""
     if shutil.which(program, path=path):
         return None
     if "/" not in program:
@@ -122,7 +123,7 @@ def program_fault(program: str, path: str) -> str | None:
 
 
 def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield the places and the faults of arguments."""
+    """Yield the index and the fault of each argument that can't be used."""
     mark = argv.index(MARK) if MARK in argv else len(argv)
     program = argv[0]
     if not program or program == MARK:
@@ -151,9 +152,10 @@ def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _has_script(words: Sequence[str]) -> bool:
-    """Return whether the words after a shell or launcher name the code to run: a path, or code that follows an option.
+    """Return whether the words after a shell or launcher contain the code to run.
 
-    Any other word may be the value of an option, such as the user in `sudo -u www-data`.
+    The code is an absolute path, or the word after an option such as `-c`. Any other word may be the value of an
+    option, such as the user in `sudo -u www-data`.
     """
     return any(
         word.startswith("/") or (before is not None and _CODE.fullmatch(before) and not word.startswith("-"))

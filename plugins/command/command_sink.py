@@ -22,7 +22,7 @@ REAPED = 0.3
 """Seconds to wait until killed processes have ended."""
 
 LONGEST = 500
-"""The largest number of characters of the output that an answer or an error quotes."""
+"""The largest number of characters of the output that a result or an error quotes."""
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|credential|key|auth", re.IGNORECASE)
 _LEAST_SECRET = 4
@@ -35,7 +35,7 @@ class CommandSink(Sink):
 
     _context: SinkContext
 
-    def __init__(self, options: CommandOptions) -> None:  # noqa: ARG002  # each delivery has its own
+    def __init__(self, options: CommandOptions) -> None:  # noqa: ARG002  # each delivery has its own options
         self._runs: set[Run] = set()
         self._warned = False
 
@@ -75,19 +75,25 @@ class CommandSink(Sink):
 
 
 def _judge(ended: Ended, options: CommandOptions) -> str | None:
-    """Return the answer of a program that has succeeded. Raises the delivery error for a program that has failed."""
+    """Return the last line of output of a program that succeeded.
+
+    Raises the delivery error for a program that failed.
+    """
     if ended.code == 0:
         return _quoted(ended.stdout, options, lines=1) or None
     how = f"exit code {ended.code}" if ended.code > 0 else f"killed by {_name(-ended.code)}"
-    said = _quoted(ended.stderr, options)
-    message = f"{how}: {said}" if said else how
+    errors = _quoted(ended.stderr, options)
+    message = f"{how}: {errors}" if errors else how
     if ended.code > 0 and ended.code != TRY_AGAIN:
         raise PermanentError(message)
     raise TransientError(message)
 
 
 def _quoted(output: bytes, options: CommandOptions, lines: int | None = None) -> str:
-    """Return the end of an output on one line, `LONGEST` characters at most, without the secrets of `env`."""
+    """Return the end of an output on one line, at most `LONGEST` characters, without the secrets of `env`.
+
+    `lines` is the largest number of lines at the end that are used; None means all lines.
+    """
     text = output.decode("utf-8", "backslashreplace")
     for name, value in sorted(options.env.items(), key=lambda each: -len(each[1])):
         if len(value) >= _LEAST_SECRET and _SECRET_NAME.search(name):
@@ -101,9 +107,9 @@ def _quoted(output: bytes, options: CommandOptions, lines: int | None = None) ->
 
 
 def _without_first_word(text: str) -> str:
-    """Return a text, which was cut at its beginning, without its first word.
+    """Return a text without its first word. The beginning of the text was cut off, so its first word may be incomplete.
 
-    The word may be the end of a secret, which would not be recognised and hidden.
+    An incomplete word may be the end of a secret. The end alone would not be recognised and hidden.
     """
     return text.partition(" ")[2]
 
@@ -145,4 +151,4 @@ async def _stop(run: Run, ending: asyncio.Future[Ended]) -> None:
     finally:
         run.send(signal.SIGKILL)
         ending.cancel()
-        ending.add_done_callback(lambda done: done.cancelled() or done.exception())  # nothing else retrieves it
+        ending.add_done_callback(lambda done: done.cancelled() or done.exception())  # no other code retrieves it

@@ -1,8 +1,8 @@
 """The run of a program, from its start to its end.
 
-A run takes place in a thread, because the search for a program may block on a file system that does not answer. The
-methods of asyncio for processes are not used. Their `wait` also waits for the end of the output, which a child of the
-program may keep open for ever.
+A run takes place in a thread, because the search for the program may block on a file system that hangs. The methods of
+asyncio for processes are not used, because their `wait` also waits until the output is closed. A child of the program
+may keep the output open for ever.
 """
 
 from __future__ import annotations
@@ -24,39 +24,41 @@ from router.api import PermanentError, SinkError, TransientError
 from .command_options import program_fault
 
 KEPT = 8192
-"""The largest number of bytes that are kept of the end of each output."""
+"""The number of bytes at the end of each output that are kept."""
 
 CHUNK = 65_536
 
 AT_FULL_SPEED = 1024**2
-"""Bytes of output that are read at once. A program that writes more is slowed down, so that it does not take a whole core."""
+"""The number of bytes of output that are read without pauses. A program that writes more is slowed down, because
+reading its output would occupy a whole core."""
 
 PAUSE = 0.005
 """Seconds between reading two chunks of output of a program that is slowed down."""
 
 LOOK_EVERY = 20
-"""Milliseconds between two checks whether the program has ended, where the system can't tell (before Linux 5.3)."""
+"""Milliseconds between two checks whether the program has ended. The checks are needed only on systems that can't
+report the end of a process (before Linux 5.3)."""
 
 _BUSY = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY})
 
 
 class Ended(NamedTuple):
-    """The end of a program."""
+    """The result of a program that has ended."""
 
     code: int
     """The exit code; below 0 the number of the signal that killed the program."""
     stdout: bytes
-    """The end of its output."""
+    """The last bytes of the program's output."""
     stderr: bytes
     left_behind: bool
-    """True if the program left processes behind. They have been killed."""
+    """True if other processes of the program still ran at its end. These processes have been killed."""
 
 
 class Run:
-    """A run of a program. `run` is called in a thread; meanwhile, `send` may be called in another thread.
+    """A run of a program. `run` is called in a thread. While `run` works, `send` may be called in another thread.
 
-    The program gets its own session and process group. When the first process of the group has ended, its number stays
-    in use until the process is waited for. So a signal to the group can't reach unrelated processes.
+    The program gets its own session and process group. After the program has ended, the number of the group stays
+    reserved until `run` waits for the process. So a signal to the group can't reach unrelated processes.
     """
 
     def __init__(self, argv: Sequence[bytes], *, env: Mapping[str, str], cwd: str, line: bytes) -> None:
@@ -71,7 +73,7 @@ class Run:
         """True if a thread has begun this run."""
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the processes of the run. A run that has not started its program yet will not start it."""
+        """Send a signal to the processes of the run. If the program is not started yet, it is not started any more."""
         with self._lock:
             self._asked.append(number)
             if self._group is not None:
@@ -84,7 +86,7 @@ class Run:
         dialogue = _Dialogue(process, self._line)
         with contextlib.closing(dialogue):
             try:
-                dialogue.hold()
+                dialogue.exchange()
             finally:
                 left_behind = self._finish(process)
             dialogue.read_rest()
@@ -92,8 +94,8 @@ class Run:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = os.fsdecode(self._argv[0])
-        # The program is searched for here and not by the new process, which would block this process if the file system
-        # does not answer.
+        # The program is searched for here. If the new process searched for it on a file system that hangs, the new
+        # process would also block this process.
         fault = program_fault(program, self._env["PATH"])
         if fault is None and not Path(self._cwd).is_dir():
             fault = f"the folder of `cwd` does not exist: {self._cwd}"
@@ -121,7 +123,10 @@ class Run:
         return process
 
     def _finish(self, process: subprocess.Popen[bytes]) -> bool:
-        """Kill the remaining processes of the group, and wait for the program; return whether it left processes behind."""
+        """Kill the processes of the group, and wait for the program.
+
+        Return whether the program left other processes.
+        """
         group = process.pid
         with self._lock:
             self._group = None
@@ -148,7 +153,7 @@ class _Output:
         os.set_blocking(self.fd, False)
 
     def read(self) -> int:
-        """Read a chunk; return its length, 0 if there is nothing to read."""
+        """Read a chunk and return its length; return 0 if there is nothing to read."""
         try:
             chunk = os.read(self.fd, CHUNK)
         except BlockingIOError:
@@ -159,7 +164,7 @@ class _Output:
 
 
 class _Dialogue:
-    """The exchange with a running program: the line that is written to it, and the output that is read from it."""
+    """The exchange with a running program: the event's line is written to stdin, and stdout and stderr are read."""
 
     def __init__(self, process: subprocess.Popen[bytes], line: bytes) -> None:
         assert process.stdin is not None
@@ -181,8 +186,12 @@ class _Dialogue:
         if self._exit is not None:
             os.close(self._exit)
 
-    def hold(self) -> None:
-        """Write the line and read the output until the program ends, even if the program does not read the line or close its output."""
+    def exchange(self) -> None:
+        """Write the line and read the output until the program ends.
+
+        The end is noticed even if the program has not read the line, or if a child of the program keeps the output
+        open.
+        """
         poll = select.poll()
         if self._exit is not None:
             poll.register(self._exit, select.POLLIN)
@@ -207,17 +216,23 @@ class _Dialogue:
         return self._process.poll() is not None if self._exit is None else self._exit in ready
 
     def _is_written(self) -> bool:
-        """Write a part of the line; return True if it was the last part, or if the program has stopped reading."""
+        """Write the next part of the line.
+
+        Return True if nothing is left to write, or if the program closed its stdin.
+        """
         try:
             self._line = self._line[os.write(self._stdin, self._line[:CHUNK]) :]
         except BlockingIOError:
             return False
-        except OSError:  # the program has closed its stdin: its exit code decides
+        except OSError:  # the program closed its stdin; the exit code decides whether the delivery succeeded
             return True
         return not self._line
 
     def read_rest(self) -> None:
-        """Read the output that is in the pipes now, and no more, because a process that could not be killed may go on writing."""
+        """Read the output that is left in the pipes, at most `AT_FULL_SPEED` bytes of each.
+
+        A process that could not be killed may go on writing for ever.
+        """
         for output in (self.stdout, self.stderr):
             left = AT_FULL_SPEED
             while left > 0 and (length := output.read()):
@@ -225,7 +240,7 @@ class _Dialogue:
 
 
 def _exit_watch(process: int) -> int | None:
-    """Return a descriptor that becomes ready when a process has ended; None if the system does not support that."""
+    """Return a descriptor that becomes ready when a process has ended; None if the system has no such descriptors."""
     try:
         return os.pidfd_open(process)
     except (AttributeError, OSError):
@@ -244,7 +259,7 @@ def _signal(group: int, number: int) -> bool:
 
 
 def _kill_session(session: int) -> None:
-    """Kill the processes that have left the program's process group but not its session, such as those of `timeout`."""
+    """Kill the processes of the session that are in another process group, such as those that `timeout` starts."""
     for process in _processes_of(session):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)
@@ -253,7 +268,7 @@ def _kill_session(session: int) -> None:
 def _processes_of(session: int) -> Iterator[int]:
     """Yield the processes of a session except its first one. Only Linux provides this list."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):  # the process has ended meanwhile
+        with contextlib.suppress(OSError, ValueError, IndexError):  # the process has ended since it was listed
             fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
             if int(fields[3]) == session != int(folder.name):
                 yield int(folder.name)

@@ -1,4 +1,7 @@
-"""The connections to the mail server: opened on demand, reused, closed when idle; and the meaning of refusals."""
+"""The connections to the mail server, which are opened on demand, reused, and closed when idle.
+
+Also the meaning of the server's refusals.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,22 @@ from .mail_options import EmailOptions
 from .mailbox import Mailbox
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
-QUOTED = 200  # the largest number of characters of a server's answer in an error
-# The credential was refused, or one is needed (RFC 4954 section 6): every other mail would fail too.
+QUOTED = 200  # the largest number of characters of a server's reply in an error
+# The reply codes for a refused or missing credential (RFC 4954 section 6). Every other mail would fail too.
 REFUSED_CREDENTIAL = frozenset({530, 534, 535, 538})
 HELO_CURE = "set `helo` to a full name of this machine"
 OUR_NAME = r"(?i)\b(?:helo|ehlo)\b|fully[- ]qualified host"
 
 
 class Client(aiosmtplib.SMTP):
-    """The beginning of a connection to the mail server: EHLO, STARTTLS and the login."""
+    """The client for the beginning of a connection to the mail server: EHLO, STARTTLS and the login."""
 
     async def execute_command(self, *args: bytes, **kwargs: Any) -> aiosmtplib.SMTPResponse:
-        """Send a command of aiosmtplib, which expects one success code; every 2xx is a success (RFC 5321 section 4.2.1)."""
+        """Send a command of aiosmtplib, and return the reply.
+
+        aiosmtplib expects one certain success code. By RFC 5321 section 4.2.1, every 2xx code is a success, so such a
+        code is replaced by the expected code.
+        """
         answer = await super().execute_command(*args, **kwargs)
         expected = {b"EHLO": 250, b"HELO": 250}.get(args[0], 235)  # AUTH succeeds with 235
         return answer._replace(code=expected) if 200 <= answer.code < 300 else answer
@@ -47,8 +54,8 @@ class Client(aiosmtplib.SMTP):
 class Connections:
     """The pool of connections of one sink: opened on demand, reused, closed with QUIT when idle.
 
-    There are never more connections than concurrent deliveries. `hello` is the name for EHLO; if it is empty, the
-    address is used.
+    There are never more connections than concurrent deliveries. `hello` is the name for EHLO. If `hello` is empty, the
+    address of this machine is used.
     """
 
     IDLE: ClassVar[float] = 30.0  # seconds
@@ -68,15 +75,15 @@ class Connections:
 
     @classmethod
     async def open(cls, context: SinkContext, options: EmailOptions) -> Connections:
-        """Read the certificates and this machine's name; the first mail opens a connection."""
+        """Read the certificates and this machine's name. No connection is opened before the first mail."""
         tls = None if options.tls == "none" else await context.run_blocking(trusted_certificates, options.ca_file)
         return cls(options, tls, options.helo or await context.run_blocking(our_name))
 
     async def take(self, *, fresh: bool = False) -> MailConnection:
-        """Return a connection that is ready for mail; `fresh` asks for a new one.
+        """Return a connection that is ready for mail. With `fresh`, always open a new connection.
 
-        Raises `TransientError` (no server, or a temporary refusal) or
-        `SinkError` (an untrusted certificate, a refused credential, no TLS).
+        Raises `TransientError` if the server can't be reached or refuses temporarily. Raises `SinkError` for an
+        untrusted certificate, a refused credential, or a server without TLS.
         """
         while self._idle and not fresh:
             smtp, timer = self._idle.pop()
@@ -88,7 +95,10 @@ class Connections:
         return await self._connect()
 
     def give(self, smtp: MailConnection) -> None:
-        """Return a connection to the pool, or close it with QUIT if the server accepts no more mails on it."""
+        """Put a connection back into the pool.
+
+        If the server accepts no more mails on it, close it with QUIT instead.
+        """
         if self._most is not None and smtp.mails >= self._most:
             self.leave(smtp)
             return
@@ -100,7 +110,12 @@ class Connections:
         self._idle.append((smtp, loop.call_later(self.IDLE, self._expire, smtp)))
 
     def worn_out(self, smtp: MailConnection) -> None:
-        """Remember the server's limit of mails per connection: the server refused a mail on this connection, and accepted it on a new one."""
+        """Record how many mails the server accepts on one connection.
+
+        The method is called when the server has refused a mail on this connection and accepted the mail on a new
+        connection. Nothing is recorded if this connection was idle before, because the pause may be the reason of the
+        refusal.
+        """
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)
 
@@ -114,7 +129,9 @@ class Connections:
             await asyncio.wait(self._closing)
 
     def judge(self, answer: aiosmtplib.SMTPResponse, *named: Mailbox) -> Failure:
-        """Return the delivery error for the refusal of a mail or a recipient; `named` are the addresses that it may quote.
+        """Return the delivery error for the refusal of a mail or a recipient.
+
+        The reply may quote the addresses in `named`.
 
         Postfix checks the name in our EHLO only after RCPT: "504 5.5.2 <name>: Helo command rejected: need
         fully-qualified hostname".
@@ -142,7 +159,7 @@ class Connections:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.QUIT):
-                    await smtp.say("QUIT")
+                    await smtp.command("QUIT")
         finally:
             smtp.drop()
 
@@ -151,11 +168,11 @@ class Connections:
         smtp = Client(
             hostname=options.host,
             port=self._port,
-            local_hostname=self._hello or "localhost",  # otherwise aiosmtplib looks the name up
+            local_hostname=self._hello or "localhost",  # without a name, aiosmtplib would look one up
             use_tls=options.tls == "tls",
             start_tls=False,
             tls_context=self._tls,
-            timeout=None,  # the host limits the whole attempt
+            timeout=None,  # the router limits the time of the whole attempt
         )
         try:
             await smtp.connect()
@@ -173,7 +190,8 @@ class Connections:
         except BaseException:
             drop(smtp)
             raise
-        # aiosmtplib reads one reply at a time, and drops replies to other commands that arrive with it.
+        # From here on, aiosmtplib is not used. It reads one reply at a time, and drops further replies that arrive at
+        # the same time.
         return MailConnection(cast("asyncio.Transport", smtp.transport), dict(smtp.esmtp_extensions))
 
     async def _secure(self, smtp: Client) -> None:
@@ -183,13 +201,13 @@ class Connections:
         await _greet(smtp)
 
     def _no_connection(self, error: Exception) -> TransientError | SinkError:
-        """Return the delivery error for an error before the first mail."""
+        """Return the delivery error for an error that occurred before the connection was ready for mail."""
         cause = error.__cause__ or error
         if isinstance(cause, ssl.SSLCertVerificationError):
             return SinkError(f"the certificate of {self.server} can't be trusted: {cause.verify_message}")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return SinkError(
-                f"{self.server} does not answer with TLS, or supports no TLS version that the router supports "
+                f"{self.server} does not speak TLS on this port, or supports no TLS version that the router supports "
                 f"({cause.reason}): check `tls` and `port`"
             )
         if isinstance(error, aiosmtplib.SMTPResponseException):
@@ -208,11 +226,11 @@ class Connections:
         return f"{self.server} answered: {text}" if code > 0 else f"{self.server} sent an invalid reply: {text}"
 
     def quoted(self, code: int, message: str) -> str:
-        """Return a server's answer on one line."""
+        """Return a server's reply on one line."""
         return f"{code} {self._clean(message)}" if code > 0 else self._clean(message)
 
     def _clean(self, text: str) -> str:
-        """Return a server's answer on one line, without our credential if the server repeats it."""
+        """Return a server's reply on one line. If the server repeats our credential, the credential is hidden."""
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         for hidden in self._hidden:
             text = text.replace(hidden, "***")
@@ -236,17 +254,17 @@ def trusted_certificates(ca_file: str | None) -> ssl.SSLContext:
 def our_name() -> str:
     """Return this machine's full name.
 
-    Return an empty text if the name has no dot, such as `localhost`, because many servers refuse it.
+    Return an empty text for a name without a dot, such as `localhost`, because many servers refuse such a name.
     """
     name = socket.getfqdn()
     return name if "." in name and re.fullmatch(r"[A-Za-z0-9.-]+", name) else ""
 
 
 def announced(message: str) -> float | None:
-    """Return the seconds that a server's answer asks to wait before a retry, or None."""
-    # Servers that greylist or limit say `in 5 minutes`, `for 300 seconds`, `in 00:05:00`.
-    said = r"(?i)\b(?:in|for|after) (?:(\d{1,5}) ?([smh])[a-z]{0,6}\b|(\d\d):(\d\d):(\d\d)\b)"
-    found = re.search(said, message[:QUOTED])
+    """Return the number of seconds after which a server's reply allows a retry; None if the reply names no time."""
+    # Servers that use greylisting or limits write `in 5 minutes`, `for 300 seconds`, `in 00:05:00`.
+    pattern = r"(?i)\b(?:in|for|after) (?:(\d{1,5}) ?([smh])[a-z]{0,6}\b|(\d\d):(\d\d):(\d\d)\b)"
+    found = re.search(pattern, message[:QUOTED])
     if found is None:
         return None
     number, unit, hours, minutes, seconds = found.groups()
@@ -256,7 +274,7 @@ def announced(message: str) -> float | None:
 
 
 def _credentials(options: EmailOptions) -> tuple[str, ...]:
-    """Return the encoded forms of the password that are sent, so that each of them can be hidden."""
+    """Return every form in which the password is sent, so that each form can be hidden in replies."""
     if options.login is None:
         return ()
     user, password = options.login
@@ -275,7 +293,7 @@ async def _greet(smtp: Client) -> None:
 
 
 def drop(smtp: Client) -> None:
-    """Close a connection that is not ready at once, without QUIT."""
+    """Close a connection at once and without QUIT, because it is not ready for mail yet."""
     transport = smtp.transport
     smtp.close()
     if transport is not None:

@@ -47,7 +47,8 @@ class EmailSink(Sink):
     async def deliver(self, event: Event, options: EmailOptions) -> str | None:
         """Send one event; return the server's reply when it accepted the mail.
 
-        Raises the error of the delivery otherwise; a `PartialError` names the addresses that did not receive it.
+        Raises the error of the delivery if a recipient did not receive the mail. A `PartialError` names these
+        recipients.
         """
         mail = _written(event, options)
         separate = bool(options.separate)
@@ -100,7 +101,7 @@ def _written(event: Event, options: EmailOptions) -> Mail:
 
 
 def _settle(failures: Mapping[str, Failure], reached: set[str]) -> None:
-    """Raise the errors of a delivery: one for all recipients, or one for each address."""
+    """Raise the failures of a delivery, if any: one error for all recipients, or a `PartialError`."""
     if not failures:
         return
     errors = list(failures.values())

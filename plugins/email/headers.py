@@ -15,7 +15,8 @@ HEADER = 8192  # characters of a header of the option `headers`
 WORD = 63  # characters of the text in an encoded word (RFC 2047 section 2), without `=?utf-8?b?` and `?=`
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-# Structured headers, which programs parse (RFC 5322, 2369, 2919, 3834, 8058, 8098 and custom); all `List-…` are too.
+# The structured headers, whose values programs parse (RFC 5322, 2369, 2919, 3834, 8058, 8098, and common practice). All
+# `List-…` headers are structured too.
 OF_ADDRESSES = frozenset(
     "sender errors-to disposition-notification-to return-receipt-to x-confirm-reading-to".split()  # noqa: SIM905
     + "mail-reply-to mail-followup-to".split()  # noqa: SIM905
@@ -31,15 +32,18 @@ REMEMBERED = 500  # the maximum number of characters of a header that is cached
 
 
 def header(name: str, value: str) -> bytes:
-    """Return the result of `any_header`, from a cache if the header is short enough for many mails to have it."""
+    """Return the result of `any_header`.
+
+    A short header comes from a cache, because many mails may have the same header.
+    """
     return _remembered_header(name, value) if len(value) <= REMEMBERED else any_header(name, value)
 
 
 def any_header(name: str, value: str) -> bytes:
-    """Return a header of the option `headers`, with its line end. Raises `ValueError` for one that can't be written.
+    """Return a header of the option `headers`, with its line end. Raises `ValueError` if the header can't be written.
 
-    A structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919) is parsed by programs: in such a field, only a display
-    name may be encoded (RFC 2047 section 5), and nothing is cut.
+    Programs parse a structured field (RFC 5322 section 3.6, RFC 2369, RFC 2919). So its value is never cut, and only a
+    display name is encoded (RFC 2047 section 5).
     """
     kind = name.lower()
     if kind not in STRUCTURED and not kind.startswith("list-"):
@@ -65,7 +69,7 @@ _remembered_header = lru_cache(maxsize=256)(any_header)
 
 
 def text_header(name: str, value: str, most: int = HEADER) -> bytes:
-    """Return the result of `any_text_header`, by a faster way for printable ASCII that needs no encoding."""
+    """Return the result of `any_text_header`, computed faster for printable ASCII that needs no encoding."""
     if value.isascii() and value.isprintable() and "=?" not in value and len(value) <= min(most, LINE - len(name) - 2):
         return f"{name}: {value.strip()}\r\n".encode("ascii")
     return any_text_header(name, value, most)
@@ -74,7 +78,8 @@ def text_header(name: str, value: str, most: int = HEADER) -> bytes:
 def any_text_header(name: str, value: str, most: int = HEADER) -> bytes:
     """Return a header of free text, cut at `most` characters. A line break or control character becomes a space.
 
-    ASCII stays unchanged on one line. Other text is encoded (RFC 2047), and so is text that looks encoded already.
+    ASCII text that fits on one line stays unchanged. Other text is encoded (RFC 2047), and so is text that already
+    looks encoded.
     """
     value = CONTROL.sub(" ", value[: HEADER + 1]).strip()
     if len(value) > most:
@@ -117,7 +122,10 @@ def encoded_words(text: str, before: int) -> str:
 
 
 def _folded(line: str) -> bytes:
-    """Return a line of a structured header, folded at its spaces if it is too long. Raises `ValueError` if there is no space to fold at."""
+    """Return a line of a structured header, folded at spaces if it is too long.
+
+    Raises `ValueError` if a word is too long for one line.
+    """
     lines = [""]
     for word in line.split(" ") if len(line) > LINE else [line]:
         if len(word) >= LINE:

@@ -1,4 +1,4 @@
-"""The check of an option that takes a host name: no URL, no port, no path."""
+"""The check of an option that must be a host name, without a scheme, port or path."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _WITH_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]+):(?P<port>[0-9]+)")
 
 
 def host_name(value: object) -> object:
-    """Return a value if it may be a host name or an IP address. Raises `ValueError` with the cure otherwise.
+    """Return the value unchanged if it may be a host name or an IP address. Raises `ValueError` otherwise.
 
-    No message quotes a URL, because a URL may contain a password.
+    The error names the correction. It never quotes a URL, because a URL may contain a password.
     """
     if not isinstance(value, str):
         return value

@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Mail:
     """The mail of one delivery: the recipients, and the mail without its `To` and `Cc`.
 
-    `faults` holds the invalid recipients. Raises `PermanentError` if the sender is invalid.
+    `faults` has an error for each invalid recipient. Raises `PermanentError` if the sender is invalid.
     """
 
     def __init__(self, event: Event, options: EmailOptions) -> None:
@@ -39,7 +39,7 @@ class Mail:
         self.reply_to = [_of_option("reply_to", mailbox, text) for text in options.reply_to]
         self.faults: dict[str, Failure] = {}
         self.replies: list[str] = []
-        """The replies of the server, one for each accepted sending of the mail."""
+        """The replies of the server, one for each time that it accepted the mail."""
         self.answers: dict[str, str] = {}
         """The Message-ID of the first mail of the thread, by the address that received that mail."""
         self.id = message_id(event, self.sender.address.rpartition("@")[2])
@@ -53,9 +53,10 @@ class Mail:
         return [*self.to, *self.cc, *self.bcc]
 
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
-        """Return the bytes of the mail for these recipients; with `separate`, each recipient is the only one in its mail.
+        """Return the bytes of the mail for the recipients in `only`. No other recipients are named in the mail.
 
-        A mail that replies to another mail names that mail in two headers (RFC 5322 section 3.6.4).
+        With `separate`, the header `To` names all of them, even the recipients of `cc` and `bcc`. If the mail is a
+        reply, two headers name the first mail of the thread (RFC 5322 section 3.6.4).
         """
         chosen = frozenset[Mailbox]() if separate else set(only)
         to = only if separate else [box for box in self.to if box in chosen]
@@ -69,7 +70,10 @@ class Mail:
         return head + self._rest
 
     def first(self, readers: Sequence[Mailbox]) -> str:
-        """Return the Message-ID of the first mail of the thread that any of these recipients has received, else that of this mail."""
+        """Return the Message-ID of the thread's first mail, if one of the `readers` has received that mail.
+
+        Otherwise return the Message-ID of this mail.
+        """
         return next((self.answers[box.address] for box in readers if box.address in self.answers), self.id)
 
     def _recipients(self, texts: Sequence[str]) -> list[Mailbox]:
@@ -109,7 +113,10 @@ class Mail:
 
 
 def _of_option(key: str, write: Callable[[str], T], text: str) -> T:
-    """Return the result of `write` for an option's text. Raises `PermanentError` with the option's name if it fails."""
+    """Return the result of `write` for an option's text.
+
+    Raises `PermanentError` with the option's name if `write` fails.
+    """
     try:
         return write(text)
     except ValueError as error:
@@ -126,13 +133,15 @@ def date(moment: datetime) -> str:
 
 
 def message_id(event: Event, domain: str) -> str:
-    """Return the result of `any_message_id`, by a faster way for a key of letters, digits and a few other characters."""
+    """Return the result of `any_message_id`, computed faster for a key of letters, digits and `_~/.-`."""
     key = f"{event.id}/{event.route}/{event.sink}"
     return f"<{key}@{domain}>" if len(key) <= KEY and PLAIN.fullmatch(key) else any_message_id(key, domain)
 
 
 def any_message_id(key: str, domain: str) -> str:
-    """Return the Message-ID of a delivery: the same on every attempt, also after a split by address.
+    """Return the Message-ID of a delivery.
+
+    It is the same on every attempt, even after the delivery was split by address.
 
     The id is readable (`<event id/route/sink@domain>`), so that the mail server's log can be searched for an event.
     """
@@ -144,7 +153,10 @@ def any_message_id(key: str, domain: str) -> str:
 
 
 def body(text: str | None, html: str | None) -> bytes:
-    """Return the MIME part of the mail: text, HTML, or both as alternatives; encoded as ASCII, so every server accepts it."""
+    """Return the MIME part of the mail: text, HTML, or both as alternatives.
+
+    The part is ASCII: every server accepts it.
+    """
     parts = [part(kind, each) for kind, each in (("plain", text), ("html", html)) if each is not None]
     if len(parts) == 1:
         return parts[0]
@@ -156,7 +168,10 @@ def body(text: str | None, html: str | None) -> bytes:
 
 
 def part(kind: str, text: str) -> bytes:
-    """Return one form of the message: unchanged if it is ASCII in short lines, else in the shorter of two encodings."""
+    """Return the text or the HTML as a MIME part.
+
+    ASCII in short lines stays unchanged. Other text is encoded with base64 or quoted-printable, whichever is shorter.
+    """
     text = text.replace("\0", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
     raw = text.encode("utf-8", "replace")
     raw = raw if raw.endswith(b"\n") else raw + b"\n"
@@ -172,7 +187,10 @@ def part(kind: str, text: str) -> bytes:
 
 
 def short_lines(raw: bytes) -> bool:
-    """Return whether no line is longer than a mail allows; examines two places of every thousand bytes."""
+    """Return whether every line is short enough for a mail.
+
+    The search is fast, because it goes on at the last line end within each `LINE` bytes.
+    """
     start = 0
     while len(raw) - start > LINE:
         start = raw.rfind(b"\n", start, start + LINE + 1) + 1

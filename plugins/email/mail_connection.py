@@ -18,18 +18,18 @@ LONGEST = 32768  # the maximum number of bytes of a reply
 class MailConnection(asyncio.Protocol):
     """A connection that is ready for mail.
 
-    `extensions` are those that the server offers, by name in lower case. `used` is true if the connection served a
-    delivery before. `mails` is the number of accepted MAIL commands. `paused` is the idle time before the current
-    delivery, in seconds.
+    `extensions` are the SMTP extensions that the server offers, by name in lower case. `used` is true if the connection
+    has served an earlier delivery. `mails` is the number of accepted MAIL commands. `paused` is the idle time before
+    the current delivery, in seconds.
 
-    A reply that no command asked for ends the connection, because it could be mistaken for the reply to the next
-    command. For example, servers send 421 to a client that was idle for too long.
+    The connection is closed if a reply arrives that no command asked for. The next command could mistake this reply for
+    its own. For example, servers send 421 to a client that was idle for too long.
     """
 
     used = False
     mails = 0
     paused = 0.0
-    since = 0.0  # the time of its return to the pool, by the event loop's clock
+    since = 0.0  # when the connection was put back into the pool, by the event loop's clock
 
     def __init__(self, transport: asyncio.Transport, extensions: Mapping[str, str]) -> None:
         self.extensions = extensions
@@ -48,18 +48,24 @@ class MailConnection(asyncio.Protocol):
         """True if commands can be sent."""
         return not self._transport.is_closing()
 
-    async def say(self, *commands: str) -> list[SMTPResponse]:
-        """Send commands in one write; return their replies. There are fewer replies if the connection ends or a reply has a code in `ENDING`.
+    async def command(self, *commands: str) -> list[SMTPResponse]:
+        """Send commands in one write; return their replies.
 
-        Raises `ValueError` for a command with a control character, which could begin another command.
+        There are fewer replies than commands if the connection ends, or if a reply has a code in `ENDING`. Raises
+        `ValueError` for a command with a control character, because a line break could begin another command.
         """
         if CONTROL.search("".join(commands)):
             raise ValueError("a command has a control character in it")
         return await self._exchange("\r\n".join((*commands, "")).encode(), len(commands))
 
     async def send(self, content: bytes) -> SMTPResponse | None:
-        """Send a mail, whose lines must all end with CRLF, after the reply to DATA; return the server's reply, None if there is none."""
-        # RFC 5321 section 4.5.2. The first line is a header, so it never begins with a dot.
+        """Send the content of a mail, after the reply to DATA.
+
+        Return the server's reply, or None if the connection ended.
+
+        Every line of the content must end with CRLF.
+        """
+        # RFC 5321 section 4.5.2: a dot at the beginning of a line is doubled. The first line is a header without a dot.
         stuffed = content.replace(b"\r\n.", b"\r\n..")
         return next(iter(await self._exchange(stuffed + b".\r\n", 1)), None)
 
@@ -92,7 +98,7 @@ class MailConnection(asyncio.Protocol):
             self._transport.abort()  # an incomplete reply would become part of the next one
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Pass the replies received so far to a command that waits for more."""
+        """End the wait of a command for more replies. The command returns the replies that it has received."""
         self._wake()
 
     def _read(self, line: bytes) -> None:
@@ -109,7 +115,7 @@ class MailConnection(asyncio.Protocol):
             self._found(MALFORMED, f"more than {LONGEST // 1024} KiB")
 
     def _found(self, code: int, text: str) -> None:
-        """Store a reply. Close the connection if replies can no longer be matched with commands."""
+        """Store a reply. Close the connection if later replies can't be matched with their commands."""
         if len(self._replies) < self._missing and self._waiter is not None:
             self._replies.append(SMTPResponse(code, text))
             if code not in ENDING:

@@ -84,7 +84,7 @@ class EmailOptions(SinkOptions, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _separate_by_default(cls, values: Any) -> Any:
-        """Set the default of `separate` here, because only the unrendered addresses show whether they are templates."""
+        """Set the default of `separate` while the addresses are still templates. Rendered addresses don't show that."""
         if isinstance(values, Mapping) and values.get("separate") is None:
             return {**values, "separate": _templated(values.get(key) for key in ("to", "cc", "bcc"))}
         return values
@@ -96,7 +96,7 @@ class EmailOptions(SinkOptions, defer_build=True):
             raise ValueError("a mail needs a recipient: set `to`, `cc` or `bcc`")
         if _templated(recipients) and self.text is None and self.html is None:
             raise ValueError(
-                "an address is a template, so `text` or `html` is required: without them, users would get JSON"
+                "an address is a template, so `text` or `html` is required: without a text, users would get JSON"
             )
         if self.username and not _secret(self):
             raise ValueError("`username` needs a `password`")

@@ -16,9 +16,9 @@ class Threads:
         self._context = context
 
     async def find(self, key: str, mail: Mail) -> dict[str, str]:
-        """Return the Message-ID of the first mail by recipient address, for recipients that got one.
+        """Return the Message-ID of the thread's first mail for each recipient that has received it, by address.
 
-        Raises the delivery error.
+        Raises the delivery error if Redis can't be reached.
         """
         addresses = [box.address for box in mail.recipients]
         found = await message_memory(self._context, "thread").find([(key, address) for address in addresses])
@@ -27,9 +27,8 @@ class Threads:
     async def keep(self, key: str, mail: Mail, reached: AbstractSet[str], *, separate: bool) -> None:
         """Store the first mail of the thread for each recipient that this mail `reached`.
 
-        The recipients are given as written in the options.
-
-        Without `separate`, a recipient who is new to the thread joins the thread of the others.
+        `reached` has the recipients as written in the options. Without `separate`, a recipient who is new to the thread
+        joins the thread of the other recipients.
         """
         boxes = [box for box in mail.recipients if box.text in reached]
         firsts = {

@@ -30,7 +30,7 @@ class Mailbox(NamedTuple):
 
 @lru_cache(maxsize=256)  # the sender is in every mail
 def mailbox(text: str) -> Mailbox:
-    """Return the address in `text`. Raises `ValueError` with a sentence if the text has no address, or more than one."""
+    """Return the address in `text`. Raises `ValueError` if the text has no address, or more than one address."""
     if len(text) > ADDRESS_TEXT:
         raise ValueError(f"{quoted(text)} is not a mail address: it has more than {ADDRESS_TEXT} characters")
     found = listed(text)
@@ -40,7 +40,7 @@ def mailbox(text: str) -> Mailbox:
 
 
 def listed(text: str) -> list[Mailbox]:
-    """Return the addresses of a comma-separated text. Raises `ValueError` with a sentence."""
+    """Return the addresses of a comma-separated text. Raises `ValueError` if one of them is not a valid address."""
     return [_mailbox(text, box.name, box.local, box.domain.lower()) for box in mailboxes(text)]
 
 

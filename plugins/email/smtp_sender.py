@@ -1,6 +1,7 @@
 """Sends one mail: MAIL, RCPT for each recipient, and DATA.
 
-The commands are sent in one write if the server allows it. If a reused connection is dead, a new one is opened.
+The commands are sent in one write if the server allows that. If a reused connection is dead, a new connection is
+opened.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from .mail import Failure, Mail
 from .mail_connection import CLOSING, ENDING, MailConnection
 from .mailbox import Mailbox, quoted
 
-# Answers to MAIL that may concern this connection only: too many mails on it, or too long a pause.
+# Reply codes to MAIL that may concern this connection only: it carried too many mails, or was idle for too long.
 WORN_OUT = frozenset({CLOSING, 452, 454})
-IDLE_TOO_LONG = "4.4.2"  # RFC 3463: "bad connection", said with 421 or 451
+IDLE_TOO_LONG = "4.4.2"  # RFC 3463: "bad connection", sent with 421 or 451
 
 
 class _LostError(Exception):
@@ -37,10 +38,12 @@ class SmtpSender:
         self.close = connections.close
 
     async def send(self, mail: Mail, group: list[Mailbox], *, separate: bool) -> dict[str, Failure]:
-        """Send one mail; return the recipients that failed with their errors. Raises if there is no connection.
+        """Send one mail; return the recipients that failed, with their errors.
 
-        A reused connection may have died while idle, or the server may accept no more mails on it. If the connection fails
-        before DATA, the mail is sent on a new connection, and no attempt is counted.
+        Raises an error if there is no connection.
+
+        A reused connection may have died while idle, or the server may accept no more mails on it. If such a connection
+        fails before DATA, the mail is sent on a new connection. This does not count as another attempt.
         """
         fresh = False
         worn: MailConnection | None = None
@@ -60,14 +63,14 @@ class SmtpSender:
             else:
                 if worn is not None and smtp.mails:
                     self._connections.worn_out(worn)
-                taken = len(failed) < len(group)  # after an accepted mail the connection needs no RSET
-                await self._put_back(smtp, clean=taken)
+                accepted = len(failed) < len(group)  # after an accepted mail the connection needs no RSET
+                await self._put_back(smtp, clean=accepted)
                 return failed
 
     async def _put_back(self, smtp: MailConnection, *, clean: bool) -> None:
-        """Keep a connection for the next mail, if it is still usable."""
+        """Put a connection back into the pool if it is still usable, else close it."""
         try:
-            usable = clean or _all_accepted(await smtp.say("RSET"))
+            usable = clean or _all_accepted(await smtp.command("RSET"))
         except BaseException:
             smtp.drop()
             raise
@@ -94,15 +97,16 @@ class SmtpSender:
                 error = refused
             else:
                 group = [box for box in group if box.text not in failed]
-                error = await self._hand_over(smtp, mail, content, replies[-1]) if group else None
+                error = await self._send_content(smtp, mail, content, replies[-1]) if group else None
         return failed | {box.text: error for box in group if error is not None}
 
     def _refused(
         self, smtp: MailConnection, mail: Mail, group: list[Mailbox], replies: Sequence[SMTPResponse]
     ) -> dict[str, Failure]:
-        """Return the recipients that the server refused, by the replies to MAIL, to each RCPT and to DATA.
+        """Return the recipients that the server refused, with their errors.
 
-        Raises an error common to all recipients, or `_LostError` if a necessary reply is missing.
+        `replies` are the server's replies to MAIL, to each RCPT and to DATA. Raises an error that concerns all
+        recipients, or `_LostError` if a necessary reply is missing.
         """
         judge = self._connections.judge
         lost = _LostError(f"{self._connections.server} closed the connection before it received the mail")
@@ -123,16 +127,21 @@ class SmtpSender:
             raise lost
         return refused
 
-    async def _hand_over(
+    async def _send_content(
         self, smtp: MailConnection, mail: Mail, content: bytes, allowed: SMTPResponse
     ) -> Failure | None:
-        """Send the content of the mail if the reply to DATA allows that; return the error if the server refuses the mail."""
+        """Send the content of the mail if `allowed`, the reply to DATA, allows that.
+
+        Return the error if the mail failed.
+        """
         if not _wants_content(allowed):
             return self._connections.judge(allowed)
         answer = await smtp.send(content)
         if answer is None:
             server = self._connections.server
-            return TransientError(f"{server} closed the connection before it confirmed the mail: it may arrive twice")
+            return TransientError(
+                f"{server} closed the connection before it confirmed the mail: the mail may arrive twice"
+            )
         if not _accepted(answer):
             return self._connections.judge(answer)
         mail.replies.append(self._connections.quoted(*answer))
@@ -164,33 +173,33 @@ def _mail_command(smtp: MailConnection, mail: Mail, group: list[Mailbox], size: 
 async def _envelope(smtp: MailConnection, mail: str, group: list[Mailbox]) -> list[SMTPResponse]:
     """Send MAIL, RCPT for each recipient and DATA; return the replies.
 
-    There are fewer replies if the connection ended. Without PIPELINING, a command is not sent if an earlier reply made
-    it useless.
+    There are fewer replies than commands if the connection ended. Without PIPELINING, a command is not sent if an
+    earlier reply made the command useless.
     """
     recipients = [f"RCPT TO:<{box.address}>" for box in group]
     if smtp.pipelining:
-        replies = await smtp.say(mail, *recipients, "DATA")
+        replies = await smtp.command(mail, *recipients, "DATA")
         if len(replies) == len(recipients) + 2 and _wants_content(replies[-1]):
             await _withdraw(smtp, replies)
         return replies
-    replies = await smtp.say(mail)
+    replies = await smtp.command(mail)
     if not _all_accepted(replies):
         return replies
     for recipient in recipients:
-        answer = await smtp.say(recipient)
+        answer = await smtp.command(recipient)
         replies += answer
         if not answer or answer[0].code in ENDING:
             return replies
     if any(map(_accepted, replies[1:])):
-        replies += await smtp.say("DATA")
+        replies += await smtp.command("DATA")
     return replies
 
 
 async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> None:
-    """End a mail whose content the server asks for, although it refused the sender or every recipient.
+    """End a mail that was refused, although the server asks for its content.
 
-    A mail without recipients ends with a single dot (RFC 2920 section 3.1). A mail whose sender was refused could reach
-    the accepted recipients, so the connection is closed.
+    If the server refused every recipient, a single dot ends the mail (RFC 2920 section 3.1). If the server refused the
+    sender, the mail could still reach the accepted recipients, so the connection is closed.
     """
     if not _accepted(replies[0]):
         smtp.drop()
@@ -199,7 +208,11 @@ async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> No
 
 
 def _needing_smtputf8(smtp: MailConnection, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
-    """Return errors for the recipients that need SMTPUTF8, if the server does not support it."""
+    """Return an error for each recipient to which only a server with SMTPUTF8 can send the mail.
+
+    An international address of an author concerns every recipient. If the server supports SMTPUTF8, there are no
+    errors.
+    """
     if "smtputf8" in smtp.extensions:
         return {}
     culprits = {box.text: next((one for one in (*authors, box) if one.international), None) for box in group}
@@ -211,7 +224,7 @@ def _needing_smtputf8(smtp: MailConnection, authors: list[Mailbox], group: list[
 
 
 def _too_large(smtp: MailConnection, content: bytes) -> PermanentError | None:
-    """Return the error of a mail that is larger than the server's limit (RFC 1870; 0 means no limit)."""
+    """Return an error if the mail is larger than the server's limit (RFC 1870; 0 means no limit), else None."""
     limit = smtp.extensions.get("size", "").strip()
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None

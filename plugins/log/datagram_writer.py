@@ -1,4 +1,4 @@
-"""Datagrams to the local socket of journald or syslog: one for each event, never blocking the event loop."""
+"""The writer of datagrams to the local socket of journald or syslog. It never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .syslog_message import syslog_message
 # Errors that a retry does not solve: the configured path can't be the socket.
 _NOT_A_SERVICE = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EPROTOTYPE})
 
-# Errors of a connection whose service has ended. It may listen again at the same path.
+# Errors of a connection to a service that has ended. The service may be restarted at the same path.
 _ENDED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE, errno.EDESTADDRREQ})
 
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 REMEMBERED = 10_000
-"""The largest number of remembered deliveries that interrupted batches have sent. Their retry succeeds without sending
-again."""
+"""The largest number of deliveries that are remembered because their batch was interrupted after they were sent. The
+retry of such a delivery succeeds without sending the event again."""
 
 PAUSE_AFTER = 256 * 1024
 """The number of bytes after which other tasks of the event loop get a turn."""
@@ -44,8 +44,12 @@ class DatagramWriter:
         self._turn = asyncio.Lock()
         self._known = Recent(REMEMBERED)
 
-    async def open(self, context: SinkContext) -> None:  # noqa: ARG002  # as for files
-        """Connect. Raises `TransientError` (no service, no right) or `SinkError` (it can't be the socket)."""
+    async def open(self, context: SinkContext) -> None:  # noqa: ARG002  # `LineWriter.open` needs the context
+        """Connect to the socket.
+
+        Raises `TransientError` if no service listens or this user lacks the right. Raises `SinkError` if the path can't
+        be the socket of a service.
+        """
         if self._socket is None:
             try:
                 self._connect()
@@ -72,7 +76,7 @@ class DatagramWriter:
     async def _send_all(self, batch: Sequence[tuple[Event, LogOptions]], results: list[Result]) -> None:
         """Send a batch, and append the result of each event.
 
-        After a failure of the service, the remaining events are not tried.
+        After a failure of the service, the remaining events are not tried and get the same error.
         """
         sent = 0
         for event, options in batch:
@@ -96,7 +100,7 @@ class DatagramWriter:
                 await asyncio.sleep(0)
 
     async def _send(self, data: bytes) -> None:
-        """Send one event. A large event goes to the journal in a memory file. Raises `OSError`."""
+        """Send one event. If it is too large for a datagram, the journal gets it in a memory file. Raises `OSError`."""
         try:
             await self._send_datagram(data)
         except OSError as error:
@@ -111,7 +115,10 @@ class DatagramWriter:
             os.close(fd)
 
     async def _send_datagram(self, data: bytes, fd: int = -1) -> None:
-        """Send a datagram, with a descriptor if one is given; connect again if the service has been restarted."""
+        """Send a datagram, with the file descriptor `fd` if it is given.
+
+        If the service was restarted, connect again.
+        """
         fresh = self._socket is None
         while True:
             connected = self._socket or self._connect()
@@ -149,7 +156,8 @@ class DatagramWriter:
 
     def _refused(self, data: bytes) -> PermanentError:
         return PermanentError(
-            f"the message has {len(data)} bytes, more than a datagram to {self._path} can hold: shorten it with `template`"
+            f"the message has {len(data)} bytes, more than a datagram to {self._path} can hold: "
+            "shorten the message with `template`"
         )
 
     def _failure(self, error: OSError) -> TransientError | SinkError:
@@ -167,7 +175,10 @@ class DatagramWriter:
 
 
 def _is_another_file(path: str) -> bool:
-    """Return whether a path exists and is no socket. The kernel refuses a connection to it as if nobody listened."""
+    """Return whether a path exists but is not a socket.
+
+    The kernel reports the same error for a socket without a service.
+    """
     try:
         return not stat.S_ISSOCK(Path(path).stat().st_mode)
     except OSError:

@@ -1,7 +1,7 @@
 """Entries of the systemd journal, in the format of journald's native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 
-An entry is a datagram of fields. An entry that is too large for a datagram goes into a sealed memory file, whose
-descriptor is sent instead.
+An entry is a datagram of fields. An entry that is too large for a datagram is written to a sealed memory file, and the
+descriptor of this file is sent instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INFORMATIONAL = "6"
 
 
 def journal_entry(event: Event, options: LogOptions) -> bytes:
-    """Return the entry of an event. Values may hold any character; nothing is escaped."""
+    """Return the entry of an event. Values may contain any character; nothing is escaped."""
     text = options.template
     message = json_line(event) if text is None else text.encode("utf-8", "backslashreplace")
     fields = {
@@ -44,7 +44,7 @@ def _field(name: str, value: bytes) -> bytes:
 
 
 def sealed_file(content: bytes) -> int:
-    """Return the descriptor of a memory file with this content that nobody can change any more. Raises `OSError`."""
+    """Create a memory file with this content and seal it against changes. Return its descriptor. Raises `OSError`."""
     fd = os.memfd_create("event-router-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         left = memoryview(content)

@@ -1,9 +1,9 @@
-"""Lines to a file, a named pipe, stdout or stderr.
+"""The writer of lines to a file, a named pipe, stdout or stderr.
 
-A batch is one write. Regular files are written in the event loop, because the page cache accepts a batch in
-microseconds. Pipes, terminals and FIFOs are written in a thread, because a reader can block them. The writer knows
-exactly how many bytes a failed or interrupted write has written, so a retry writes the rest, and each line is in the
-file whole and once.
+A batch is written with one call. Regular files are written in the event loop, because the page cache accepts a batch in
+microseconds. Pipes, terminals and FIFOs are written in a thread, because a slow reader can block a write. After a
+failed or interrupted write, the writer knows exactly how many bytes were written. So a retry writes only the missing
+lines, and each line is in the file exactly once.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ DESCRIPTORS = {"stdout": 1, "stderr": 2}
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
 
 REMEMBERED = 10_000
-"""The largest number of remembered deliveries that interrupted writes have written. Their retry succeeds without
-writing again."""
+"""The largest number of deliveries that are remembered because their attempt was interrupted before their lines were
+written. The retry of such a delivery succeeds without writing the line again."""
 
 
 class LineWriter:
@@ -47,15 +47,16 @@ class LineWriter:
         self._fd = -1
         self._identity: tuple[int, int] | None = None
         self._regular = False
-        self._torn = False  # the last bytes in the file are an incomplete line
+        self._torn = False  # True if the last line of the file is incomplete
         self._turn = asyncio.Lock()
-        self._job: StreamJob | None = None  # the last job; the next delivery waits for it if it still runs
-        self._already: set[str] = set()  # keys of deliveries that such a job wrote after their attempt had ended
+        self._job: StreamJob | None = None  # the last job; the next delivery waits until this job has ended
+        self._already: set[str] = set()  # the keys of deliveries that a job wrote after their attempt was interrupted
 
     async def open(self, context: SinkContext) -> None:
         """Open the file or stream.
 
-        Raises `TransientError` (no right, no folder, no reader) or `SinkError` (it can't be a log).
+        Raises `TransientError` if the folder, the right to write or the reader of a pipe is missing. Raises `SinkError`
+        if the path can't be a log file.
         """
         self._context = context
         if self._options.path is not None:
@@ -65,12 +66,12 @@ class LineWriter:
             self._open()
 
     async def deliver_batch(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
-        """Write the lines of a batch with one call; return for each event the place of its line, or the error."""
+        """Write the lines of a batch with one call. For each event, return the text `written to PATH`, or the error."""
         self._follow()
         if self._regular:
             return self._write(batch)
         async with self._turn:
-            return await self._hand_over(batch)
+            return await self._write_in_thread(batch)
 
     async def close(self) -> None:
         """Close the file. There is no buffer to flush."""
@@ -79,10 +80,13 @@ class LineWriter:
     # --- opening and following -----------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Open the file again if the path names another file than the open one: rotated, deleted, or not open yet."""
+        """Open the file if it is not open yet, or open it again if it was rotated or deleted.
+
+        After a rotation, the path names another file than the open one.
+        """
         if self._path is not None:
             try:
-                found = os.stat(self._path)  # noqa: PTH116  # a microsecond; a Path costs three
+                found = os.stat(self._path)  # noqa: PTH116  # takes 1 µs; `Path.stat` takes 3 µs
             except FileNotFoundError:
                 found = None
             except OSError as error:
@@ -124,7 +128,7 @@ class LineWriter:
         if fd < 0:
             return
         if self._job is not None and not self._job.finished.is_set():
-            self._job.orphaned = True  # a thread is writing to it
+            self._job.orphaned = True  # a thread still writes to the file, so the job closes the file at its end
         else:
             os.close(fd)
 
@@ -135,14 +139,17 @@ class LineWriter:
         elif error.errno == errno.ENOENT:
             reason = "its folder does not exist"
         elif error.errno == errno.ELOOP:
-            reason = "it is a symbolic link that somebody else could have made, or that leads in a circle"
+            reason = "it is a symbolic link that another user may have made, or a circle of symbolic links"
         message = f"can't write {self._where}: {reason}"
         return SinkError(message) if error.errno in NOT_A_LOG else TransientError(message)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Sequence[tuple[Event, LogOptions]]) -> tuple[bytes, int]:
-        """Return the bytes to write for a batch, and how many of the first bytes (0 or 1) end a torn line in the file."""
+        """Return the bytes to write for a batch, and the number of bytes before the first line of the batch.
+
+        This number is 1 if the file ends with an incomplete line, which a newline must end first; else 0.
+        """
         data = encode(batch)
         return (b"\n" + data, 1) if self._torn else (data, 0)
 
@@ -160,21 +167,27 @@ class LineWriter:
         return self._results(len(batch), len(batch))
 
     def _results(self, whole: int, number: int, error: OSError | None = None) -> list[Result]:
-        """Return the results of a batch whose first `whole` lines are written and whose others failed by `error`."""
+        """Return the results of a batch: the first `whole` lines are written, the others failed with `error`."""
         if error is None:
             return [self._answer] * number
         return [self._answer] * whole + [self._failure(error)] * (number - whole)
 
     def _clean_up(self, data: bytes, lead: int, written: int) -> int:
-        """Clean up after an incomplete write: remove an incomplete line; return the number of complete lines."""
+        """Remove the incomplete line that an incomplete write left.
+
+        Return the number of complete lines of the batch.
+        """
         if not written:
             return 0
         rest = written - (data.rfind(b"\n", 0, written) + 1)
-        self._torn = rest > 0 and not (self._regular and self._take_back(rest))
+        self._torn = rest > 0 and not (self._regular and self._cut_off(rest))
         return data.count(b"\n", 0, written) - lead
 
-    def _take_back(self, size: int) -> bool:
-        """Cut the last `size` bytes off the file, unless another process has written after them."""
+    def _cut_off(self, size: int) -> bool:
+        """Cut the last `size` bytes off the file, unless another process has written after them.
+
+        Return True if done.
+        """
         try:
             end = os.lseek(self._fd, 0, os.SEEK_CUR)
             if os.fstat(self._fd).st_size != end:
@@ -185,9 +198,12 @@ class LineWriter:
             return False
         return True
 
-    async def _hand_over(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
-        """Write in a thread, after the job of an interrupted delivery; events that this job wrote are not written again."""
-        await self._settle()
+    async def _write_in_thread(self, batch: Sequence[tuple[Event, LogOptions]]) -> Sequence[Result]:
+        """Write a batch in a thread, after the job of an interrupted delivery has ended.
+
+        Events that the earlier job has written are not written again.
+        """
+        await self._await_last_job()
         if not self._already:
             return await self._run(batch)
         done = [event.key in self._already for event, _ in batch]
@@ -206,8 +222,8 @@ class LineWriter:
             raise
         return self._results(self._end(job), len(batch), job.error)
 
-    async def _settle(self) -> None:
-        """Wait for a job whose delivery was interrupted, and remember which of its events it wrote."""
+    async def _await_last_job(self) -> None:
+        """Wait for the job of an interrupted delivery, if there is one. Remember which of its events are written."""
         job = self._job
         if job is None:
             return

@@ -10,7 +10,7 @@ from .log_options import LogOptions
 
 
 def encode(batch: Sequence[tuple[Event, LogOptions]]) -> bytes:
-    """Return the lines of a batch, each ended by the only newline in it."""
+    """Return the lines of a batch. Each line has exactly one newline, at its end."""
     if all(options.template is None for options in batch_options(batch)):
         return batch_json_lines(batch)
     return b"".join(_encode_one(event, options) for event, options in batch)

@@ -11,11 +11,11 @@ _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os
 
 
 def open_trusted(path: str) -> int:
-    """Open a log file and return its descriptor; follow a link only if root, this user or the folder's owner made it.
+    """Open a log file and return its descriptor. Follow a link only if root, this user or the folder's owner made it.
 
-    In a folder where everybody can create files, such as /tmp, another user could create a link to a file of ours at the path.
-    Raises `OSError`, `ELOOP` for such a link. The rule is that of Linux's `fs.protected_symlinks`, which not every system
-    has.
+    In a folder where everybody can create files, such as /tmp, another user could create a link at the path that leads
+    to one of our files. Raises `OSError`, with `ELOOP` for a link by another user. Linux has the same rule as
+    `fs.protected_symlinks`, but not every system has this setting.
     """
     try:
         return os.open(path, _OPEN | os.O_NOFOLLOW, _FILE_MODE)
@@ -33,7 +33,7 @@ def open_trusted(path: str) -> int:
 
 
 def ends_torn(path: str, size: int) -> bool:
-    """Return True if the file's last line is incomplete, because an earlier process died or the disk was full."""
+    """Return True if the file's last line is incomplete, for example because a process died or the disk was full."""
     if not size:
         return False
     try:

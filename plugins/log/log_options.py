@@ -27,7 +27,7 @@ class LogOptions(SinkOptions, defer_build=True):
     )
     socket: str | None = Field(
         default=None,
-        description="The socket of journald (such as that of a namespace) or syslog, if it is not the usual one.",
+        description="The socket of journald or syslog, if it is not the default one, as for a journal namespace.",
     )
     template: Template | None = Field(default=None, description="The text of each event; default: the JSON line.")
 
@@ -42,7 +42,7 @@ class LogOptions(SinkOptions, defer_build=True):
             if path is not None and is_template(path):
                 raise ValueError(f"`{name}` is the same for all events: it can't contain a template")
             if path is not None and "\0" in path:
-                raise ValueError(f"`{name}` can't hold a NUL character")
+                raise ValueError(f"`{name}` can't contain a NUL character")
         if self.socket is not None:
             _check_socket(self.socket)
         return self
@@ -53,7 +53,10 @@ class LogOptions(SinkOptions, defer_build=True):
         return self.socket or SOCKETS.get(self.target or "")
 
     def preview(self, event: Event) -> str:  # noqa: ARG002  # the rendered options contain the text
-        """Return the text that `template` gives. Without a template, return an empty text: the sample's id is random."""
+        """Return the text that `template` gives.
+
+        Without a template, return an empty text, because the event has no fixed id.
+        """
         if self.template is None:
             return ""
         return self.template if self.target == "journald" else escape(self.template)

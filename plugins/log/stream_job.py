@@ -1,4 +1,4 @@
-"""The writing of a batch to a stream that may be slow, in a thread."""
+"""The job of a thread that writes a batch to a stream that may be slow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StreamJob:
         self.written = 0
         self.error: OSError | None = None
         self.finished = asyncio.Event()
-        self.orphaned = False  # the sink has dropped the descriptor, so the end of the job closes it
+        self.orphaned = False  # True if the writer no longer uses the descriptor; the job closes it at its end
         self._fd = fd
         self._loop = asyncio.get_running_loop()
         self._claim = threading.Lock()

@@ -18,7 +18,8 @@ DAEMON, INFORMATIONAL = 3, 6
 APP_NAME = "event-router"
 
 STRUCTURE = "event@32473"
-"""The SD-ID. The router has no enterprise number of its own, so it uses 32473, which RFC 5612 reserves for examples."""
+"""The SD-ID of the event's fields. The router has no enterprise number of its own. RFC 5612 reserves 32473 for
+examples."""
 
 NIL = "-"
 _BOM = b"\xef\xbb\xbf"
@@ -29,8 +30,8 @@ _ESCAPED = str.maketrans({'"': '\\"', "\\": "\\\\", "]": "\\]"})
 def syslog_message(event: Event, options: LogOptions) -> bytes:
     """Return the message of an event.
 
-    Control characters are written as escapes, as in lines, because a syslog service may write lines of the message, and may
-    end it at a NUL. A text that is not ASCII begins with a byte order mark, by which a receiver knows UTF-8 (section 6.4).
+    Control characters are escaped, because a syslog service may split the message at a line break or end it at a NUL. A
+    text that is not ASCII begins with a byte order mark, which marks the text as UTF-8 (section 6.4).
     """
     text = options.template
     content = json_line(event) if text is None else escape(text).encode("utf-8", "backslashreplace")

@@ -57,7 +57,7 @@ class RedisOptions(SinkOptions, defer_build=True):
     def redis_targets(self) -> Sequence[RedisTarget]:
         """The channel or key to which the sink writes.
 
-        The command `check` uses it to find sources that would read the events again.
+        The command `check` uses this to find sources that would read the events again.
         """
         kind: Literal["channel", "key"] = "channel" if self.command == "publish" else "key"
         return [RedisTarget(kind, getattr(self, self.command), self.command, self.url)]

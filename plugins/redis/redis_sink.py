@@ -13,8 +13,7 @@ Words = tuple[str | bytes | int, ...]
 
 
 LARGEST = 4 * 1024**2
-"""The number of bytes after which a new pipeline begins, because each pipeline must be done within the timeout of one
-call."""
+"""The number of bytes after which a new pipeline begins. Each pipeline must be done within the timeout of one call."""
 
 _HALF = "the key or the value contains half of a character (a lone surrogate), which UTF-8 can't represent"
 
@@ -33,7 +32,7 @@ class RedisSink(Sink):
         self._redis = context.redis if url is None else context.redis_at(url)
 
     async def deliver_batch(self, batch: Sequence[Pair]) -> list[Result]:
-        """Send the commands of a batch; return the answer of the server, or the error, for each delivery."""
+        """Send the commands of a batch. For each delivery, return the reply of the server, or the error."""
         if self._redis is None:  # `deliver: print` opens the sink too, but delivers nothing
             raise SinkError("there is no Redis server to write to")
         results: list[Result] = [None] * len(batch)
@@ -51,7 +50,12 @@ class RedisSink(Sink):
 
 
 def _pipelines(batch: Sequence[Pair], results: list[Result]) -> Iterator[dict[int, Words]]:
-    """Yield pipelines. Each maps the index of a delivery in the batch to its command. For a command that can't be sent, set its result."""
+    """Yield the pipelines of a batch.
+
+    Each pipeline maps the index of a delivery in the batch to the delivery's command.
+
+    If a command can't be sent, the error of its delivery is stored in `results`.
+    """
     commands: dict[int, Words] = {}
     size = 0
     for place, (event, options) in enumerate(batch):
@@ -80,7 +84,7 @@ def words(event: Event, options: RedisOptions) -> Words:
 
 
 def answer_text(command: str | bytes | int, answer: bytes | int) -> str:
-    """Return the server's answer: the id of the entry, the number of subscribers, or the length of the list."""
+    """Return the server's reply as text: the id of the entry, the number of subscribers, or the length of the list."""
     if isinstance(answer, bytes):
         return answer.decode()
     what = "subscriber" if command == "PUBLISH" else "item"

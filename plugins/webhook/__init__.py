@@ -1,8 +1,8 @@
 """Built-in sink `webhook`: sends each event, or a batch of them, to a URL in one HTTP request.
 
-`webhook_options` holds the options and their checks. `bodies` builds the body of a request, `cloud_events` builds it as
-a CloudEvent, and `signatures` adds the headers that prove who sent it. `verdicts` interprets the answer, and
-`client_certificates` makes the TLS context. `webhook_sink` uses all of these.
+`webhook_options` has the options and their checks. `bodies` builds the body of a request, and `cloud_events` builds a
+CloudEvent. `signatures` makes the headers that prove the sender of a request. `verdicts` interprets the response.
+`client_certificates` makes the TLS context. `webhook_sink` uses all these modules.
 """
 
 from router.api import RegisterSink, hookimpl

@@ -32,9 +32,10 @@ class Body(NamedTuple):
 
 
 def make(events: Sequence[Event], options: Sequence[WebhookOptions]) -> Body | None:
-    """Return the body for events with their rendered options; None for a method that has no body.
+    """Return the body of a request for these events, or None if the method has no body.
 
-    Several events are combined as `batch_as` says. Raises `PermanentError` for values that can't be encoded.
+    `options` are the rendered options of each event. The option `batch_as` defines how several events are combined.
+    Raises `PermanentError` for values that can't be encoded.
     """
     first = options[0]
     if not first.has_body:
@@ -77,7 +78,7 @@ def _cloud_event(event: Event, options: WebhookOptions, events: cloud_events.Clo
 
 
 def _item(event: Event, options: WebhookOptions) -> bytes:
-    """Return one event of a batch as JSON on one line. A text becomes a JSON string."""
+    """Return one event of a batch as JSON on one line. A payload that is not JSON becomes a JSON string."""
     if options.cloudevents is not None:
         return _cloud_event(event, options, options.cloudevents).content
     if options.json_ is not None:

@@ -53,8 +53,8 @@ def tls_context(options: ClientCertificate) -> ssl.SSLContext:
     key = options.key or options.certificate
     try:
         with _file(options.certificate) as certificate, _file(key) as private:
-            # The password is passed by a function: if it were passed as an empty text, OpenSSL would ask for it on the
-            # terminal.
+            # The password is passed as a function. If it were passed as an empty text, OpenSSL would ask for a password
+            # on the terminal.
             context.load_cert_chain(certificate, private, password=lambda: password)
     except (ssl.SSLError, ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
@@ -67,7 +67,7 @@ def tls_context(options: ClientCertificate) -> ssl.SSLContext:
 def _file(secret: Secret) -> Iterator[str]:
     """Store a secret in a file while OpenSSL reads it.
 
-    The file is in memory if the system supports that, else on disk and unreadable for others.
+    The file is in memory if the system supports that. Otherwise it is on disk, and only this user can read it.
     """
     text = secret.get_secret_value().encode()
     if hasattr(os, "memfd_create"):

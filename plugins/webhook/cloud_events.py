@@ -27,7 +27,7 @@ _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%'
 
 
 class CloudEvents(SinkOptions, defer_build=True):
-    """The form of a CloudEvent: its mode, and the attributes of events that did not arrive as CloudEvents."""
+    """The option `cloudevents`: the mode, and the attributes for events that did not arrive as CloudEvents."""
 
     mode: Literal["binary", "structured"] = Field(
         default="binary",
@@ -76,7 +76,7 @@ def came_as_one(headers: Mapping[str, str]) -> bool:
 
 
 def content_type(event: Event, otherwise: str) -> str:
-    """Return the content type of the data: that of the received CloudEvent if it has one, else `otherwise`."""
+    """Return the content type of the data. It is `otherwise` if no CloudEvent with a content type was received."""
     headers = event.headers or {}
     return (headers.get("datacontenttype") if came_as_one(headers) else None) or otherwise
 

@@ -1,4 +1,4 @@
-"""The headers that prove who sent a request and that nobody changed it.
+"""The headers that sign a request. A signature proves who sent the request, and that nobody has changed it.
 
 Standard Webhooks signs id, time and body (https://www.standardwebhooks.com). GitHub signs only the body
 (https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries).
@@ -22,7 +22,7 @@ ASYMMETRIC = ("whsk_", "whpk_")
 
 
 def secret_fault(secret: Secret) -> str | None:
-    """Return why a secret can't be used for Standard Webhooks; None if it can.
+    """Return why a secret can't be used for Standard Webhooks, or None if the secret is valid.
 
     A valid secret is base64, with or without `whsec_`.
     """
@@ -32,7 +32,7 @@ def secret_fault(secret: Secret) -> str | None:
     if text.startswith(ASYMMETRIC):
         return "is an asymmetric key, but only a shared secret can be used here: `whsec_` followed by base64"
     try:
-        # The library accepts base64 without its padding, and would ignore characters that are not base64.
+        # The library accepts base64 without padding. It ignores characters that are not base64; here, they are refused.
         key = base64.b64decode(_padded(text.removeprefix(PREFIX)), validate=True)
     except (binascii.Error, ValueError):
         return "is not a secret of Standard Webhooks: write `whsec_` followed by base64"
@@ -56,7 +56,10 @@ class Signer:
         self._hmac = None if hmac_secret is None else hmac_secret.get_secret_value().encode()
 
     def headers(self, message: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers for a body; `message` is the message's id, `now` in seconds since the epoch."""
+        """Return the headers that sign a body.
+
+        `message` is the message's id, `now` the time in seconds since the epoch.
+        """
         found: dict[str, str] = {}
         if self._webhooks:
             at = datetime.fromtimestamp(int(now), UTC)

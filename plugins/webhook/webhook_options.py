@@ -35,7 +35,7 @@ _WITHOUT_BODY = frozenset({"GET", "DELETE"})
 
 
 def _form_text(value: Any) -> Any:
-    """Return a number or a boolean of the configuration as text, because such values need no quotes in YAML."""
+    """Return a number or a boolean as text. An operator may write such a value without quotes in YAML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else value
@@ -67,7 +67,7 @@ class Auth(SinkOptions, defer_build=True):
 
 
 class WebhookOptions(SinkOptions, defer_build=True):
-    """The options of a webhook sink: the destination, the content, the signatures, and the meaning of answers."""
+    """The options of a webhook sink: the destination, the content, the signatures, and the meaning of responses."""
 
     url: Url = Field(description="The URL; scheme and host must be literal, templates may follow.")
     method: Literal["POST", "PUT", "PATCH", "DELETE", "GET"] = Field(
@@ -85,11 +85,11 @@ class WebhookOptions(SinkOptions, defer_build=True):
     )
     success: Answered | None = Field(
         default=None,
-        description="For an answer with a status 2xx: an expression on status, headers and answer; if it is false, the delivery has failed.",
+        description="An expression on `status`, `headers` and `answer` of a 2xx response; false: the delivery failed.",
     )
     retry_if: Answered | None = Field(
         default=None,
-        description="For any other answer: an expression on status, headers and answer; if it is true, the delivery is retried.",
+        description="An expression on `status`, `headers` and `answer` of a refusal; true: the delivery is retried.",
     )
     signing_secret: Secret | list[Secret] | None = Field(
         default=None,
@@ -144,7 +144,7 @@ class WebhookOptions(SinkOptions, defer_build=True):
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:
-        allow_private = (info.context or {}).get("allow_private", True)  # unknown in `defaults`
+        allow_private = (info.context or {}).get("allow_private", True)  # not known while `defaults` is checked
         found = _url_fault(self.url, allow_private=allow_private)
         faults = [*([f"`url` {found}"] if found else []), *_clashes(self), *_taken(self)]
         if faults:
@@ -163,7 +163,7 @@ class WebhookOptions(SinkOptions, defer_build=True):
 
     @property
     def signing_secrets(self) -> list[Secret]:
-        """The secrets for Standard Webhooks; empty if the requests are not signed in this way."""
+        """The secrets for Standard Webhooks; empty if the requests are not signed by Standard Webhooks."""
         found = self.signing_secret
         return found if isinstance(found, list) else [] if found is None else [found]
 
@@ -203,7 +203,7 @@ def _clashes(options: WebhookOptions) -> Iterator[str]:
 
 
 def _taken(options: WebhookOptions) -> Iterator[str]:
-    """Yield the names of the headers that other options set."""
+    """Yield a fault for each header that another option sets."""
     signed = {"webhook-timestamp", "webhook-signature", "webhook-id"}
     by: Mapping[str, tuple[bool, frozenset[str] | set[str]]] = {
         "signing_secret": (options.signing_secret is not None, signed),

@@ -1,4 +1,4 @@
-"""The webhook sink: one request for each event, or for each batch of them."""
+"""The webhook sink: one request for each event, or for each batch of events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .webhook_options import Auth, WebhookOptions
 REMEMBERED_EVENTS = 10_000
 
 MOST_REQUESTS = 64
-"""The maximum number of requests for one batch. A batch with refused events is halved repeatedly to find them."""
+"""The maximum number of requests for one batch. A refused batch is halved repeatedly to find the refused events."""
 
 Pairs = Sequence[tuple[Event, WebhookOptions]]
 
@@ -44,19 +44,20 @@ class WebhookSink(Sink):
     """
 
     deliver_batch: Callable[[Pairs], Awaitable[list[Result]]]
-    """The method for batches, set only with `batch_as`: the router passes batches to a sink that has it."""
+    """The method for batches. It is set only with `batch_as`, because the router passes batches to a sink with this
+    method."""
 
     _context: SinkContext
     _http: HttpClient
 
     def __init__(self, options: WebhookOptions) -> None:
         self._options = options
-        # A 404 of the sink's own URL is the sink's fault. A 404 of a rendered URL, or of a route's URL, concerns only
-        # one delivery.
+        # The URL of the sink, if it is not a template. A 404 from this URL concerns the whole sink. A 404 from a
+        # rendered URL, or from the URL of a route, concerns only one delivery.
         self._literal_url = None if is_template(options.url) else options.url
         self._signer = Signer(options.signing_secrets, options.hmac_secret)
         self._credentials = {} if options.auth is None else _authorization(options.auth)
-        # The results of a batch whose call was cut off by the timeout: the next attempt does not send these events again.
+        # The results of batches that the timeout interrupted. The next attempt does not send these events again.
         self._known = Recent(REMEMBERED_EVENTS)
         if options.batch_as is not None:
             self.deliver_batch = self._deliver_batch
@@ -68,14 +69,17 @@ class WebhookSink(Sink):
         self._http = context.http if certificate is None else context.http_with(tls_context(certificate))
 
     async def deliver(self, event: Event, options: WebhookOptions) -> str:
-        """Send one event; return the status of the answer, and the id in it if there is one."""
+        """Send one event.
+
+        Return the status of the response, and the service's id of the event if the response has one.
+        """
         return await self._send([(event, options)])
 
     async def _deliver_batch(self, pairs: Pairs) -> list[Result]:
         """Send a batch, with one request for each combination of URL and headers; return the result of each event.
 
-        A refusal may be the fault of one event, which must not make the other events fail. So a refused batch is halved
-        until that event is found.
+        One event may cause the refusal of a request. The other events must not fail because of this event, so a refused
+        group of events is halved until the event is found.
         """
         results: dict[int, Result] = {}
         groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}
@@ -94,7 +98,10 @@ class WebhookSink(Sink):
         return [results[place] for place in range(len(pairs))]
 
     async def _send_groups(self, pairs: Pairs, waiting: deque[list[int]], results: dict[int, Result]) -> None:
-        """Send groups of events, given by their positions in a batch, with one request per group; store the results."""
+        """Send groups of events, with one request per group, and store the results.
+
+        A group in `waiting` is a list of positions in the batch.
+        """
         left = MOST_REQUESTS
         while waiting:
             places = waiting.popleft()
@@ -118,9 +125,9 @@ class WebhookSink(Sink):
             results.update(dict.fromkeys(places, result))
 
     async def _send(self, pairs: Pairs) -> str:
-        """Send events in one request, with the URL and headers of the first; return the answer in a few words.
+        """Send events in one request, with the URL and headers of the first event.
 
-        Raises the delivery error for the answer.
+        Return a short text about the response. Raises the delivery error if the service refuses the events.
         """
         events, rendered = zip(*pairs, strict=True)
         options: WebhookOptions = rendered[0]
@@ -155,6 +162,6 @@ def _authorization(auth: Auth) -> dict[str, str]:
 
 
 def _check_path(url: str) -> None:
-    """Refuse a path in which a value of the event makes a segment `..`, because the server would interpret it as another path."""
+    """Refuse a path with a segment `.` or `..`. Such a segment comes from a value, and would lead to another path."""
     if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
         raise PermanentError("a value puts a segment `.` or `..` into the path of `url`")

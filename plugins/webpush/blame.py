@@ -1,4 +1,4 @@
-"""The decision who is at fault if a push service refuses the sender: the sink, or one subscription."""
+"""The judgement of refusals by push services: a refusal concerns the whole sink, or only one subscription."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from router.api import Recent, SinkError, TransientError
 REMEMBERED_ENDPOINTS = 1_000
 
 ASK_AGAIN = 600.0
-"""Seconds until the next message to a subscription whose service refuses a sender that other services accept."""
+"""Seconds until the next attempt for a subscription, if its push service refuses the sink but another service accepts
+the sink."""
 
 
 class Blame:
     """The record of whether any service has accepted the sink's credentials.
 
-    Subscriptions come from browsers, so any user can name a server that refuses everything. The refusal of one server
-    must not hold back the messages to all other users. So the sink counts as at fault only while no service has
-    accepted one of its messages, and only for the first refusal of each subscription. After that, other subscriptions
-    are tried.
+    Subscriptions come from browsers, so any user can name a server that refuses everything. Such a server must not
+    delay the messages to all other users. A refusal therefore stops the whole sink only under two conditions. No
+    service has accepted a message of the sink yet, and it is the first refusal of the subscription. Every other refusal
+    concerns only the subscription.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Blame:
         self._accepted = True
 
     def judge(self, error: SinkError, endpoint: str) -> SinkError | TransientError:
-        """Return the error for a refusal: the sink's error unchanged, or an error that concerns only this subscription."""
+        """Return the error for a refusal: `error` if it concerns the whole sink, else an error for one subscription."""
         if not self._accepted and endpoint not in self._refused:
             self._refused[endpoint] = True
             return error

@@ -10,8 +10,8 @@ from router.api import PermanentError
 from .push_subscriptions import Subscription
 
 LONGEST = 3993
-"""The largest number of bytes of a message: the 4,096 bytes of a body that every push service accepts, less the header
-and the tag."""
+"""The largest number of bytes of a message. Every push service accepts a body of 4,096 bytes, and the header and the
+tag need the rest."""
 
 
 def encrypt(message: bytes, to: Subscription) -> bytes:

@@ -38,7 +38,7 @@ def read_subscription(value: Mapping[str, Any]) -> Subscription:
 
 
 def _origin(endpoint: str) -> str:
-    """Return the origin of a URL in the format of RFC 6454. The client checks whether the address is allowed."""
+    """Return the origin of a URL in the format of RFC 6454. The HTTP client checks whether the address is allowed."""
     try:
         url = urlsplit(endpoint)
         host, port = url.hostname, url.port

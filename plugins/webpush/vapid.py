@@ -16,7 +16,7 @@ VALID_FOR = 12 * 3600
 service's clock."""
 
 RENEWED_BEFORE = 3600
-"""The seconds before its expiry at which a token is replaced, because clocks differ."""
+"""The number of seconds before its expiry at which a token is replaced. This margin is needed because clocks differ."""
 
 REMEMBERED_SERVICES = 100
 
@@ -26,9 +26,9 @@ _NO_KEY = "is not a private key of the curve P-256: a PEM, or its 32 bytes as ba
 
 
 def read_key(secret: Secret) -> Any:
-    """Return the private key in a secret, which is a PEM, or the private number's bytes as base64url.
+    """Return the private key in a secret. The secret is a PEM text, or the 32 bytes of the private number as base64url.
 
-    Raises `ValueError`.
+    Raises `ValueError` for any other text.
     """
     text = secret.get_secret_value().strip()
     try:
@@ -48,7 +48,7 @@ def read_key(secret: Secret) -> Any:
 class Signer:
     """Makes the header that proves the sender's identity to a push service.
 
-    One token serves all messages to a service for hours.
+    One token is used for all messages to a service for hours.
     """
 
     def __init__(self, key: Secret, subject: str, clock: Clock) -> None:

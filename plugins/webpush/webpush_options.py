@@ -66,16 +66,19 @@ class WebPushOptions(SinkOptions, defer_build=True):
         description="very-low, low, normal or high: decides whether a sleeping phone wakes up.",
     )
     gone: Gone | None = Field(
-        default=None, description="{publish: CHANNEL}: tells the app which subscriptions no longer exist."
+        default=None, description="{publish: CHANNEL}: reports to the app which subscriptions no longer exist."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, values: Any) -> Any:
-        """Refuse the options if the libraries are not installed. This check runs first, because the others read the key."""
+        """Refuse the options if the libraries are not installed.
+
+        This check runs first: the other checks read the key.
+        """
         try:
-            import http_ece  # noqa: F401, PLC0415
-            import py_vapid  # noqa: F401, PLC0415  # only a router that has such a sink waits for them
+            import http_ece  # noqa: F401, PLC0415  # slow to import, so only for a sink of this type
+            import py_vapid  # noqa: F401, PLC0415
         except ImportError:
             raise ValueError(MISSING) from None
         return values
@@ -90,7 +93,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
     @field_validator("vapid_private_key")
     @classmethod
     def _is_key(cls, secret: Secret) -> Secret:
-        from .vapid import read_key  # noqa: PLC0415  # see above
+        from .vapid import read_key  # noqa: PLC0415  # its libraries are an extra
 
         if not secret.is_placeholder:
             read_key(secret)
@@ -120,7 +123,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
         """The channel of the option `gone`. The command `check` uses it to find sources that would read the channel."""
         return () if self.gone is None else [RedisTarget("channel", self.gone.publish, "gone")]
 
-    def preview(self, event: Event) -> str:  # noqa: ARG002  # the notification holds it already
+    def preview(self, event: Event) -> str:  # noqa: ARG002  # the options are rendered already
         """Return the title of a notification that has no text."""
         return self.title
 

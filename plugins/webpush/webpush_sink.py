@@ -39,8 +39,8 @@ AT_A_TIME = 8
 """The maximum number of requests of one delivery that are under way at the same time."""
 
 REQUEST_TIMEOUT = 8.0
-"""The timeout of one request in seconds. It is less than the default `timeout` of the attempt, so that a slow server is
-a failure of one browser only."""
+"""The timeout of one request in seconds. It is less than the default `timeout` of an attempt, so that a slow server
+fails only the message to its own browser."""
 
 WARNED_EVERY = 60.0
 """The shortest time, in seconds, between two log lines about an app that could not be notified."""
@@ -69,7 +69,7 @@ class WebPushSink(Sink):
         self._signer = Signer(self._options.vapid_private_key, self._options.vapid_subject, context.clock)
 
     async def deliver(self, event: Event, options: WebPushOptions) -> str | None:
-        """Send the event to every browser; return the statuses of the answers.
+        """Send the event to every browser; return the statuses of the responses.
 
         Raises the error of the delivery, or `PartialError` for the browsers that were not reached.
         """
@@ -91,7 +91,7 @@ class WebPushSink(Sink):
         return results.answer
 
     async def _to_one(self, event: Event, options: WebPushOptions, message: bytes, value: Mapping[str, object]) -> str:
-        """Send the message to one browser; return the status of the answer. Raises the error of this browser."""
+        """Send the message to one browser; return the status of the response. Raises the error of this browser."""
         from .encryption import encrypt  # noqa: PLC0415  # its library is an extra
 
         to = read_subscription(value)
@@ -108,7 +108,7 @@ class WebPushSink(Sink):
             if answer.status in REFUSED:
                 raise SinkError(quote_response(answer))
             if answer.status in GONE:
-                await self._tell_app(event, options, to, answer)
+                await self._notify_app(event, options, to, answer)
                 raise GoneError(quote_response(answer))
             check_response(answer, now=self._context.clock.now(), literal_url=False)
         except SinkError as error:
@@ -119,17 +119,17 @@ class WebPushSink(Sink):
         return f"HTTP {answer.status}"
 
     async def _post(self, endpoint: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
-        """Send one request and return the answer. Raises the errors of the client."""
+        """Send one request and return the response. Raises the errors of the client."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 return await self._context.http.request("POST", endpoint, data=body, headers=headers)
         except TimeoutError:
             raise TransientError(f"the push service did not answer within {REQUEST_TIMEOUT:g} s") from None
 
-    async def _tell_app(self, event: Event, options: WebPushOptions, to: Subscription, answer: HttpResponse) -> None:
+    async def _notify_app(self, event: Event, options: WebPushOptions, to: Subscription, answer: HttpResponse) -> None:
         """Publish that a subscription no longer exists.
 
-        The delivery ends even if that fails, because the next event publishes it again.
+        A failure is only logged, because the next event for the subscription causes another message.
         """
         redis = self._context.redis
         if options.gone is None or redis is None:
@@ -143,20 +143,20 @@ class WebPushSink(Sink):
             now = self._context.clock.monotonic()
             if now - self._warned_at >= WARNED_EVERY:
                 self._warned_at = now
-                message = "the app can't be told that a push subscription no longer exists"
+                message = "the app can't be notified that a push subscription no longer exists"
                 self._context.log.warning(message, channel=options.gone.publish, error=str(error))
 
 
 def _tag(event: Event) -> str:
     """Return the tag of a notification.
 
-    It is the same on every attempt, so a repeated notification replaces the first one in the browser.
+    The tag is the same on every attempt, so a repeated notification replaces the first notification in the browser.
     """
     return hashlib.sha256(f"{event.id}:{event.route}:{event.sink}".encode()).hexdigest()[:32]
 
 
 def _joint(results: RecipientResults, browsers: int) -> Exception:
-    """Return the error of a delivery: the error of the only browser, of the sink, or of each browser."""
+    """Return the error of a delivery: one error for the only browser or the whole sink, else one for each browser."""
     errors = list(results.failures.values())
     if len(errors) == browsers and (browsers == 1 or all(isinstance(error, SinkError) for error in errors)):
         return errors[0]

@@ -328,7 +328,7 @@ async def test_the_base_url_of_mattermost_may_name_the_api():
 async def test_a_wrong_base_url_is_the_sinks_fault(service):
     async with posted(service, bot) as (server, sink):
         server.default = Reply(404, body=b"<h1>Not Found</h1>")
-        with pytest.raises(SinkError, match="is `api` the base URL"):
+        with pytest.raises(SinkError, match="check that `api` is the base URL"):
             await sink.deliver(make_event(ORDER))
 
 
@@ -336,7 +336,7 @@ async def test_a_wrong_base_url_is_the_sinks_fault(service):
 async def test_an_answer_without_an_id_is_tried_again(service):
     async with posted(service, bot, to="user:42") as (server, sink):
         server.default = Reply(json={"type": 1})
-        with pytest.raises(TransientError, match="the answer of the service contains no id"):
+        with pytest.raises(TransientError, match="the response of the service contains no id"):
             await sink.deliver(make_event(ORDER))
 
 

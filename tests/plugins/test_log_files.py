@@ -57,7 +57,7 @@ async def test_a_link_that_somebody_else_made_is_not_followed(tmp_path, mode):
     os.chown(shared / "audit.jsonl", NOBODY, NOBODY, follow_symlinks=False)
     # In a sticky folder the kernel may refuse it itself (fs.protected_symlinks).
     with pytest.raises(
-        (SinkError, TransientError), match=r"symbolic link that somebody else could have made|Permission"
+        (SinkError, TransientError), match=r"symbolic link that another user may have made|Permission"
     ):
         async with open_sink("log", {"path": str(shared / "audit.jsonl")}):
             pass
@@ -121,7 +121,7 @@ async def test_a_folder_that_is_missing_is_waited_for(tmp_path):
     ("make", "says"),
     [
         (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.symlink_to(path), "leads in a circle"),
+        (lambda path: path.symlink_to(path), "a circle of symbolic links"),
     ],
 )
 async def test_a_path_that_cannot_be_a_log_is_the_sinks_fault(tmp_path, make, says):

@@ -13,21 +13,23 @@ from ..markup import apart, muted, tagless
 from ..service import ChannelBot, Message, Place, Service, Way, Webhook, channel_id, itself
 from ..web_api import NobodyError, NoPageError, Seen, bounded, judge_status, judge_webhook
 
+# Discord's error codes: faults of the bot or webhook, temporary failures, and unknown channels or users.
 OF_THE_SINK = frozenset({40001, 40002, 50014})
 PASSING = frozenset({40003, 40062, 130000})
 NOBODY = frozenset({10003, 10013, 50033})
-# The codes for an unknown message, and for too many edits of a message that is older than an hour (also sent with 429).
+# The codes for a message that can't be changed: an unknown message (10008), and a message older than an hour that was
+# edited too often (30046, which Discord also sends with the status 429).
 NO_LONGER = frozenset({10008, 30046})
 
 
 def body(message: Message) -> dict[str, Any]:
-    """Return the body of a request; `allowed_mentions` says whether Discord may notify anybody."""
+    """Return the body of a request. An empty `allowed_mentions.parse` keeps Discord from notifying anybody."""
     allowed: dict[str, Any] = {} if message.allow_mentions else {"allowed_mentions": {"parse": []}}
     return {"content": message.text, **allowed}
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer to the bot, by Discord's own error code if that is more precise than the status."""
+    """Judge a response to the bot: by Discord's error code if the code is listed above, else by the status."""
     code = seen.data.get("code")
     if seen.done:
         return
@@ -41,21 +43,25 @@ def judge(seen: Seen, now: float) -> None:
         raise NobodyError(quote_response(seen))
     if seen.status == 404:
         raise NoPageError(quote_response(seen))
-    # Discord's documentation, "Rate Limits": a limit applies to a route and an address, unless one of these is set.
-    told = (seen.headers.get("X-RateLimit-Global", ""), seen.headers.get("X-RateLimit-Scope", ""))
-    everywhere = seen.data.get("global") is True or bool({"true", "global"} & {word.strip().lower() for word in told})
+    # Discord's documentation, "Rate Limits": a limit with one of these marks applies to the whole bot. Any other limit
+    # applies to one route and one address.
+    marks = (seen.headers.get("X-RateLimit-Global", ""), seen.headers.get("X-RateLimit-Scope", ""))
+    everywhere = seen.data.get("global") is True or bool({"true", "global"} & {word.strip().lower() for word in marks})
     judge_status(seen, now, seen.data.get("retry_after"), everywhere=everywhere)
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge an answer to the webhook. A message to edit that no longer exists is not a fault of the webhook."""
+    """Judge a response to the webhook. If the message to edit does not exist any more, only the edit fails."""
     if not seen.done and seen.data.get("code") in NO_LONGER:
         raise PermanentError(quote_response(seen))
     judge_webhook(seen, now)
 
 
 class DiscordBot(ChannelBot):
-    """Sends to `user:ID`, `channel:ID`, or a bare id, which is taken as a user's id if Discord knows such a user, else as a channel's."""
+    """The bot of Discord, which sends to `user:ID`, to `channel:ID`, or to an id alone.
+
+    An id alone is tried as a user's id first, then as a channel's id.
+    """
 
     judge = staticmethod(judge)
     scheme = "Bot"
@@ -70,7 +76,7 @@ class DiscordBot(ChannelBot):
         return ways[:1] if user else ways[1:] if channel else ways
 
     async def direct(self, user: str) -> str:
-        """Return the channel of the direct messages with a user; Discord creates it once and then returns the same one."""
+        """Return the channel for direct messages with a user. Discord creates this channel at the first request."""
         try:
             return channel_id(await self.api.call("/users/@me/channels", {"recipient_id": user}))
         except PermanentError as error:
@@ -79,8 +85,8 @@ class DiscordBot(ChannelBot):
     async def post(self, channel: str, message: Message) -> Seen:
         """Send one message. Discord ignores another message with the same nonce within a few minutes."""
         more: dict[str, Any] = {"nonce": message.nonce, "enforce_nonce": True}
-        if message.answers is not None:
-            more["message_reference"] = {"message_id": message.answers.id}  # Discord refuses an unknown message
+        if message.replies_to is not None:  # Discord refuses a reply to an unknown message
+            more["message_reference"] = {"message_id": message.replies_to.id}
         return await self.api.call(f"/channels/{channel}/messages", {**body(message), **more})
 
     async def edit(self, place: Place, message: Message) -> Seen:
@@ -95,7 +101,8 @@ DISCORD = Service(
     value=apart(tagless),
     mute=muted(),
     mentions=r"(<(?:@[!&]?|\#)\d+>)",
-    # Without `wait`, Discord answers before it has stored the message, which may then be lost, and the answer has no id.
+    # Without `wait`, Discord responds before it has stored the message: the message may be lost, and the response has
+    # no id.
     webhook=Webhook(body, judge_hook, flag="wait=true", edits=True),
     bot=DiscordBot,
     api="https://discord.com/api/v10",

@@ -28,7 +28,7 @@ def body(message: Message) -> dict[str, Any]:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer. Google answers 400 if the key is wrong."""
+    """Judge a response. Google responds with 400 if the API key in the URL is wrong."""
     if seen.status == 400 and b"API key" in seen.body:
         raise SinkError(quote_response(seen))
     judge_webhook(seen, now)
@@ -40,6 +40,6 @@ GOOGLE_CHAT = Service(
     value=escape,
     mute=muted((r"(?i)<(?=users/)", f"<{BREAK}")),
     mentions=r"(<users/\w+>)",
-    # Without the parameter Google ignores the key.
+    # Without this parameter, Google ignores the thread key.
     webhook=Webhook(body, judge, thread_flag="messageReplyOption=REPLY_MESSAGE_FALLBACK_TO_NEW_THREAD"),
 )

@@ -14,21 +14,28 @@ from ..web_api import NobodyError, NoPageError, Seen, WebApi, judge_status, judg
 
 
 def plain(text: str) -> str:
-    """Return text that is shown as written: Markdown is escaped, and so is Slack's `<https://…|text>`, which webhooks accept."""
+    """Return text that Mattermost shows as written.
+
+    Markdown is escaped, and so is Slack's syntax for links (`<https://…|text>`), which webhooks accept too.
+    """
     return markdown(text).replace("<", "&lt;")
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge the answer of a webhook; Mattermost answers 400 and 501 for a webhook that is removed or disabled."""
+    """Judge the response of a webhook.
+
+    Mattermost responds with 400 or 501 for a webhook that is removed or disabled.
+    """
     if not seen.done and re.search(r"incoming_webhook\.(?:invalid|disabled)", str(seen.data.get("id"))):
         raise SinkError(quote_response(seen))
     judge_webhook(seen, now)
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer to the bot.
+    """Judge a response to the bot.
 
-    Mattermost answers 403 if a channel does not exist or the bot is not in it, and 404 for an unknown user.
+    Mattermost responds with 403 if a channel does not exist or the bot is not a member of the channel. It responds with
+    404 for an unknown user.
     """
     known = bool(seen.data.get("id")) and seen.data.get("id") != "api.context.404.app_error"
     if seen.status == 404 and not known:
@@ -39,7 +46,10 @@ def judge(seen: Seen, now: float) -> None:
 
 
 class MattermostBot(ChannelBot):
-    """Sends to `@name`, a mail address, `user:ID`, `channel:ID`, or a bare id, which is tried as a channel's id first, then as a user's."""
+    """The bot of Mattermost, which sends to `@name`, a mail address, `user:ID`, `channel:ID`, or an id alone.
+
+    An id alone is tried as a channel's id first, then as a user's id.
+    """
 
     judge = staticmethod(judge)
 
@@ -77,12 +87,12 @@ class MattermostBot(ChannelBot):
     async def post(self, channel: str, message: Message) -> Seen:
         """Send one message. The server ignores another message with the same pending id for 30 seconds."""
         body = {"channel_id": channel, "message": message.text, "pending_post_id": message.nonce}
-        if message.answers is not None:
-            body["root_id"] = message.answers.first  # Mattermost refuses a reply to a reply
+        if message.replies_to is not None:
+            body["root_id"] = message.replies_to.first  # Mattermost refuses a reply to a reply
         return await self.api.call("/api/v4/posts", body)
 
     async def edit(self, place: Place, message: Message) -> Seen:
-        """Replace the text of a message. Its other properties stay."""
+        """Replace the text of a message. The other properties of the message stay unchanged."""
         path = f"/api/v4/posts/{quote(place.id, safe='')}/patch"
         return await self.api.call(path, {"message": message.text}, method="PUT")
 

@@ -1,4 +1,4 @@
-"""Slack: incoming webhooks and `chat.postMessage`. Both give the reason of a refusal in one word."""
+"""Slack: incoming webhooks and `chat.postMessage`. Slack gives the reason of a refusal in one word."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ..markup import SLACK_MENTION, apart_from_ampersand, muted
 from ..service import Bot, Message, Place, Service, Webhook
 from ..web_api import Seen, judge_status, judge_webhook
 
-# Words for a fault of the token or webhook, and for temporary failures. All other words are faults of the message.
+# Slack's words for a fault of the token or webhook (OF_THE_SINK) and for temporary failures (PASSING). All other words
+# are faults of the message.
 OF_THE_SINK = frozenset(
     "invalid_auth not_authed invalid_token token_revoked token_expired not_allowed_token_type account_inactive "  # noqa: SIM905  # short
     "missing_scope no_permission access_denied accesslimited org_login_required ekm_access_denied "
@@ -35,7 +36,7 @@ def body(message: Message) -> dict[str, Any]:
 
 
 def judge_hook(seen: Seen, now: float) -> None:
-    """Judge the answer of a webhook, which is one word or has the form of a Web API answer."""
+    """Judge the response of a webhook. The response is one word, or has the form of a response of the Web API."""
     word = seen.data.get("error") or seen.body[:100].decode("utf-8", "replace").strip()
     if word in OF_THE_SINK or seen.data.get("ok") is False:
         _judge_word(str(word), seen, now)
@@ -43,17 +44,20 @@ def judge_hook(seen: Seen, now: float) -> None:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge the answer of the Web API. A refusal has the status 200, `ok: false` and one word."""
+    """Judge a response of the Web API. A refusal has the status 200, `ok: false` and one word."""
     if not seen.understood:
-        raise TransientError(f"this is not an answer of Slack: {quote_response(seen)}")
+        raise TransientError(f"the response is not from Slack: {quote_response(seen)}")
     if seen.data.get("ok") is False:
         _judge_word(str(seen.data.get("error") or "ok is false, without an error code"), seen, now)
     judge_status(seen, now)
 
 
 def _judge_word(word: str, seen: Seen, now: float) -> None:
-    """Raise the delivery error for the word. Return if the word is unknown and the status decides."""
-    wait, message = retry_after(seen.headers, now), f"Slack says {word[:100]}"
+    """Raise the delivery error for the word of a refusal.
+
+    Return if only the status decides, because the word is unknown.
+    """
+    wait, message = retry_after(seen.headers, now), f"Slack reports {word[:100]}"
     needed = seen.data.get("needed")
     if word in OF_THE_SINK:
         raise SinkError(f"{message}: {needed}" if needed else message, retry_after=wait)
@@ -73,8 +77,8 @@ class SlackBot(Bot):
     async def send(self, address: str, message: Message) -> Seen:
         """Send one message."""
         where = {"channel": address}
-        if message.answers is not None:
-            where = {"channel": message.answers.channel, "thread_ts": message.answers.first}
+        if message.replies_to is not None:
+            where = {"channel": message.replies_to.channel, "thread_ts": message.replies_to.first}
         return await self.api.call("/chat.postMessage", {**where, **body(message)})
 
     async def edit(self, place: Place, message: Message) -> Seen:

@@ -1,4 +1,4 @@
-"""Microsoft Teams: the webhooks of Workflows, which take Adaptive Cards."""
+"""Microsoft Teams: the webhooks of Workflows, which accept Adaptive Cards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CARD_LINES = 100
 
 
 def octets(text: str) -> int:
-    """Return the number of bytes of the text in JSON (UTF-8), where some characters need a backslash."""
+    """Return the number of bytes of the text in JSON (UTF-8). Some characters need a backslash in JSON."""
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
 
 
@@ -41,7 +41,7 @@ def body(message: Message) -> dict[str, Any]:
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer; older webhooks answer 200 and put the status of the refusal into a sentence."""
+    """Judge a response. Older webhooks respond with 200 even to a refusal, and name its real status in the body."""
     judge_webhook(seen, now)
     hidden = re.search(rb"HTTP error (\d{3})", seen.body)
     if hidden:

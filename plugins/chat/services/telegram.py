@@ -34,22 +34,22 @@ def _one_entity(entity: re.Match[str]) -> str:
 
 
 def html_octets(text: str) -> int:
-    """Return the length of HTML in UTF-8, with room for the end of every tag that it opens."""
+    """Return the number of bytes of HTML in UTF-8, plus the room for a closing tag for every opening tag."""
     ends = sum(len(name) + 3 for slash, name in re.findall(TAG, text) if not slash)
     return len(text.encode("utf-8", "surrogatepass")) + ends
 
 
 def judge(seen: Seen, now: float) -> None:
-    """Judge an answer: `ok`, else a code, a description, and parameters such as the time to wait."""
+    """Judge a response. A refusal has a code, a description, and parameters such as the time to wait."""
     data = seen.data
     if seen.done and data.get("ok") is not False:
         if not seen.understood:
-            raise TransientError(f"this is not an answer of Telegram: {quote_response(seen)}")
+            raise TransientError(f"the response is not from Telegram: {quote_response(seen)}")
         return
     if NOT_MODIFIED in str(data.get("description")).lower():
-        return  # the message already has this text, from an attempt whose answer was lost
-    told = data.get("parameters")
-    hints: Mapping[str, Any] = told if isinstance(told, dict) else {}
+        return  # the message already has this text, because the response to an earlier attempt was lost
+    parameters = data.get("parameters")
+    hints: Mapping[str, Any] = parameters if isinstance(parameters, dict) else {}
     code = data.get("error_code")
     status = code if isinstance(code, int) and 400 <= code < 600 else seen.status if not seen.done else 400
     described = seen.replaced(status=status, body=str(data.get("description") or "").encode() or seen.body)
@@ -59,7 +59,7 @@ def judge(seen: Seen, now: float) -> None:
 
 
 class TelegramBot(Bot):
-    """Sends to a chat by its id (for a user, the user's id), or to a public channel by its `@name`."""
+    """The bot of Telegram, which sends to a chat or a user by id, or to a public channel by `@name`."""
 
     judge = staticmethod(judge)
 
@@ -70,8 +70,8 @@ class TelegramBot(Bot):
     async def send(self, address: str, message: Message) -> Seen:
         """Send one message."""
         body = text_for(address, message)
-        if message.answers is not None:
-            body["reply_parameters"] = {"message_id": number(message.answers.id)}
+        if message.replies_to is not None:
+            body["reply_parameters"] = {"message_id": number(message.replies_to.id)}
         return await self.api.call(f"{self.path}/sendMessage", body)
 
     async def edit(self, place: Place, message: Message) -> Seen:
@@ -88,7 +88,7 @@ def text_for(chat: str, message: Message) -> dict[str, Any]:
 
 
 def number(text: str) -> int | str:
-    """Return the id of a chat or message, converted to a number if possible, because Telegram requires numbers for its ids."""
+    """Return the id of a chat or message: as a number if it is one, because Telegram requires that, else as text."""
     return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
