@@ -11,7 +11,8 @@ endif
 WORKERS ?= $(shell "$(PYTHON)" -c 'import os; print(min(2 * (os.cpu_count() or 1), 16))' 2>/dev/null || echo 2)
 
 BIN := $(VENV)/bin
-# These files are touched after an installation. If one is older than its lock file or pyproject.toml, make installs again.
+# These files are touched after an installation. If such a file is older than its lock file or pyproject.toml, make
+# installs again.
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -23,7 +24,7 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(RUN) ## Run the daemon with config.example.yaml and an embedded Redis server; installs what is missing
-	@trap : INT; $(BIN)/event-router run -c config.example.yaml $(ARGS) || [ $$? -eq 130 ]  # Ctrl-C is how it ends
+	@trap : INT; $(BIN)/event-router run -c config.example.yaml $(ARGS) || [ $$? -eq 130 ]  # 130: ended by Ctrl-C
 
 demo: $(RUN) ## Show the router at work with sample events; ends by itself after some seconds
 	@trap : INT; $(BIN)/event-router demo $(ARGS) || [ $$? -eq 130 ]

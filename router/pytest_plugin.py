@@ -1,6 +1,6 @@
 """The pytest plugin of the test kit, which pytest finds by the entry-point group `pytest11`; floor 8.
 
-pytest imports this module at each start, so the module imports no other module of the router until a fixture is used.
+pytest imports this module at each start. So the module imports other modules of the router only when a fixture is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def event_router_clock() -> ManualClock:
 
 @pytest.fixture
 def event_router_service() -> Iterator[HttpService]:
-    """Yield an HTTP server on a loopback address that plays the part of a service, and fails on request of the test."""
+    """Yield an HTTP server on a loopback address that stands in for a service. A test can make it fail."""
     from router.testing import HttpService  # noqa: PLC0415
 
     with HttpService() as service:

@@ -229,7 +229,7 @@ async def test_a_replayed_letter_is_asked_again(redis_server, tmp_path):
         await reload(router, {**config, "sinks": {"audit": log_sink(only_if="payload.wants == 'perhaps'")}})
         dlq = ("dlq", "replay", "-c", router.folder / "config.yaml")
         dry = await asyncio.to_thread(run, *dlq, "--dry-run", cwd=router.folder)
-        assert "to 1 recipient; 1 would reach nobody; suppressed: only_if (1)" in dry.err
+        assert "to 1 recipient; 1 letter would reach nobody; suppressed: only_if (1)" in dry.err
         replayed = await asyncio.to_thread(run, *dlq, cwd=router.folder)
         assert replayed.code == 0, replayed.err
         await over(router, port, "audit", 4)

@@ -15,7 +15,7 @@ from router.config.scalars import Address
 from router.errors import RouterError, UnavailableError
 
 PATIENCE = 5.0
-"""Seconds allowed for connecting and for each read of an answer."""
+"""Seconds allowed for connecting and for each read of a response."""
 
 
 class Client:
@@ -36,14 +36,14 @@ class Client:
     def get(self, path: str) -> Any:
         """Return the decoded JSON document at this path.
 
-        Raises `UnavailableError` if no router answers, `RouterError` for a status other than 200.
+        Raises `UnavailableError` if no router responds, and `RouterError` for a status other than 200.
         """
         return self._decoded(*self._ask("GET", path, PATIENCE))
 
     def post(self, path: str, patience: float, *, refusal: int | None = None) -> Any:
-        """Send a POST and return the decoded answer, within `patience` seconds.
+        """Send a POST and return the decoded response. `patience` is the time limit in seconds.
 
-        An answer with the status `refusal` is returned too. Raises as `get` does.
+        A response with the status `refusal` is returned too. Raises the same errors as `get`.
         """
         status, body = self._ask("POST", path, patience)
         return self._decoded(http.client.OK if status == refusal else status, body)

@@ -1,7 +1,7 @@
 """The admin server: liveness, readiness, metrics, status, reload; floor 6.
 
 The server shares the event loop with the router, so it only reads numbers that exist already. The number, lifetime and
-header size of connections are bounded: clients that hold connections open or send slowly do not slow down events.
+header size of connections are bounded. So clients that keep connections open or send slowly do not slow down events.
 
 The socket listens from the start, but aiohttp is imported only when the first connection arrives. That connection waits
 in the socket's backlog during the import. A router without clients saves the 9 MB of aiohttp, and a quarter of the CPU
@@ -46,13 +46,14 @@ MOST_CONNECTIONS = 64
 """The largest number of connections at the same time. Further connections are closed at once."""
 
 PATIENCE = 5.0
-"""Seconds allowed for a request, and for an idle connection after an answer."""
+"""Seconds allowed for a request, and for an idle connection after a response."""
 
 TURNS_TO_BEGIN = 5
-"""The number of turns of the event loop after which an accepted connection has its protocol: asyncio needs three."""
+"""The number of turns of the event loop after which an accepted connection has its protocol. asyncio needs three
+turns."""
 
 AFTER_FAILURE = 1.0
-"""Seconds between a failure to serve and the next attempt, which begins when another connection arrives."""
+"""Seconds to wait after a failure to serve. Then the next connection starts another attempt."""
 
 MOST_HEADER = 8_192
 """The largest size of one header line of a request, in bytes."""
@@ -68,9 +69,9 @@ _silent.setLevel(logging.CRITICAL + 1)  # malformed requests are the client's fa
 class AdminServer:
     """The HTTP server of a router's state at one address.
 
-    TCP clients must send `token`; if `token` is None, they need none. The file mode protects a unix socket, whose
-    clients send no token. `reload` loads the configuration again and returns the result, with the key `ok`. If
-    `required` is False, a failure to listen is logged, and the router works without the server.
+    TCP clients must send `token`, unless it is None. Clients of a unix socket send no token, because the file mode
+    protects the socket. `reload` loads the configuration again and returns the result, with the key `ok`. If `required`
+    is False, a failure to listen is logged, and the router works without the server.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class AdminServer:
         self._exposition: Exposition | None = None
         self._held = contextlib.AsyncExitStack()
         self._called: asyncio.Future[None] | None = None
-        """Done when a connection has arrived and waits to be served; cancelled if the server closes before."""
+        """A future that is done when the first connection has arrived. It is cancelled if the server closes before."""
         self._serving: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -106,7 +107,7 @@ class AdminServer:
             if self._required:
                 raise
             log.warning(
-                "the admin side can't listen at its socket; the router works without it, and commands may not find the router",
+                "the admin side can't listen at its socket; the router goes on, but commands may not find the router",
                 reason=error.problems[0].message,
             )
             return
@@ -116,17 +117,21 @@ class AdminServer:
         log.info("the admin side listens", address=str(self.address), token=self._token is not None)
 
     async def _serve_once_called(self, listener: Listener) -> None:
-        """Serve from the first connection on. After a failure, close waiting connections and try again for the next one."""
-        told = ""
+        """Serve from the first connection on.
+
+        After a failure, close the connections that wait. The next connection starts another attempt.
+        """
+        logged = ""
         while not self._closing:
             await self._connection_waits(listener.socket)
             try:
                 await import_aiohttp()
                 await self._serve(listener)
             except Exception as error:
-                if told != (told := repr(error)):  # else every probe of a monitor would log a traceback
+                if logged != (logged := repr(error)):  # else every probe of a monitor would log a traceback
                     log.exception(
-                        "the admin side can't serve; the next connection tries again", address=str(self.address)
+                        "the admin side can't serve; the next connection starts another attempt",
+                        address=str(self.address),
                     )
             else:
                 return
@@ -183,7 +188,8 @@ class AdminServer:
         if self._called is not None:
             self._called.cancel()
         if self._serving is not None:
-            # Wait for a server that is about to serve, so that it is closed too. But an import may hang on a failing disk.
+            # Wait for a server that is about to serve, so that it is closed too. An import may hang on a failing disk,
+            # so the wait is limited.
             _, late = await asyncio.wait({self._serving}, timeout=PATIENCE)
             for task in late:
                 task.cancel()
@@ -201,14 +207,14 @@ class AdminServer:
     # Permissions.
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse requests without permission, and answer every error in JSON."""
+        """Refuse requests without permission, and respond to every error with JSON."""
         from aiohttp import web  # noqa: PLC0415  # see the module's docstring
 
         if self._judges_host and not _names_this_machine(request.host):
             # DNS rebinding: a web page whose own name resolves to 127.0.0.1 sends that name as Host.
             return _fault(421, f"this address answers to 127.0.0.1, ::1 and localhost, not to {request.host!r}")
         if request.method == "POST" and "Origin" in request.headers:
-            # Only browsers send Origin: a web page must not use the permissions of the user who opened it.
+            # Only browsers send Origin. A web page must not use the permissions of the user who opened the page.
             return _fault(403, "requests from web pages are refused")
         if not self._allowed(request) and request.path not in {"/livez", "/readyz"}:
             answer = _fault(401, "a token is required: Authorization: Bearer TOKEN")
@@ -227,25 +233,25 @@ class AdminServer:
         except web.HTTPException as error:
             return _fault(error.status, error.reason)
         except Exception:
-            log.exception("the admin side failed to answer", path=request.path)
+            log.exception("the admin side failed to respond to a request", path=request.path)
             return _fault(500, "this is a fault of the router; see its log")
         return response
 
     def _allowed(self, request: web.Request) -> bool:
-        """Return whether the request has the token, or none is configured."""
+        """Return whether the request has the token, or no token is configured."""
         if self._token is None:
             return True
         sent = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         return hmac.compare_digest(sent, self._token)
 
-    # Answers.
+    # Responses.
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
-        """Answer 200. The answer itself shows that the event loop works."""
+        """Respond with 200. The response itself shows that the event loop works."""
         return _answer({"alive": True})
 
     async def _readyz(self, request: web.Request) -> web.StreamResponse:
-        """Answer 200 or 503, with reasons only if the request is allowed: they name servers."""
+        """Respond with 200 or 503. The reasons name servers, so only an allowed request gets them."""
         now = self._view.snapshot()
         answer: dict[str, Any] = {"ready": now.ready}
         if self._allowed(request):
@@ -257,7 +263,7 @@ class AdminServer:
         return _answer(document(self._view.snapshot()))
 
     async def _reloaded(self, _request: web.Request) -> web.StreamResponse:
-        """Answer 200 with the changes. Answer 422 with the problems if the configuration was refused and not applied."""
+        """Respond with 200 and the changes, or with 422 and the problems if the configuration was refused."""
         assert self._reload is not None
         result = await self._reload("HTTP")
         return _answer(result, 200 if result["ok"] else 422)
@@ -273,13 +279,16 @@ class AdminServer:
 
 
 def _resolve(called: asyncio.Future[None]) -> None:
-    """Record that a connection has arrived. The event loop may report it again before the reader is removed."""
+    """Record that a connection has arrived. The event loop may call this again before the reader is removed."""
     if not called.done():
         called.set_result(None)
 
 
 def _close_waiting(listening: socket.socket) -> None:
-    """Close the connections that wait in the backlog of a socket, so that their clients don't wait for an answer."""
+    """Close the connections that wait in the backlog of a socket.
+
+    Otherwise, their clients would wait for a response.
+    """
     with contextlib.suppress(OSError):  # no connection is left
         for _ in range(MOST_CONNECTIONS):
             listening.accept()[0].close()
@@ -296,9 +305,9 @@ def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
 async def _accept_no_more(listening: socket.socket) -> None:
     """Stop accepting connections, and return when each accepted connection has its protocol.
 
-    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server is closed
-    before that turn, asyncio fails and leaves the connection open (`Server._attach` of Python 3.11 asserts that the
-    server is open).
+    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server were closed
+    before that turn, asyncio would fail and leave the connection open: in Python 3.11, `Server._attach` asserts that
+    the server is open.
     """
     asyncio.get_running_loop().remove_reader(listening)
     for _ in range(TURNS_TO_BEGIN):
@@ -342,7 +351,7 @@ class AdminSide:
         self._servers = servers
 
     async def start(self) -> None:
-        """Start all servers. Raises `ConfigError` if a required one can't listen."""
+        """Start all servers. Raises `ConfigError` if a required server can't listen."""
         for server in self._servers:
             await server.start()
 
@@ -355,8 +364,8 @@ class AdminSide:
 def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminSide] | None:
     """Return the function that makes the admin servers; None if they are off.
 
-    One server listens at the configured address, another one at the socket in the state directory `state`. Commands use
-    the socket to find the router if the address in the file can't be read, or was changed since the router started.
+    One server listens at the configured address, another server at the socket in the state directory `state`. By the
+    socket, commands find the router even if the address in the file can't be read, or was changed after the start.
     """
     if config.listen == OFF:
         return None

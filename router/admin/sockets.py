@@ -1,8 +1,8 @@
-"""The code that server and client of the admin side share: the sockets, and the paths of commands; floor 6.
+"""The code that server and client of the admin side share: the sockets, and the paths of requests; floor 6.
 
-A unix socket is accessible to its owner alone (mode 0600) from the moment of its creation. A socket that a dead process
-left behind is replaced; a socket in use is never replaced. A path longer than the 107 bytes that the kernel accepts is
-used through a file descriptor of its folder.
+A unix socket is accessible to its owner alone (mode 0600) from the moment of its creation. The socket of a dead process
+is replaced; a socket in use is never replaced. The kernel accepts paths of up to 107 bytes. A socket with a longer path
+is reached through a file descriptor of its folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def default_address(state: Path, instance: str) -> Address:
 class Listener:
     """A listening socket.
 
-    Its `address` has the real port if the given port was 0. Raises `ConfigError` if it can't listen.
+    The attribute `address` has the real port if the given port was 0. Raises `ConfigError` if listening is impossible.
     """
 
     def __init__(self, address: Address) -> None:

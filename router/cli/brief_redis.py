@@ -1,4 +1,4 @@
-"""A query of a Redis server that may be unreachable, for commands that work without an answer; floor 7."""
+"""A quick query to a Redis server that may be unreachable, for commands that also work without it; floor 7."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from redis import Redis
 
 LIMIT = 1.0
-"""Seconds allowed for the name lookup, the connection and the answer together."""
+"""Seconds allowed for the name lookup, the connection and the reply together."""
 
 
 def ask_briefly(url: str, ask: Callable[[Redis], object]) -> Exception | None:
-    """Call `ask` with a client of a server; return the error of redis-py or the network, or None if all went well.
+    """Call `ask` with a client of a Redis server. Return the error of redis-py or the network, or None on success.
 
-    `ask` is called in a thread that is abandoned after the time limit, because a name lookup has no timeout.
+    `ask` is called in a thread, because a name lookup has no timeout. After the time limit, the thread is abandoned.
     """
-    import redis  # an event loop waits for the threads of its name lookups when it is closed
+    import redis  # without asyncio: an event loop that is closed would wait for the threads of its name lookups
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 

@@ -98,8 +98,8 @@ instance_option = click.option(
 def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
     """Add `-c`, `--env-file` and `--instance` to a command, and pass the loaded configuration as `loaded`.
 
-    Use it for commands that connect to the Redis of a router and need no other secret of its configuration. The command
-    may be a coroutine function, which is run to its end.
+    Use this decorator for commands that connect to the Redis of a router, and need no other secret of the router's
+    configuration. The command may be a coroutine function, which is run to its end.
     """
 
     @wraps(function)
@@ -115,7 +115,10 @@ def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Calla
 
 
 def payload_of(argument: str) -> bytes:
-    """Return the payload for an argument: its bytes; for `-`, the content of stdin without the newline at its end."""
+    """Return the payload that a command-line argument gives.
+
+    It is the argument itself. For `-`, it is the content of stdin without the newline at its end.
+    """
     if argument != "-":
         return os.fsencode(argument)
     return sys.stdin.buffer.read().removesuffix(b"\n").removesuffix(b"\r")
@@ -147,7 +150,8 @@ def load_config(
 ) -> Loaded:
     """Find and load the configuration; `options` are those of `router.ops.loading.load`.
 
-    Commands read the file once, so it may be a pipe. The daemon passes `pipes=False`, because a reload reads it again.
+    Commands read the file once, so the file may be a pipe. The daemon passes `pipes=False`, because a reload reads the
+    file again.
     """
     from router.ops.loading import load
 
@@ -171,7 +175,7 @@ def redis_url(loaded: Loaded) -> str:
 
 
 def redis_queues(loaded: Loaded) -> frozenset[str]:
-    """Return the sinks whose queue is configured to be in Redis, even if `deliver: print` does not use it."""
+    """Return the sinks with a queue in Redis, even if `deliver: print` makes the router ignore the queue."""
     config, types = loaded.config, loaded.types
     kinds = {
         name: (sink.host.queue and sink.host.queue.type) or types[name].queue for name, sink in config.sinks.items()
@@ -180,9 +184,9 @@ def redis_queues(loaded: Loaded) -> frozenset[str]:
 
 
 def leave_threads_behind(code: int, active: Logs, before: Collection[Thread]) -> None:
-    """End the process if threads of plugins still run: at exit Python would wait for all non-daemon threads.
+    """End the process at once if threads of plugins still run. At a normal exit, Python would wait for these threads.
 
-    `before` are the threads that ran before the plugins were loaded.
+    `before` are the threads that ran before the plugins were loaded. Daemon threads are ignored.
     """
     import threading
 
@@ -196,23 +200,24 @@ def leave_threads_behind(code: int, active: Logs, before: Collection[Thread]) ->
         os._exit(code)
 
 
-def tell(text: str, colour: str | None = None) -> None:
+def print_message(text: str, colour: str | None = None) -> None:
     """Print a message on stderr.
 
-    `colour` is the kind of message, which colours the first word: `error`, `warning`, `note` or `good`.
+    `colour` is the kind of message: `error`, `warning`, `note` or `good`. The kind decides the colour of the first
+    word.
     """
     text = escape(text, newlines=True)
     head, space, rest = text.partition(" ") if colour else ("", "", text)
-    _talk(f"{click.style(head, fg=_COLOURS[colour], bold=True)}{space}{rest}" if colour else text, colour)
+    _print_on_stderr(f"{click.style(head, fg=_COLOURS[colour], bold=True)}{space}{rest}" if colour else text, colour)
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     """Print one or more lines of data on stdout."""
     click.echo(escape(text, newlines=True))
 
 
-def _talk(text: str, severity: str | None) -> None:
-    """Print on stderr; if stderr is the journal, put the priority before each line."""
+def _print_on_stderr(text: str, severity: str | None) -> None:
+    """Print a text on stderr. If stderr is the journal, put the priority before each line."""
     if journal(os.environ, 2):
         priority = _PRIORITIES.get(severity or "", "<6>")
         text = "\n".join(f"{priority}{line}" for line in text.splitlines())
@@ -261,23 +266,23 @@ verbose_option = click.option(
 """`--verbose`: messages list all allowed names."""
 
 
-def say_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
-    """Print one problem per line, with the faulty line below; on stderr, or as data on stdout."""
+def print_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
+    """Print each problem on one line, with the faulty line of the file below, on stderr, or on stdout without `err`."""
     for problem in problems:
         if err:
-            _talk(_styled(problem, 2), problem.severity)
+            _print_on_stderr(_styled(problem, 2), problem.severity)
         else:
             click.echo(_styled(problem, 1), color=colours(os.environ, 1))
 
 
 def _styled(problem: Problem, descriptor: int) -> str:
-    said = wrapped(escape(problem.headline(verbose=_verbose.get())), descriptor)
-    place = problem.place if said.startswith(problem.place) else ""
+    line = wrapped(escape(problem.headline(verbose=_verbose.get())), descriptor)
+    place = problem.place if line.startswith(problem.place) else ""
     if place:
-        said = click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + said.removeprefix(place)
+        line = click.style(place, fg=_COLOURS.get(problem.severity), bold=True) + line.removeprefix(place)
     # There are many notes, and they are harmless, so their excerpts are only in the JSON.
     frame = "" if problem.severity == "note" else escape(problem.frame(), newlines=True)
-    return f"{said}\n{frame}" if frame else said
+    return f"{line}\n{frame}" if frame else line
 
 
 def wrapped(text: str, descriptor: int = 1, *, indent: int = 4) -> str:

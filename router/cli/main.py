@@ -1,6 +1,6 @@
 """The command `event-router`: its groups of commands, and the mapping of errors to exit codes; floor 7.
 
-Each command has a module of its own, which is imported when it is called, so that `check` starts quickly.
+Each command has its own module. The module is imported only when the command is called, so that `check` starts quickly.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
 COLLECTING = (1_000_000, 20, 20)
-"""The thresholds of garbage collection. Objects that are imported and loaded at the start stay, so examining them in
-collections would be useless: of 100,000 objects, only a few hundred are garbage."""
+"""The thresholds of garbage collection. Nearly all objects that are created at the start are used until the end: of
+100,000 objects, only a few hundred are garbage. So frequent collections would be useless."""
 
 
 class Entry(NamedTuple):
@@ -65,9 +65,9 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
 def _imported(name: str) -> ModuleType:
     """Import a command's module.
 
-    Meanwhile rich can't be imported, unless it has been imported already: structlog would import it for tracebacks
-    that the router does not print, at a tenth of the time of a start. Commands that show tables import rich when they
-    are called.
+    During this import, rich can't be imported, unless it was imported before. structlog would import rich for
+    tracebacks that the router does not print, which would take a tenth of the time of a start. Commands that show
+    tables import rich when they are called.
     """
     if name in sys.modules:
         return sys.modules[name]
@@ -87,7 +87,7 @@ class Commands(click.Group):
         """Return the names of all commands, in the order of the groups."""
         return [name for group in COMMANDS.values() for name in group]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # as above
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return a command; None if no command has that name."""
         for group in COMMANDS.values():
             if cmd_name in group:
@@ -111,7 +111,7 @@ class Commands(click.Group):
         hint = f" Did you mean {close[0]!r}?" if close else f" The commands are {', '.join(self.list_commands(ctx))}."
         raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # as above
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the groups of commands, without importing a command."""
         for title, group in COMMANDS.items():
             with formatter.section(title):
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _guarded(arguments: Sequence[str] | None) -> int:
-    """Run a command and return its exit code, also for the errors that a command raises on purpose."""
+    """Run a command and return its exit code. Print an error that a command raises on purpose."""
     try:
         returned = cli.main(
             args=None if arguments is None else list(arguments), prog_name="event-router", standalone_mode=False
@@ -161,32 +161,32 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _discard_stdout()
-        return _told(RouterError(f"can't write the output: {error.strerror}"))
+        return _report(RouterError(f"can't write the output: {error.strerror}"))
     except RouterError as error:
-        return _told(error)
+        return _report(error)
     return returned if isinstance(returned, int) else Exit.OK
 
 
-def _told(error: RouterError) -> int:
-    from router.cli.common import say_problems, tell
+def _report(error: RouterError) -> int:
+    from router.cli.common import print_message, print_problems
 
     if isinstance(error, ConfigError):
-        say_problems(error.problems)
+        print_problems(error.problems)
         return Exit.CONFIG
-    tell(f"event-router: {error}", "error")
+    print_message(f"event-router: {error}", "error")
     return Exit.UNAVAILABLE if isinstance(error, UnavailableError) else Exit.FINDINGS
 
 
 def _open_standard_streams() -> None:
     """Open closed standard descriptors on /dev/null.
 
-    Otherwise the next socket would get their number, and receive our output.
+    Otherwise the next socket would get the number of such a descriptor, and receive our output.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, mode)  # the lowest free number, which is this one
+            os.open(os.devnull, mode)  # the system gives the lowest free number, which is `descriptor`
     streams: Any = sys
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:

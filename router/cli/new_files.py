@@ -15,7 +15,7 @@ from router.errors import RouterError
 def refuse_existing(folder: Path, paths: Iterable[str], cure: str) -> None:
     """Raise `click.UsageError` if one of the files exists. A dangling link counts as existing.
 
-    `cure` says what the user can do instead of moving the files away.
+    `cure` names what the user can do instead of moving the files away.
     """
     there = [str(folder / path) for path in paths if os.path.lexists(folder / path)]
     if there:
@@ -23,7 +23,9 @@ def refuse_existing(folder: Path, paths: Iterable[str], cure: str) -> None:
 
 
 def write_new(folder: Path, files: Mapping[str, str], cure: str) -> None:
-    """Write files in their order into a folder; create missing folders. `cure` is as for `refuse_existing`.
+    """Write files in their order into a folder; create missing folders.
+
+    `cure` is what the user can do if a file exists.
 
     If writing fails or is interrupted, all created files and folders are removed again. Raises `click.UsageError` if a
     file exists, `RouterError` if a file can't be written.

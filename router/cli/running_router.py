@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from router.admin.admin_client import Client
 from router.admin.sockets import STATUS, default_address
-from router.cli.common import find_config, load_config, tell
+from router.cli.common import find_config, load_config, print_message
 from router.config.models import AdminConfig
 from router.config.redis_url import shown
 from router.config.scalars import OFF, address
@@ -22,19 +22,24 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 SERVICE_STATE = Path("/var/lib/event-router")
-"""The state directory of the shipped unit. Root does not have the service's variables, and finds the service there."""
+"""The state directory of the shipped unit. A command of root lacks the service's variables, and finds the service
+here."""
 
 SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
-"""The environment file of the shipped unit. systemd sets its variables only for the service."""
+"""The environment file of the shipped unit. systemd sets the variables of this file only for the service."""
 
 
 def running(config: Path | None, env_file: Path | None, instance: str, *, prefers_socket: bool = False) -> Client:
     """Return a client of the router that runs under this name.
 
     Without a given configuration, the sockets of the state directories are tried first, then the `admin` address of the
-    default configuration. With a given configuration, its `admin` address is tried first; with `prefers_socket`, the
-    socket of a router that runs the given file is tried before it. A configuration with faults is used as far as
-    possible. Raises `UnavailableError` if no router is found.
+    default configuration. With a given configuration, these places are tried, in this order:
+
+    1. with `prefers_socket`, the socket of a router that runs the given file
+    2. the `admin` address of the given file
+    3. the sockets of the state directories
+
+    A configuration with faults is used as far as possible. Raises `UnavailableError` if no router is found.
     """
     sockets = [Client(default_address(state, instance)) for state in _states()]
     if config is None:
@@ -45,7 +50,7 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
         return found
     named = _named(config, env_file)
     if named.fault is not None and not prefers_socket:
-        tell(f"warning: {named.fault}", "warning")
+        print_message(f"warning: {named.fault}", "warning")
     listen = named.admin.listen
     client = None
     if listen not in {None, OFF}:
@@ -53,26 +58,26 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
         if client.answers():
             return client
     if config is not None:
-        # If the file has an address, the router at a socket may be a different router, or may have loaded the file
-        # before the address was set.
+        # If the file has an address, the router at a socket must run this file. Such a router loaded the file before
+        # the address was set. Any other router at a socket is not the router of this file.
         found = next((each for each in sockets if (_runs(each, config) if listen else each.answers())), None)
     if found is not None:
         return found
     if listen == OFF:
-        raise UnavailableError("commands can't reach the router, because its configuration says `admin: off`")
+        raise UnavailableError("commands can't reach the router, because its configuration has `admin: off`")
     if client is not None and named.fault is None:
         return client
     tried = ", ".join(str(each.address) for each in [*sockets, *([client] if client else [])])
     if named.fault is not None:
         raise UnavailableError(
-            f"no router was found under the name {instance!r} (nothing listens at {tried}), but it may listen elsewhere: "
-            f"{named.fault}"
+            f"no router was found under the name {instance!r} (nothing listens at {tried}). A router may listen at "
+            f"another address, which can't be read: {named.fault}"
         )
     raise UnavailableError(f"no router runs here under the name {instance!r} (nothing listens at {tried})")
 
 
 def _runs(client: Client, config: Path) -> bool:
-    """Return whether a router that was started with this file answers."""
+    """Return whether the router of a client responds, and was started with this file."""
     if not client.answers():
         return False
     with contextlib.suppress(RouterError, OSError):
@@ -85,16 +90,16 @@ def _answering(clients: Iterable[Client]) -> Client | None:
 
 
 def configuration(config: Path | None, env_file: Path | None, instance: str) -> Loaded:
-    """Load the configuration of the router that runs under this name, for a command that connects to its Redis.
+    """Load the configuration of the router that runs under this name, for a command that needs the router's Redis.
 
-    The order is: the given file, the file that the running router was started with, the file that `run` would find.
-    Only the secrets of `redis` are needed. Raises `ConfigError` if one of them is missing.
+    The file is `config` if it is given, else the file that the running router was started with, else the file that
+    `run` would find. Of the secrets, only those of `redis` are needed. Raises `ConfigError` if one of them is missing.
     """
     used = _Used(config, env_file) if config is not None else _used(env_file, instance)
     loaded = load_config(used.file, used.env_file, placeholders=True)
     origin, borrowed = loaded.redis_origin, None
     if origin.variable in used.variables and (not origin.is_set or "redis.url" in loaded.unknown):
-        # Neither this environment nor the env file has the variable: the router was started in another shell that has it.
+        # The variable is set neither here nor in the env file, so the router was started in another environment.
         borrowed = origin.variable
         environ = {**os.environ, **used.variables}
         loaded = load_config(used.file, used.env_file, environ=environ, placeholders=True)
@@ -104,13 +109,13 @@ def configuration(config: Path | None, env_file: Path | None, instance: str) -> 
             if borrowed
             else ""
         )
-        tell(f"note: this command uses the configuration of the running router ({used.file}){redis}", "note")
+        print_message(f"note: this command uses the configuration of the running router ({used.file}){redis}", "note")
     loaded.require("redis")
     return loaded
 
 
 class _Used(NamedTuple):
-    """The configuration and the env file that a command reads, and variables that only the router's environment has."""
+    """The configuration and the env file that a command reads, and variables that are set only for the router."""
 
     file: Path | None
     env_file: Path | None
@@ -126,7 +131,10 @@ def _found() -> Path | None:
 
 
 def _used(env_file: Path | None, instance: str) -> _Used:
-    """Return the files that the running router was started with; the given ones if no router answers."""
+    """Return the files that the running router was started with.
+
+    If no router responds, return only the given env file.
+    """
     for state in _states():
         client = Client(default_address(state, instance))
         if not client.answers():
@@ -136,8 +144,8 @@ def _used(env_file: Path | None, instance: str) -> _Used:
             named = {name: Path(reported[name]) for name in ("file", "env_file") if reported.get(name)}
             variables = _variables(reported)
             if state == SERVICE_STATE:
-                # The router belongs to another user. Root must not read, and send away, the files that such a file
-                # names, nor connect to an address in it.
+                # The router belongs to another user, who may be able to change its files. Such a file could name other
+                # files and addresses. Root must not read and send those files, or connect to those addresses.
                 named = {name: path for name, path in named.items() if distrust(path) is None}
                 variables = {}
                 if SERVICE_ENVIRONMENT.exists():
@@ -147,7 +155,7 @@ def _used(env_file: Path | None, instance: str) -> _Used:
 
 
 def _variables(reported: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variable that gave the router its Redis, with the URL, if this environment does not have it."""
+    """Return the variable with the URL of the router's Redis, and this URL, if this environment lacks the variable."""
     variable = str(reported.get("redis_from", ""))
     name = variable.removeprefix("$")
     if not variable.startswith("$") or os.environ.get(name) or not reported.get("redis"):
@@ -170,9 +178,10 @@ class _Named(NamedTuple):
 
 
 def _named(config: Path | None, env_file: Path | None) -> _Named:
-    """Return the section `admin` of the configuration, even if the configuration has faults; the default if it can't be read.
+    """Return the section `admin` of the configuration, even if the configuration has faults.
 
-    Raises `ConfigError` if a given configuration does not exist.
+    If the section can't be read, return the default section. Raises `ConfigError` if a given configuration does not
+    exist.
     """
     from router.ops.loading import read_admin
 

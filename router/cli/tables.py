@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import msgspec
 
-from router.cli.common import console, tell
+from router.cli.common import console, print_message
 from router.escaping import escape
 from router.wording import counted
 
@@ -27,10 +27,10 @@ MOST_DRAWN = 2000
 class Column(msgspec.Struct, frozen=True):
     """A column of a table.
 
-    `rank` says which columns are left out first on a narrow terminal: the highest first, 0 never. `least` is the width
-    to which its texts may be cut (marked by `…`); None for ids and numbers, which are shown in full or left out. A
-    column that `wraps` breaks its texts between words over several lines, and cuts only words that are wider than
-    itself.
+    On a narrow terminal, the columns with the highest `rank` are left out first. A column with rank 0 is never left
+    out. `least` is the width to which the texts of the column may be cut; a cut text ends in `…`. A column with ids or
+    numbers has the `least` None: it is shown in full or left out. If `wraps` is true, texts are broken between words
+    over several lines, and only words that are wider than the column are cut.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Cell(NamedTuple):
-    """A string in a table, its colour (a style of rich), and a short form for a column that is too narrow."""
+    """A string in a table, with its colour (a style of rich), and a short form for a column that is too narrow."""
 
     text: str
     style: str = ""
@@ -58,7 +58,7 @@ def width_of(text: str) -> int:
 
 
 def cut_to(text: str, width: int) -> str:
-    """Return the text; a longer one is cut to the width and ends in `…`."""
+    """Return the text. If the text is wider than `width`, cut it to this width and end it with `…`."""
     if width_of(text) <= width:
         return text
     from rich.cells import set_cell_size
@@ -79,7 +79,7 @@ def broken(text: str, width: int) -> list[str]:
 
 
 class Table:
-    """Rows under named columns, drawn to a width; also a renderable of rich."""
+    """Rows under named columns, drawn to a width. A table is also a renderable of rich."""
 
     def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) -> None:
         self._columns = columns
@@ -98,9 +98,9 @@ class Table:
         return [column.name for at, column in enumerate(self._columns) if at not in kept]
 
     def lines(self, width: int | None) -> Iterator[list[Cell]]:
-        """Yield the header and each row as cells padded to the columns that fit; `None` means any width.
+        """Yield the header and each row as cells, padded to the columns that fit. A `width` of None means any width.
 
-        The last cell has no spaces behind it.
+        The last cell of a row has no spaces at its end.
         """
         if not self._columns:
             return
@@ -178,16 +178,16 @@ def show_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]]) 
         width = screen.width
         if len(rows) <= MOST_DRAWN:
             screen.print(table, crop=False, no_wrap=True, overflow="ignore")
-            _tell_missing(table, width)
+            _report_missing(table, width)
             return
     for line in table.lines(width):
         click.echo((" " * GAP).join(cell.text for cell in line))
-    _tell_missing(table, width)
+    _report_missing(table, width)
 
 
-def _tell_missing(table: Table, width: int | None) -> None:
+def _report_missing(table: Table, width: int | None) -> None:
     if missing := table.missing(width):
-        tell(
+        print_message(
             f"note: {counted(len(missing), 'column does', 'columns do')} not fit: {', '.join(missing)}; use a wider terminal, a pipe or --json to see all",
             "note",
         )

@@ -13,8 +13,8 @@ _NAME = "requires_api"
 def check_source(source: bytes) -> None:
     """Raise `ValueError` if the source of a plugin requires a newer API. The plugin is not imported yet.
 
-    The import would fail at the first name that this router lacks, and that error would not say what to do. A value
-    that is not a literal is checked by `check_module`.
+    Without this check, the import would fail at the first name that this router lacks, and the error would not name the
+    cure. `check_module` checks a value that is not a literal.
     """
     if _NAME.encode() not in source:
         return

@@ -1,9 +1,9 @@
 """Drop-in plugins: finding, checking and importing their files; floor 3.
 
-A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). Its files are read once for each load,
-and all modules are compiled from what was read then. So code that a reload has replaced keeps its old version, even if
-it imports one of its modules only after the reload. A `.pyc` is not used, because the check of permissions covers only
-the `.py` files.
+A drop-in is a `.py` file, or a folder with an `__init__.py` (a Python package). The files of a drop-in are read once
+for each load, and all modules are compiled from these contents. After a reload, code of the old version may still run
+and import another module of the drop-in. Such a module then has the old version too. A `.pyc` is not used, because the
+check of permissions covers only the `.py` files.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from router.files import UnreadableError, distrust, read_file, resolve_path
 _MODULE_PREFIX = "event_router_plugin_"
 
 KEPT = 8
-"""The number of contents of one drop-in whose modules stay imported. One of them is in force; the others may have
-deliveries under way."""
+"""The number of versions of one drop-in whose modules stay imported. The newest version gets new deliveries; older
+versions may have deliveries under way."""
 
 Sources = Mapping[Path, bytes]
 """The contents of a drop-in's files, by absolute path, as they were read for one load."""
@@ -39,7 +39,7 @@ def plugin_name(path: Path) -> str:
 def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
     """Yield the drop-ins of a folder in name order; add folders with Python files but no `__init__.py` to `incomplete`.
 
-    Names that start with `_` or `.` are skipped (so are `..` links).
+    Names that start with `_` or `.` are skipped.
     """
     for entry in _entries(folder):
         if entry.name.startswith("_"):
@@ -51,9 +51,9 @@ def find_drop_ins(folder: Path, incomplete: list[Path]) -> Iterator[Path]:
 
 
 def code_of(drop_in: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield the importable files and folders of a drop-in: itself, then the content of a folder."""
+    """Yield the importable files and folders of a drop-in: the drop-in itself, then the content of its folders."""
     yield drop_in
-    if drop_in.suffix == ".py" or (here := drop_in.resolve()) in above:  # a link may lead back up
+    if drop_in.suffix == ".py" or (here := drop_in.resolve()) in above:  # a link may lead to a folder above
         return
     for entry in filter(_is_code, _entries(drop_in)):
         yield from code_of(entry, above | {here})
@@ -71,7 +71,10 @@ def _is_code(path: Path) -> bool:
 
 
 def refusal(drop_in: Path, code: Sequence[Path]) -> str | None:
-    """Return why a drop-in must not be loaded, with the correction; the reason is a name clash, or code that other users can change."""
+    """Return why a drop-in must not be loaded, with the correction; None if it may be loaded.
+
+    The reason is a clash of names, or code that other users can change.
+    """
     twin = drop_in.with_name(f"{drop_in.name}.py")
     if drop_in.suffix != ".py" and os.path.lexists(twin):
         return (
@@ -110,9 +113,9 @@ def digest_of(sources: Sources) -> str:
 
 
 class _Uncached(SourceFileLoader):
-    """The loader that always compiles, from sources that were read before.
+    """The loader that compiles modules from sources that were read before.
 
-    It does not read a `.pyc`, which was not checked, and does not write one.
+    It neither reads nor writes `.pyc` files, because their permissions were not checked.
     """
 
     def __init__(self, fullname: str, path: str, sources: Sources) -> None:
@@ -120,7 +123,10 @@ class _Uncached(SourceFileLoader):
         self.sources = sources
 
     def get_data(self, path: str) -> bytes:
-        """Return the content of a file: for a module the content that was read for the load, for a data file the current content."""
+        """Return the content of a file.
+
+        For a module, this is the content that was read for the load. For a data file, this is the current content.
+        """
         source = self.sources.get(Path(path).absolute())
         return super().get_data(path) if source is None else source
 
@@ -131,7 +137,7 @@ class _Uncached(SourceFileLoader):
 
 
 class _Submodules(MetaPathFinder):
-    """The finder of modules inside packages that `_Uncached` loaded: it loads them with `_Uncached` too."""
+    """The finder of modules inside packages that `_Uncached` loaded. Such modules are loaded with `_Uncached` too."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, _: ModuleType | None = None, /) -> ModuleSpec | None:
         """Return a module's spec; None for a module of another package.
@@ -155,10 +161,10 @@ _SUBMODULES = _Submodules()
 def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> ModuleType:
     """Import a drop-in under a module name that is unique for its folder and its content.
 
-    All of its modules are imported again, from `sources`. If the import of a module fails, the modules of an earlier
-    import stay in `sys.modules`. The modules of the last `KEPT` contents stay too, because their code may still run.
-    With `trusted`, the drop-in is part of this package: it is imported once, like the package, and Python can use and
-    write `.pyc` files.
+    All modules of the drop-in are imported again, from `sources`. If the import of a module fails, the modules of an
+    earlier import stay in `sys.modules`. The modules of the last `KEPT` versions stay too, because their code may still
+    run. With `trusted`, the drop-in is part of this package: it is imported only once, and Python can use and write
+    `.pyc` files.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
     stem = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{_hash(os.fsencode(path))}"
@@ -189,11 +195,11 @@ def _hash(text: bytes) -> str:
 
 
 _names: dict[str, list[str]] = {}
-"""The module names of the imported contents of each drop-in, with the newest last."""
+"""The module names of the imported versions of each drop-in, with the newest last."""
 
 
 def _forget_old(stem: str, name: str) -> None:
-    """Record that a content of a drop-in was imported, and remove the modules of contents that were replaced long ago."""
+    """Record that a version of a drop-in was imported. Remove the modules of all but the last `KEPT` versions."""
     names = _names.setdefault(stem, [])
     if name in names:
         names.remove(name)

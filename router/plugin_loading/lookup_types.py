@@ -16,7 +16,7 @@ from router.plugin_loading.registering import refuse_unknown
 
 
 class NoLookupOptions(LookupOptions):
-    """The options of a lookup registered without options: every key is refused."""
+    """The options of a lookup that was registered without options. Every key is refused."""
 
 
 def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupType], origin: str) -> RegisterLookup:
@@ -39,13 +39,13 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
             raise ValueError(f"lookup type {name!r}: {fault}")
         found[name] = kind
 
-    register.__qualname__ = "register"  # for the messages of Python about missing arguments
+    register.__qualname__ = "register"  # Python names the function so if an argument is missing
     return register
 
 
 def _fault(kind: LookupType) -> str | None:
     """Return the fault of a registration, else None. A plugin can pass any value, in spite of the annotations."""
-    from router.config.lookups import PluginLookupConfig  # noqa: PLC0415  # as above
+    from router.config.lookups import PluginLookupConfig  # noqa: PLC0415  # few configurations have lookups
 
     fetch: Any = kind.fetch
     options: Any = kind.options
@@ -61,5 +61,5 @@ def _fault(kind: LookupType) -> str | None:
         {field.alias or name for name, field in options.model_fields.items()} & PluginLookupConfig.model_fields.keys()
     )
     if taken:
-        return f"the option `{taken[0]}` has the same name as a key of the router, so it would never be set: rename the option"
+        return f"the option `{taken[0]}` has the same name as a key of the router, so the option would never be set: rename the option"
     return hidden_attribute(options, LookupOptions) or undefined_type(options) or wrong_lookup_parameters(fetch)

@@ -8,15 +8,15 @@ from pydantic.errors import PydanticUndefinedAnnotation
 SHADOWED = r'Field name ".*" in ".*" shadows an attribute in parent'
 """The beginning of pydantic's warning about a field with the name of an attribute, as a regular expression.
 
-The warning comes when the class is made. For the options of a type, `hidden_attribute` gives a better message. In any other model,
-such a field does no harm.
+The warning appears when the class is made. For the options of a type, `hidden_attribute` gives a better message. In any
+other model, such a field does no harm.
 """
 
 
 def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | None:
-    """Return the fault of a model with an option that has the name of an attribute of its base class; None if it has none.
+    """Return the fault of a model in which an option has the name of an attribute of the base class, or None.
 
-    Code that uses the attribute of the base class would find the option's value in its place.
+    Code that uses the attribute of the base class would get the option's value instead.
     """
     for name in options.model_fields:
         if hasattr(base, name):
@@ -28,9 +28,9 @@ def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | N
 
 
 def undefined_type(options: type[BaseModel]) -> str | None:
-    """Return the fault of a model whose annotations name an unknown type, with its correction; None if it is complete.
+    """Return the fault of a model with an annotation that names an unknown type, or None. The text has the correction.
 
-    Pydantic only reports this fault when the model is used, which is too late to say which plugin has it.
+    Pydantic reports this fault only when the model is used. At that time, the plugin would not be known any more.
     """
     try:
         options.model_rebuild()

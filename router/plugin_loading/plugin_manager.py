@@ -1,8 +1,8 @@
 """The plugin manager: loads built-ins, drop-in files and folders, and installed packages; floor 3.
 
-Each load builds a new pluggy manager. Plugins are loaded one by one: a plugin that fails is reported with its reason,
-and the others still work. A user who can write a drop-in can run code as the router, so drop-ins that other users can
-write are refused.
+Each load builds a new pluggy manager. Plugins are loaded one by one. If a plugin fails, the reason is reported, and the
+other plugins still work. A user who can change a drop-in can run code as the router. So drop-ins that other users can
+change are refused.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ PATIENCE = 10.0
 
 
 class TooSlowError(BaseException):
-    """A plugin that takes too long to load.
+    """Raised if a plugin takes too long to load.
 
-    A BaseException, so that the plugin's `except Exception` does not catch it.
+    It is a BaseException, so that an `except Exception` in the plugin does not catch it.
     """
 
 
@@ -71,7 +71,7 @@ class LoadedPlugin(msgspec.Struct, frozen=True):
     lookups: tuple[str, ...] = ()
     error: str | None = None
     digest: str | None = None
-    """The SHA-256 of its files when they were loaded, to notice later changes."""
+    """The SHA-256 of the plugin's files when they were loaded. It shows whether the files were changed later."""
     code: tuple[Path, ...] = ()
     """The files of a drop-in, with the folders that contain them."""
     sources: Sources = msgspec.field(default_factory=dict)
@@ -81,18 +81,21 @@ class LoadedPlugin(msgspec.Struct, frozen=True):
 
     @property
     def named(self) -> str:
-        """The name in messages, and the `origin` of its types: the path of a drop-in, else its origin and name."""
+        """The name of the plugin in messages, and as the `origin` of its types.
+
+        It is the path of a drop-in, or the origin and the name of any other plugin.
+        """
         return str(self.path) if self.path and self.origin != _BUILT_IN else f"{self.origin} {self.name}"
 
 
 class Plugins(msgspec.Struct, frozen=True):
-    """All plugins, and the types of sinks and lookups of those that were imported."""
+    """All plugins, and the types of sinks and lookups of the imported plugins."""
 
     sinks: dict[str, SinkType] = msgspec.field(default_factory=dict)
     lookups: dict[str, LookupType] = msgspec.field(default_factory=dict)
     loaded: list[LoadedPlugin] = msgspec.field(default_factory=list)
     incomplete: list[Path] = msgspec.field(default_factory=list)
-    """Folders beside the drop-ins that have Python files but no `__init__.py`, and so are not plugins."""
+    """Folders beside the drop-ins with Python files but without `__init__.py`. Such folders are not plugins."""
 
     @property
     def code(self) -> frozenset[Path]:
@@ -106,7 +109,7 @@ class Plugins(msgspec.Struct, frozen=True):
 
     @property
     def origins(self) -> dict[str, str]:
-        """The plugin that registers each type of sink, also of the built-in ones that were not imported."""
+        """The plugin of each type of sink, also for built-in types that were not imported."""
         return {sink: plugin.named for plugin in self.loaded for sink in plugin.sinks}
 
     @property
@@ -132,8 +135,8 @@ def load_plugins(
     """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
     A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin for which `disable` is true is
-    listed and not imported. With `used`, a built-in whose type is not in `used` is not imported either, because the
-    import would only cost time and memory. A plugin's fault raises nothing: see `Plugins.failures`.
+    listed and not imported. With `used`, a built-in with another type is not imported either, because the import would
+    only cost time and memory. A faulty plugin raises no error: see `Plugins.failures`.
     """
     loading = _Loading(Plugins(), _manager(), disable)
     plugins = loading.plugins
@@ -167,7 +170,7 @@ class _Loading(msgspec.Struct, frozen=True):
 
 
 def _load_built_in(loading: _Loading, path: Path, used: Collection[str] | None) -> None:
-    """Load a built-in, or only list it if its type is not used. The type has the name of its folder."""
+    """Load a built-in, or only list it if its type is not used. The type has the name of the plugin's folder."""
     plugin = LoadedPlugin(plugin_name(path), _BUILT_IN, path, sinks=(plugin_name(path),))
     if used is None or plugin.name in used or loading.disable(plugin):
         _load_drop_in(loading, path, _BUILT_IN)
@@ -196,7 +199,7 @@ def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
 def load_again(path: Path, sources: Sources) -> Plugins:
     """Load only one drop-in, from the sources that were read for an earlier load.
 
-    `path` is its file or folder. A plugin's fault raises nothing: see `Plugins.failures`.
+    `path` is the file or folder of the drop-in. A faulty plugin raises no error: see `Plugins.failures`.
     """
     loading = _Loading(Plugins(), _manager(), lambda _plugin: False)
     plugin = LoadedPlugin(plugin_name(path), str(path.parent), path, code=tuple(sources), sources=sources)
@@ -225,7 +228,7 @@ def _load_entry_point(loading: _Loading, point: importlib.metadata.EntryPoint) -
 
 
 def _source_of(module: str) -> bytes:
-    """Return the content of an installed module's file without importing the module; empty if there is no source file."""
+    """Return the content of an installed module's file without importing it; empty if there is no source file."""
     spec = importlib.util.find_spec(module)
     file = Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
     return b"" if file is None else file.read_bytes()
@@ -234,8 +237,8 @@ def _source_of(module: str) -> bytes:
 def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], find: Callable[[], Any]) -> None:
     """Import a plugin with `find`, add it to the manager, call its hooks and store the types it registers.
 
-    `source` returns the content of the file in which the plugin can say which API it requires. An error is stored in
-    `LoadedPlugin.error`; types that the plugin registered before the error are discarded.
+    `source` returns the content of the file that may name the API that the plugin requires. An error is stored in
+    `LoadedPlugin.error`. Types that the plugin registered before the error are discarded.
     """
     plugins, manager = loading.plugins, loading.manager
     if loading.disable(plugin):
@@ -276,9 +279,8 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
 def _guard() -> Iterator[None]:
     """Guard code of a plugin: redirect its prints to stderr, and interrupt it after `PATIENCE` seconds.
 
-    Pydantic's warning about the name of an option is not shown, because such an option is refused.
-
-    Only the main thread can be interrupted (by SIGALRM). In other threads the time is not limited.
+    Only the main thread can be interrupted (by SIGALRM). In other threads, the time is not limited. Pydantic's warning
+    about the name of an option is not shown, because such an option is refused.
     """
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.filterwarnings("ignore", SHADOWED, UserWarning)
@@ -343,7 +345,7 @@ def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
 
 
 def _hint(error: BaseException, plugin: LoadedPlugin) -> str:
-    """Return a hint for a plugin that imports its own module without the dot, or a module beside its only file."""
+    """Return a hint if a plugin imports its own module without the dot, or a module beside its only file."""
     if plugin.path is None or not isinstance(error, ImportError):
         return ""
     own = {plugin.name, *map(plugin_name, (*plugin.code, *plugin.path.parent.glob("*.py")))}

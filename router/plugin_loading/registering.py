@@ -1,4 +1,4 @@
-"""Calls of `register` with arguments that it does not have; floor 3."""
+"""The refusal of unknown arguments of `register`; floor 3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def refuse_unknown(register: Callable[..., Any], given: Mapping[str, object]) -> None:
-    """Raise `TypeError` if a plugin gave `register` a keyword that it does not have; the message has the likely one."""
+    """Raise `TypeError` if a plugin gave `register` an unknown argument. The error names a similar argument, if any."""
     for name in given:
         known = [
             each.name for each in inspect.signature(register).parameters.values() if each.kind is not each.VAR_KEYWORD

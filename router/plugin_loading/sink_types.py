@@ -24,13 +24,14 @@ ALL = "all"
 
 
 class NoOptions(SinkOptions):
-    """The options of a sink registered without options: every key is refused."""
+    """The options of a sink that was registered without options. Every key is refused."""
 
 
 def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin: str, sources: Sources) -> RegisterSink:
     """Return the function with which a plugin registers its sink types. The types are added to `found`.
 
-    `known` names the plugin of each type that is taken. `sources` are the files of a drop-in, for its processes.
+    `known` maps each type that is already registered to its plugin. `sources` are the files of a drop-in. Processes
+    that run a sink of the drop-in load these files.
     """
 
     def register(
@@ -54,7 +55,7 @@ def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin:
             raise ValueError(f"sink type {name!r}: {fault}")
         found[name] = kind
 
-    register.__qualname__ = "register"  # for the messages of Python about missing arguments
+    register.__qualname__ = "register"  # Python names the function so if an argument is missing
     return register
 
 
@@ -73,7 +74,7 @@ def _fault(kind: SinkType) -> str | None:
         return f"`options` must be a subclass of SinkOptions, not {options!r}"
     taken = sorted(_keys(options) & _keys(HostKeys))
     if taken:
-        return f"the option `{taken[0]}` has the same name as a key of the router, so it would never be set: rename the option"
+        return f"the option `{taken[0]}` has the same name as a key of the router, so the option would never be set: rename the option"
     if kind.queue not in {"memory", "redis"}:
         return f"`queue` must be 'memory' or 'redis', not {kind.queue!r}"
     if not _is_count(kind.concurrency):

@@ -24,12 +24,12 @@ LOOKUP = "record"
 """The name of the lookup in its configuration. It must be a valid name in a template."""
 
 Folders = Path | str | Sequence[Path | str] | None
-"""The folders of drop-in plugins. None: `plugins/` in the current folder, if there is one."""
+"""The folders of drop-in plugins. None means `plugins/` in the current folder, if this folder exists."""
 
 
 @contextlib.contextmanager
 def configured(folders: Folders, **sections: Any) -> Iterator[Loaded]:
-    """Yield a configuration with these sections and the plugins in `folders`. Its folder is removed at the end.
+    """Yield a configuration with these sections and the plugins in `folders`. At the end, the files are removed.
 
     Values may also be paths or secrets. Raises `ConfigError` for invalid options and for a type that does not exist.
     """
@@ -58,7 +58,7 @@ def written(document: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def plugin_paths(folders: Folders) -> list[Path]:
-    """Return the folders of drop-in plugins, absolute."""
+    """Return the folders of drop-in plugins as absolute paths."""
     if folders is None:
         beside = Path("plugins").absolute()
         return [beside] if beside.is_dir() else []

@@ -1,4 +1,4 @@
-"""The parts of a router in one process: queues in memory, dead letters in a list, no Redis; floor 7."""
+"""Objects for a router without Redis in the process of a test: queues in memory, letters in a list; floor 7."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class KeptLetters:
         self.letters: list[DeadLetter] = []
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep dead letters; each counts as written."""
+        """Append dead letters to the list, and report each letter as written."""
         self.letters += letters
         for letter in letters:
             if letter.written is not None:
@@ -35,7 +35,7 @@ class KeptLetters:
 
 
 def runtime(clock: Clock | None = None, redis_url: str = NO_REDIS) -> Runtime:
-    """Return the runtime for parts of a router that print nothing. Without a URL, the parts need no Redis."""
+    """Return a runtime for the parts of a router. The parts print nothing. Without a URL, the parts use no Redis."""
     return Runtime(
         instance="test",
         redis_url=redis_url,
@@ -53,7 +53,7 @@ def _ignore(_text: str) -> None:
 def shared_of(loaded: Loaded, runtime: Runtime, letters: KeptLetters) -> Shared:
     """Return the objects that the parts of a router share.
 
-    Without a writer of dead letters, every queue is in memory.
+    There is no writer of dead letters to Redis, so every queue is in memory.
     """
     current, ids = CurrentPipeline(), Ids("test")
     summaries = DeadLetterSummaries(

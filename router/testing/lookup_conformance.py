@@ -1,4 +1,4 @@
-"""The conformance check of lookups: it tests one lookup for everything that the router relies on; floor 7."""
+"""The conformance check of lookups: a test of all properties of a lookup that the router relies on; floor 7."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNKNOWN = "no-such-key-0f9a"
 """A key that no store has."""
 
 PATIENCE = 0.3
-"""Seconds after which a fetch without an answer is cancelled."""
+"""Seconds after which a fetch without a result is cancelled."""
 
 
 async def check_lookup(
@@ -54,11 +54,13 @@ async def check_lookup(
 ) -> Report:
     """Check that lookups of a type do what the router relies on, and return the report.
 
-    Faults of the lookup are reported, not raised. `options` are the keys of the lookup in the configuration. In `key`
-    (or in `url` of an HTTP lookup), `{{ payload.key }}` stands for the requested key, which is the default of `key`.
-    `records` maps keys that the store has to their records. `service` is the stand-in for the store: without it, the
-    behaviour with an unavailable store is not checked. `plugins` are folders of drop-ins; by default `plugins/` in the
-    current folder. Raises `ConfigError` if the options or the type can't be used.
+    Faults of the lookup are reported, not raised. Raises `ConfigError` if the options or the type can't be used.
+
+    - `options` are the keys of the lookup in the configuration. In `key` (or in `url` of an HTTP lookup),
+      `{{ payload.key }}` stands for the requested key. By default, `key` is `{{ payload.key }}`.
+    - `records` maps keys that the store has to their records.
+    - `service` is the stand-in for the store. Without a stand-in, an unavailable store is not checked.
+    - `plugins` are folders of drop-ins, by default `plugins/` in the current folder.
     """
     known = dict(records or {})
     written = {"type": lookup_type, **(options or {})}
@@ -71,7 +73,7 @@ async def check_lookup(
 
 
 _NOTHING = object()
-"""The result of a key that can't be judged, because another check has failed."""
+"""The result for a key that can't be judged, because another check has failed."""
 
 
 def _alike(found: Any, other: Any) -> bool:
@@ -82,7 +84,7 @@ def _alike(found: Any, other: Any) -> bool:
 
 
 class _WatchedStore:
-    """Wraps a store, and keeps the results of the last call before the lookup converts them to an answer."""
+    """A wrapper of a store. It records the results of the last call before the lookup converts them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -90,7 +92,7 @@ class _WatchedStore:
         self.error: Exception | None = None
 
     async def fetch_many(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Fetch records from the store, and keep the result or the error."""
+        """Fetch records from the store, and record the result or the error."""
         self.found = self.error = None
         try:
             self.found = await self._store.fetch_many(keys)
@@ -160,7 +162,7 @@ class _LookupCheck:
         Return None if the result is unknown.
         """
         keys = [self._key(text) for text in texts]
-        self._clock.advance(1e6)  # so far ahead that no cached result or remembered failure is used
+        self._clock.advance(1e6)  # so far that every cached result and every remembered failure expires
         answers = await self._lookup.fetch(keys)
         error = self._store.error
         if error is not None:
@@ -257,7 +259,7 @@ class _LookupCheck:
         """Cancel a fetch that waits for a silent store. Without a stand-in, cancel it as soon as it waits."""
         context = self._open()
         text = next(iter(self._known), UNKNOWN)
-        await self._fetch(text)  # opens connections, and starts the tasks that stay until `close`
+        await self._fetch(text)  # opens connections, and starts tasks that run until `close`
         key = self._key(text)
         silent = made_to_fail(self._service, "silent")
         before = asyncio.all_tasks()

@@ -9,7 +9,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock that a test advances: the `clock` of a context, or of a `RecordingRouter`.
+    """A clock that a test advances. It can be the `clock` of a context or of a `RecordingRouter`.
 
     `start` is an aware datetime.
     """

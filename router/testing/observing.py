@@ -1,4 +1,7 @@
-"""The observation of plugin code: its log lines, the tasks and sockets it leaves open, and where it blocks the event loop; floor 7."""
+"""The observation of plugin code, for conformance checks; floor 7.
+
+Four things are observed: log lines, tasks and sockets that are left open, and places that block the event loop.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ RULES_OF_ALL_PLUGINS = {
     "tasks": "no task is left after close",
     "sockets": "no socket is left after close",
 }
-"""The rules that an observation judges, for sinks and lookups alike, by the names of their checks."""
+"""The rules that an observation judges, both for sinks and for lookups, by the names of their checks."""
 
 LOOK_EVERY = 0.01
 """Seconds between two checks of a condition."""
 
 
 async def until(condition: Callable[[], object], seconds: float) -> bool:
-    """Wait until a condition holds, but no longer than the given seconds; return whether it holds."""
+    """Wait until a condition holds, at most for the given number of seconds; return whether the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= end:
@@ -46,7 +49,7 @@ async def until(condition: Callable[[], object], seconds: float) -> bool:
 
 
 class Observation:
-    """An observation of the code in the files `code`, from `async with` to the end of that block.
+    """An observation of the code in the files `code`, during an `async with` block.
 
     `secrets` are the texts that must not be logged.
     """
@@ -99,7 +102,7 @@ class Observation:
     async def left_sockets(self) -> list[str]:
         """Return descriptions of the sockets that are open after `GRACE` seconds and were not open before.
 
-        The connections that a server in this process has accepted do not count: they are the stand-in's.
+        The connections that a server in this process has accepted do not count, because they belong to the stand-in.
         """
         await until(lambda: not _sockets().keys() - self._sockets, GRACE)
         return [description for known, description in _sockets().items() if known not in self._sockets]
@@ -116,9 +119,9 @@ async def observed(
     made: Callable[..., Any] | None,
     errors: Sequence[BaseException],
 ) -> AsyncIterator[Observation]:
-    """Observe the plugin that registered `made`; record where it blocks the event loop, and which secrets it reveals.
+    """Observe the plugin that registered `made`. Record where it blocks the event loop, and which secrets it reveals.
 
-    `errors` has, at the end of the block, the errors that the plugin has raised.
+    At the end of the block, `errors` must have the errors that the plugin has raised.
     """
     async with Observation(code=code_of(loaded, made), secrets=loaded.secrets) as seen:
         yield seen
@@ -139,7 +142,7 @@ async def judge_left(seen: Observation, findings: Findings) -> None:
 
 
 class _Lines(logging.Handler):
-    """Keeps the lines that code in some files writes to the standard library's logging."""
+    """A log handler that records the lines of code in certain files, written with the standard library's logging."""
 
     def __init__(self, lines: list[str], files: set[str]) -> None:
         super().__init__()
@@ -147,7 +150,7 @@ class _Lines(logging.Handler):
         self._files = files
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line, with its traceback if it has one.
+        """Record one line, with its traceback if there is one.
 
         Lines of other code are ignored, because a stand-in may log too.
         """
@@ -175,8 +178,11 @@ def _named(task: asyncio.Task[Any]) -> str:
 
 
 def _end(task: asyncio.Task[Any]) -> None:
-    """End a task, even one that swallows its cancellation, because such a task would hang the event loop's shutdown."""
-    task.add_done_callback(lambda over: over.cancelled() or over.exception())  # nothing else retrieves the exception
+    """End a task, even if it swallows its cancellation.
+
+    A task that goes on would hang the shutdown of the event loop.
+    """
+    task.add_done_callback(lambda over: over.cancelled() or over.exception())  # no other code retrieves the exception
     close = getattr(task.get_coro(), "close", None)
     with contextlib.suppress(RuntimeError, ValueError):  # a closed coroutine that goes on waiting
         if close is not None:
@@ -185,20 +191,20 @@ def _end(task: asyncio.Task[Any]) -> None:
 
 
 def _sockets() -> dict[tuple[int, int], str]:
-    """Return the open sockets by descriptor and inode, without those that a server in this process accepted.
+    """Return the open sockets by descriptor and inode, without connections that a server in this process accepted.
 
-    Unnamed pairs of sockets are left out too: each event loop of another thread, such as a stand-in's, has one.
+    Unnamed pairs of sockets are left out too, because the event loop of each thread, such as a stand-in's, has a pair.
     """
     found: list[tuple[int, int]] = []
     for name in os.listdir("/dev/fd"):  # noqa: PTH208  # numbers, not paths
-        with contextlib.suppress(OSError):  # the descriptor of the list itself, closed by now
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself is already closed
             status = os.fstat(int(name))
             if stat.S_ISSOCK(status.st_mode):
                 found.append((int(name), status.st_ino))
     with contextlib.ExitStack() as opened:
         known: dict[tuple[int, int], socket.socket] = {}
         for number, inode in found:
-            with contextlib.suppress(OSError):  # another thread has closed it meanwhile
+            with contextlib.suppress(OSError):  # another thread has closed the socket since the listing
                 known[number, inode] = opened.enter_context(socket.socket(fileno=os.dup(number)))
         listening = {_own(each) for each in known.values() if _listens(each)}
         accepted = {key for key, each in known.items() if not _listens(each) and _own(each) in listening}
@@ -214,7 +220,7 @@ def _listens(each: socket.socket) -> bool:
 
 
 def _own(each: socket.socket) -> object:
-    """Return the port or path, which a listening socket and its accepted connections have in common."""
+    """Return the port or path of a socket. A listening socket and its accepted connections have the same one."""
     try:
         name = each.getsockname()
     except OSError:

@@ -1,4 +1,4 @@
-"""A router that runs in the process of a test: it takes events, and records what each sink gets; floor 7."""
+"""A router that runs in the process of a test. It accepts events, and records what each sink gets; floor 7."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ Records = Mapping[str, Mapping[str, Mapping[str, Any]]]
 class Attempt(msgspec.Struct, frozen=True):
     """A delivery as its sink got it: the event, and the options rendered for the event.
 
-    `answer` is the value that the sink returned, and `error` the error that it raised. Both are None if the sink was
-    not called.
+    `answer` is the value that the sink returned, and `error` the error that the sink raised. `answer` and `error` are
+    None if the sink was not called.
     """
 
     event: Event
@@ -60,14 +60,18 @@ class Attempt(msgspec.Struct, frozen=True):
 class RecordingRouter:
     """A router without Redis, for `async with`. It decodes, validates, routes and renders as the daemon does.
 
-    `config` is the file of a configuration, or its content as a mapping. The sinks in `call` are called; for all other
-    sinks, deliveries are only recorded. `lookups` holds records by lookup and rendered key: `{"user": {"42": {…}}}`. A
-    lookup that is not in `lookups` uses its real store; a `redis-hash` lookup must be in `lookups`. `clock` gives the
-    time of events, templates and `expires`, but not of retries. All queues are in memory, and secrets need not be set.
-    With a mapping, `plugins` are the folders of drop-ins, by default `plugins/` in the current folder.
+    All queues are in memory, and secrets need not be set.
 
-    `async with` raises `ConfigError` for a configuration that can't be used, and `ValueError` for names in `call` or
-    `lookups` that the configuration does not have, and for a `redis-hash` without records.
+    - `config` is the file of a configuration, or its content as a mapping.
+    - The sinks in `call` are called. For all other sinks, deliveries are only recorded.
+    - `lookups` has records by lookup and rendered key: `{"user": {"42": {…}}}`. Any other lookup uses its real store. A
+      `redis-hash` lookup must be in `lookups`.
+    - `clock` gives the time of events, templates and `expires`, but not of retries.
+    - `plugins` are the folders of drop-ins for a `config` that is a mapping. The default is `plugins/` in the current
+      folder.
+
+    `async with` raises `ConfigError` for a configuration that can't be used. It raises `ValueError` if the
+    configuration lacks a name in `call` or `lookups`, or if a `redis-hash` lookup has no records.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class RecordingRouter:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """Close the sinks; waiting deliveries are dropped."""
+        """Close the sinks. Deliveries that still wait are dropped."""
         await self._exit.aclose()
 
     def _start(self) -> None:
@@ -129,7 +133,7 @@ class RecordingRouter:
             part.worker.start()
 
     def _lookups(self) -> LookupSet:
-        """Return the lookups: some with the given records, the others with their real stores."""
+        """Return the lookups: those in `lookups` with the given records, the others with their real stores."""
         definitions = self._loaded.lookups
         for name, definition in definitions.items():
             if name not in self._given and isinstance(definition.config.keys, RedisHashConfig):
@@ -154,9 +158,9 @@ class RecordingRouter:
     ) -> None:
         """Publish one message. Call `settled` to wait until its deliveries are settled.
 
-        `payload` is any JSON value, or the text for a source with `format: text`; bytes are published as they are.
-        `source` is the name of the source that reads the message, by default the first that reads the channel. Raises
-        `ValueError` if no source reads the channel, or if `source` does not read it.
+        `payload` is any JSON value, or the text for a source with `format: text`. Bytes are published unchanged.
+        `source` is the name of the source that reads the message, by default the first source that reads the channel.
+        Raises `ValueError` if no source reads the channel, or if `source` does not read it.
         """
         name, sources = channel.encode(), self._loaded.config.sources
         reader = source or reader_of(sources, name)
@@ -172,7 +176,10 @@ class RecordingRouter:
         self._pipeline.receive(reader, [batch])
 
     async def settled(self, within: float = PATIENCE) -> None:
-        """Wait until all deliveries are settled. Raises `TimeoutError`, with their number, after `within` seconds."""
+        """Wait until all deliveries are settled.
+
+        Raises `TimeoutError` after `within` seconds. The error has the number of deliveries that still wait.
+        """
         if not await until(lambda: not self._waiting(), within):
             waiting = ", ".join(
                 f"{counted(number, 'delivery', 'deliveries')} of the sink {name}"
@@ -206,7 +213,10 @@ class RecordingRouter:
 
 
 class _RecordedSink:
-    """Implements `SinkCalls`: records deliveries, and passes them on if the sink is `called`."""
+    """An implementation of `SinkCalls` that records deliveries.
+
+    If the sink is `called`, it also gets the deliveries.
+    """
 
     def __init__(self, caller: SinkCalls, attempts: list[Attempt], *, called: bool) -> None:
         self._caller = caller
@@ -257,9 +267,11 @@ class _GivenRecords:
 
 
 class _EventClock:
-    """Implements `contracts.Clock`: the time of day is that of a manual clock, but intervals also pass in real time.
+    """An implementation of `contracts.Clock`.
 
-    The timeouts and retries of the router wait with the event loop, whose time no test can set.
+    Its time of day comes from a manual clock, but intervals pass in real time.
+
+    The timeouts and retries of the router wait by the clock of the event loop, which a test can't set.
     """
 
     def __init__(self, manual: ManualClock) -> None:

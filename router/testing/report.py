@@ -20,7 +20,7 @@ class ConformanceError(AssertionError):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A rule and its result. `detail` says what went wrong, or why the rule was not checked."""
+    """A rule and its result. `detail` describes the fault, or the reason why the rule was not checked."""
 
     name: str
     rule: str
@@ -41,7 +41,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def not_checked(self) -> tuple[Check, ...]:
-        """The checks that could not be made."""
+        """The checks that were not possible."""
         return tuple(check for check in self.checks if check.result == "not checked")
 
     def raise_for_failures(self) -> None:
@@ -65,7 +65,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Findings:
-    """Collects what a conformance check finds. `rules` are the rules by the names of their checks, in order."""
+    """A collector of the findings of a conformance check.
+
+    `rules` are the rules by the names of their checks, in order.
+    """
 
     def __init__(self, subject: str, rules: Mapping[str, str]) -> None:
         self._subject = subject
@@ -80,7 +83,7 @@ class Findings:
             faults.append(fault)
 
     def skip(self, why: str, *names: str) -> None:
-        """Record why checks can't be made. If such a check finds a fault nevertheless, the fault counts."""
+        """Record why some checks are not possible. If such a check still finds a fault, the fault counts."""
         for name in names:
             self._skipped.setdefault(name, why)
 

@@ -19,7 +19,7 @@ HOSTILE = (
     "tab\t newline\n return\r nul\0 escape\x1b[31m delete\x7f nel\x85 line\u2028 turned\u202e mark\ufeff",
     "' \" ` \\ </b> &amp; %s %00 {{ payload }} {% raw %} ${HOME} ../../etc #:/?@ <!channel> *b* _i_",
 )
-"""Texts in many scripts and with accents; emoji and characters beyond U+FFFF; control characters; syntax of other languages."""
+"""Four texts: many scripts and accents; emoji and characters above U+FFFF; control characters; markup and code."""
 
 _numbers = count(1)
 
@@ -27,9 +27,10 @@ _numbers = count(1)
 def make_event(payload: Any = msgspec.UNSET, **fields: Any) -> Event:
     """Return an event as a sink gets it.
 
-    `payload` is any JSON value; without it the payload is `{"user_id": 42, "message": "Hello"}`. `fields` are attributes
-    of `Event`: `make_event({"message": "hi"}, channel="orders", attempt=2)`. With `raw` (bytes) there is no `payload`;
-    with `format="text"` the payload is a text. Each event has an id of its own. Raises `TypeError` for an unknown field.
+    `payload` is any JSON value, by default `{"user_id": 42, "message": "Hello"}`. `fields` are attributes of `Event`:
+    `make_event({"message": "hi"}, channel="orders", attempt=2)`. The field `raw` (bytes) can be given instead of
+    `payload`. With `format="text"`, the payload is a text. Each event has its own id. Raises `TypeError` for an unknown
+    field.
     """
     if "raw" in fields and payload is not msgspec.UNSET:
         raise TypeError("`payload` and `raw` can't be used together: pass one of them")

@@ -1,4 +1,4 @@
-"""One sink that runs in the router's own worker, for its conformance check; floor 7."""
+"""One sink that runs in the router's own worker, for the conformance check of the sink; floor 7."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _numbers = count(1)
 
 
 class SinkBench:
-    """A sink with the host keys of its configuration, but with quick retries, no rate limit and no fallback.
+    """A sink as it is configured, but with quick retries, without a rate limit and without a fallback.
 
     `limit` replaces the timeout of a delivery, in seconds, once the sink is open.
     """
@@ -87,7 +87,10 @@ class SinkBench:
             await self._part.context.close()
 
     async def release(self) -> None:
-        """Close the connections of a call that went on after the sink was closed, because it swallowed its cancellation."""
+        """Close the connections of calls that still ran when the sink was closed.
+
+        Such calls swallow their cancellation.
+        """
         await self._part.context.close()
 
     def put(self, event: Event, number: int = 1) -> None:
@@ -100,10 +103,10 @@ class SinkBench:
         return await until(lambda: not self._worker.queue.events, self.timeout + GRACE + PATIENCE)
 
     async def called(self, calls: int, patience: float = PATIENCE) -> Call | None:
-        """Wait until the call that follows a given number of earlier calls has ended; return it, or None.
+        """Wait until the call after `calls` earlier calls has ended; return this call.
 
-        None means that the call had not ended `patience` seconds after its time limit, or that no call was made because
-        the delivery could not be prepared.
+        Return None if the call has not ended `patience` seconds after its time limit. Also return None if there is no
+        such call, because the delivery could not be prepared.
         """
 
         def over() -> bool:
@@ -114,6 +117,6 @@ class SinkBench:
 
 
 def fresh(event: Event, **changes: Any) -> Event:
-    """Return a copy of an event with its own id and a freshly decoded payload."""
+    """Return a copy of an event with a new id. The payload of the copy is decoded again."""
     changed = {"id": f"check-{next(_numbers)}", "route": "all", "sink": NAME, "_payload": msgspec.UNSET, **changes}
     return msgspec.structs.replace(event, **changed)

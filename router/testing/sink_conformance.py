@@ -1,4 +1,4 @@
-"""The conformance check of sinks: it tests one sink for everything that the router relies on; floor 7."""
+"""The conformance check of sinks: a test of all properties of a sink that the router relies on; floor 7."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ RULES = {
 """The rules, by the names of their checks, in the order of the report."""
 
 TOO_LONG = 0.3
-"""Seconds after which a delivery without an answer is cancelled."""
+"""Seconds after which a delivery without a result is cancelled."""
 
 TOO_LONG_IN_PROCESS = 5.0
-"""The same limit for a sink that runs in processes of its own. It is longer, because a killed process has to start
+"""The limit `TOO_LONG` for a sink that runs in its own processes. It is longer, because a killed process has to start
 again."""
 
 SEVERAL = 3
@@ -59,12 +59,13 @@ async def check_sink(
 ) -> Report:
     """Check that sinks of a type do what the router relies on, and return the report.
 
-    Faults of the sink are reported, not raised. `options` are the keys of the sink in the configuration, including the
-    host's keys. `service` is the stand-in for the service that the sink sends to: without it, failures are not checked.
-    `event` is an event that can be delivered with these options; the default is the result of `make_event()`. `plugins`
-    are folders of drop-ins; by default `plugins/` in the current folder. `redis_url` is the server behind
-    `context.redis` and `context.messages`, which a sink that uses them needs. Raises `ConfigError` if the options or
-    the type can't be used.
+    Faults of the sink are reported, not raised. Raises `ConfigError` if the options or the type can't be used.
+
+    - `options` are the keys of the sink in the configuration, including the keys of the router itself.
+    - `service` is the stand-in for the service that the sink sends to. Without a stand-in, failures are not checked.
+    - `event` is an event that can be delivered with these options, by default the result of `make_event()`.
+    - `plugins` are folders of drop-ins, by default `plugins/` in the current folder.
+    - `redis_url` is the server for `context.redis` and `context.messages`. Only a sink that uses these needs a server.
     """
     findings = Findings(f"sink {sink_type}", RULES)
     written = {"allow_private": True, **(options or {}), "type": sink_type}
@@ -104,7 +105,7 @@ class _SinkCheck:
 
     @contextlib.asynccontextmanager
     async def _bench(self, limit: float | None = None) -> AsyncIterator[tuple[SinkBench, Observation]]:
-        """Yield a sink that is not open yet, and its observation. At the end, check the rules that apply to every call.
+        """Yield a sink that is not open yet, and its observation. At the end, check the rules for every call.
 
         `limit` replaces the timeout of a delivery, in seconds.
         """
@@ -161,7 +162,7 @@ class _SinkCheck:
         return True
 
     async def _several(self, bench: SinkBench) -> None:
-        """Deliver a batch, and a batch that the service does not accept. Faults of the calls are judged at the end."""
+        """Deliver a batch, and then a batch that the service does not accept. `_bench` judges the calls at the end."""
         if not bench.watched.takes_batches:
             self._findings.skip("the sink has no `deliver_batch`", "batch")
             return
@@ -208,9 +209,9 @@ class _SinkCheck:
                 )
 
     async def _asks_for_time(self, bench: SinkBench) -> None:
-        """Let the service ask the sink to wait.
+        """Let the service ask the sink to wait, and judge the error of the sink.
 
-        The sink is paused afterwards, so this bench can't deliver anything more.
+        Afterwards the sink is paused, so this bench can't make further deliveries.
         """
         if not self._fails("busy"):
             self._findings.skip("pass a `service` that can simulate the failure 'busy'", "retry-after")
@@ -283,7 +284,10 @@ class _SinkCheck:
 
 
 def _variants(event: Event) -> Iterator[tuple[str, Event]]:
-    """Yield events, each with one hostile text in place of one string of the payload, and the name of that field."""
+    """Yield the name of a field and an event for each string of the payload and each hostile text.
+
+    In the event, the hostile text is appended to this string.
+    """
     for hostile in HOSTILE:
         if event.format != JSON:
             yield "the payload", fresh(event, raw=hostile.encode(), channel=hostile)

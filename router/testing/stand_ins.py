@@ -1,4 +1,4 @@
-"""The stand-in for the service or store behind a sink or lookup: its interface, and one implementation for HTTP; floor 7."""
+"""Stand-ins for the service of a sink or the store of a lookup: an interface, and an HTTP server; floor 7."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ RETRY_AFTER = 7
 """The delay in seconds that a `busy` stand-in asks for."""
 
 Failure = Literal["unavailable", "refused", "busy", "silent"]
-"""The ways in which messages or requests fail:
+"""The failures that a stand-in can simulate:
 
 - `unavailable`: the service is out of order for now (HTTP 503, SMTP 451);
 - `refused`: the service never accepts this message (HTTP 400, SMTP 550);
-- `busy`: the service asks to try again in `RETRY_AFTER` seconds (HTTP 429 with Retry-After);
-- `silent`: the service reads the message and gives no answer.
+- `busy`: the service asks the sender to try again in `RETRY_AFTER` seconds (HTTP 429 with Retry-After);
+- `silent`: the service reads the message and does not respond.
 """
 
 
 class Service(Protocol):
-    """The stand-in that `check_sink` and `check_lookup` make fail.
+    """The interface of a stand-in, which `check_sink` and `check_lookup` make fail.
 
     Implement this class for a service that does not speak HTTP.
     """
 
     @property
     def received(self) -> int:
-        """The number of messages accepted, or of requests answered, so far."""
+        """The number of messages accepted so far, or of requests with a successful response."""
 
     def fail(self, failure: Failure, times: int | None = None) -> None:
-        """Make the next messages fail in this way: the given number of them, or all until `recover`.
+        """Make the next `times` messages fail in this way. None means all messages until `recover`.
 
-        Raises `NotImplementedError` if this service can't fail in this way. Rules that need the failure are not checked
-        then.
+        Raises `NotImplementedError` if this service can't simulate the failure. Then the rules that need the failure
+        are not checked.
         """
 
     def recover(self) -> None:
-        """Accept messages again, and end the silence."""
+        """Accept messages again. End the failure `silent` for messages that wait."""
 
 
 def made_to_fail(service: Service | None, failure: Failure, times: int | None = None) -> bool:
-    """Make a stand-in fail as `Service.fail` does; return False if there is no stand-in, or if it can't fail in this way."""
+    """Call `Service.fail`. Return False if there is no stand-in, or if it can't simulate the failure."""
     if service is None:
         return False
     try:
@@ -85,10 +85,12 @@ _STATUS: Mapping[Failure, int] = {"unavailable": 503, "refused": 400, "busy": 42
 class HttpService:
     """An HTTP server on the loopback interface that stands in for a service. It implements `Service`.
 
-    `with HttpService() as service:` starts and stops it; `service.url` is its address (http://127.0.0.1:PORT). It runs
-    in a thread of its own, so a test may be a plain function or a coroutine. The server answers with status 200 and the
-    JSON value `answer`. With `records` it answers like a store: with the JSON value of the requested path, or 404 for
-    any other path. With `tls`, the TLS context of a server, it speaks HTTPS.
+    `with HttpService() as service:` starts and stops the server; `service.url` is its address (http://127.0.0.1:PORT).
+    The server runs in its own thread, so a test may be a plain function or a coroutine.
+
+    The server responds with status 200 and the JSON value `answer`. With `records`, it responds like a store: with the
+    JSON value of the requested path, or with 404 for any other path. With `tls`, the TLS context of a server, it speaks
+    HTTPS.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class HttpService:
         self.requests: list[Request] = []
         """All requests, including those that were made to fail."""
         self.received = 0
-        """The number of requests that were answered successfully."""
+        """The number of requests that got a successful response."""
         self._answer = {"ok": True} if answer is None else answer
         self._records = records
         self._tls = tls
@@ -110,11 +112,11 @@ class HttpService:
         self._stopped = asyncio.Event()
 
     def fail(self, failure: Failure, times: int | None = None) -> None:
-        """Make the next requests fail in this way: the given number of them, or all until `recover`."""
+        """Make the next `times` requests fail in this way. None means all requests until `recover`."""
         self._failure, self._times = failure, times
 
     def recover(self) -> None:
-        """Answer requests successfully again; close the connections that wait for an answer."""
+        """Respond to requests successfully again. Close the connections that still wait for a response."""
         self._failure = None
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._speak)

@@ -1,4 +1,7 @@
-"""The calls that a worker makes to a sink under test: their arguments, results, and changes to the arguments; floor 7."""
+"""The record of the calls that a worker makes to a sink under test; floor 7.
+
+Each record has the arguments, the results, and the changes that the sink made to the arguments.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from router.plugin_contracts import Result
 
 
 class Call(msgspec.Struct):
-    """A call of a sink. `error` is the exception that the call raised, and `results` are the values that it returned."""
+    """A call of a sink. `error` is the exception that the call raised. `results` are the values that it returned."""
 
     events: list[Event]
     results: Sequence[Result] | None = None
@@ -26,7 +29,7 @@ class Call(msgspec.Struct):
     cancelled: bool = False
     """True if the call was cancelled because it took too long."""
     obeyed: bool = False
-    """True if this cancellation ended the call."""
+    """True if the call ended because of its cancellation."""
     changed: list[str] = msgspec.field(default_factory=list)
     """The parts of events and options that the sink has changed."""
 
@@ -39,7 +42,7 @@ class Call(msgspec.Struct):
 
 
 class WatchedSink:
-    """Implements `SinkCalls`: passes each call on to the sink's own caller, and records it in `calls`.
+    """An implementation of `SinkCalls` that passes each call on to the sink's own caller, and records it in `calls`.
 
     `when_open` is called after the sink was opened.
     """

@@ -191,7 +191,7 @@ LOG = "version: 1\nsources:\n  web: {type: pubsub, channels: [a]}\nroutes:\n  - 
             "this user has no permission to write {}/theirs.jsonl; to see who has permission, run: ls -ld",
             False,
         ),
-        ("locked", "warning", "it can't write {}/locked, which is a folder", False),
+        ("locked", "warning", "the sink can't write {}/locked, which is a folder", False),
         ("theirs.jsonl/audit.jsonl", "warning", "{}/theirs.jsonl is not a folder", False),
         (
             "locked/new/x.jsonl",

@@ -288,13 +288,13 @@ def test_replay_counts_recipients_with_the_configuration_at_hand(desk):
     people = [letter(n, sink="mail", payload={"mail": f"user{n % 7}@example.org"}) for n in range(20)]
     desk.put(*people, letter(20, sink="gone"), letter(21, sink="mail", payload={"mail": ""}))
     done = desk.dlq("replay", "--dry-run")
-    assert "to 7 recipients; 2 would reach nobody" in done.err
+    assert "to 7 recipients; 2 letters would reach nobody" in done.err
     desk.dlq("purge")
     desk.put(
         of_event(1), of_event(2, payload={"user_id": 2, "mail": "x@example.org"}), of_event(3, payload={"user_id": "3"})
     )
     done = desk.dlq("replay", "--dry-run")
-    assert "to 2 recipients; 1 would reach nobody" in done.err  # the log, and x@example.org
+    assert "to 2 recipients; 1 letter would reach nobody" in done.err  # the log, and x@example.org
 
 
 def test_a_fallback_is_replayed_by_its_own_templates(desk):
@@ -307,7 +307,7 @@ def test_a_fallback_is_replayed_by_its_own_templates(desk):
     desk.put(letter(1, sink="mail"), letter(2, sink="mail", fallback="1"))
     assert [each["fallback"] for each in desk.lines("list")] == [False, True]
     assert "sink         mail (as a fallback)\n" in desk.dlq("show", "l-2").out
-    assert "to 1 recipient; 1 would reach nobody; suppressed: only_if (1)" in desk.dlq("replay", "--dry-run").err
+    assert "to 1 recipient; 1 letter would reach nobody; suppressed: only_if (1)" in desk.dlq("replay", "--dry-run").err
     explain = ("explain", "-c", desk.folder / "config.yaml", "--dlq")
     assert "mail (email) by notify: suppressed (only_if)" in run(*explain, "l-1", cwd=desk.folder).out
     done = " ".join(run(*explain, "l-2", cwd=desk.folder).out.split())
@@ -344,10 +344,10 @@ def test_replay_counts_those_whom_the_conditions_of_routes_let_reach(desk):
         of_event(3, payload={"user_id": 1, "total": 5}, headers=headers),
     )
     done = desk.dlq("replay", "--dry-run")
-    assert "to 2 recipients; 2 would reach nobody" in done.err
+    assert "to 2 recipients; 2 letters would reach nobody" in done.err
     desk.put(of_event(4, payload={"user_id": 1, "total": 5}, headers=headers))
     done = desk.dlq("replay", "--dry-run")
-    assert "to 3 recipients; 2 would reach nobody" in done.err
+    assert "to 3 recipients; 2 letters would reach nobody" in done.err
 
 
 def test_letters_of_a_newer_router_are_left_alone(desk):

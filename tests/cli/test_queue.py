@@ -297,7 +297,7 @@ def test_a_full_queue_takes_what_it_has_room_for_and_the_rest_waits(quick):
     quick.put("gone", 30, begin=10_000)
     done = quick.queue("move", "gone", "kept")
     assert done.code == 1
-    assert "there is room for only 10 of them; then kept is full (max_events 5000" in done.err
+    assert "there is room for only 10 deliveries; then kept is full (max_events 5000" in done.err
     assert "moved 10 deliveries" in done.err
     assert "20 deliveries remain in the queue, because kept is full" in done.err
     assert quick.ids("gone") == [f"e-{n}" for n in range(10_010, 10_030)]
@@ -358,7 +358,7 @@ def test_no_dead_letter_makes_room(quick):
     quick.write(dead_letters={"max_events": 5})
     quick.put("gone", 8)
     done = quick.queue("dead-letter", "gone", "--dry-run")
-    assert "there is room for only 5 of them" in done.err
+    assert "there is room for only 5 deliveries" in done.err
     done = quick.queue("dead-letter", "gone")
     assert done.code == 1
     assert (

@@ -93,7 +93,7 @@ async def test_what_is_wrong_is_said_as_check_says_it(server, tmp_path):
         done = run("reload", "-c", "config.yaml", cwd=tmp_path)
         assert (done.code, done.out) == (78, "")
         assert 'sinks.audit.pth: unknown key "pth"' in done.err
-        assert done.err.endswith("refused: the old configuration stays in force\n")
+        assert done.err.endswith("refused: the router goes on with the old configuration\n")
         assert "looking in the state directory" not in done.err
         assert "did you mean `path`?" in done.err
         assert " | " in done.err.splitlines()[1], "the faulty line"
@@ -126,7 +126,7 @@ async def test_a_source_that_cannot_be_reached_is_said_by_the_router(server, tmp
         place, _, rest = done.err.partition(": sources.far: ")
         assert re.fullmatch(rf"{tmp_path}/config.yaml:1:\d+", place)
         assert f"redis://{nobody}: connection refused" in rest
-        assert done.err.endswith("refused: the old configuration stays in force\n")
+        assert done.err.endswith("refused: the router goes on with the old configuration\n")
         assert "secret-word" not in done.err
         told = json.loads((await asyncio.to_thread(run, "reload", "--json", cwd=tmp_path)).out)
         assert (told["ok"], told["unavailable"], told["problems"][0]["path"]) == (False, True, "sources.far")
@@ -166,7 +166,7 @@ async def test_a_faulty_file_does_not_hide_the_router_that_listens_at_a_port(ser
             done = run("reload", *named, cwd=tmp_path, env=env)
             assert (done.code, done.out) == (78, "")
             assert re.match(rf"{file}:1:\d+: sinks.audit.pth: unknown key .* \(did you mean `path`\?\)", done.err)
-            assert done.err.endswith("refused: the old configuration stays in force\n")
+            assert done.err.endswith("refused: the router goes on with the old configuration\n")
             done = run("status", *named, cwd=tmp_path, env=env)
             assert done.code == 0
             assert re.match(

@@ -21,7 +21,7 @@ from router.core.delivery.claims import ClaimBatch, Pending
 
 
 class _Look(msgspec.Struct):
-    """One check of the pending entries of a stream. `number` counts the entries that were claimed."""
+    """A check of the pending entries of a stream. `number` counts the entries that were claimed."""
 
     pending: PendingEntries
     stream: Stream

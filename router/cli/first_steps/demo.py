@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PATIENCE = 12.0
-"""Seconds allowed for all waiting of the tour together."""
+"""The largest number of seconds that the tour waits in total."""
 
 CONFIG = """\
 version: 1
@@ -34,7 +34,7 @@ sources:
 schemas:
   - {channels: [notification], file: schemas/notification.schema.json}
 sinks:
-  user-chat:                       # reaches one user: the event says which
+  user-chat:                       # reaches the user that the event names
     type: chat
     service: telegram
     token: none
@@ -50,7 +50,7 @@ deliver: print                     # shows who would get what, sends nothing
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """An event to publish, and the output of the daemon to wait for: on stdout, in the log, or in the audit file."""
+    """An event to publish, and patterns of the daemon's output for it: on stdout, in the log, or in the audit file."""
 
     title: str
     channel: str
@@ -72,7 +72,7 @@ SAMPLES = (
         (r'"route":"orders"',),
     ),
     Sample(
-        "One field has the wrong type and another is missing: the dead letter names both faults (it is printed here; without `deliver: print` it would be stored)",
+        "A payload with two faults: the dead letter names both (without `deliver: print`, it would be stored)",
         "notification",
         '{"user_id": "42"}',
         (r"dead letter \(schema\)",),
@@ -115,7 +115,10 @@ def demo() -> int:
 
 
 def _room() -> Path | None:
-    """Return the parent of the demo's folder: None for the usual place; on a read-only system, the state directory."""
+    """Return the folder in which the demo creates its own folder. None means the usual place for temporary files.
+
+    If no temporary folder is writable, return the state directory.
+    """
     from router.ops.state import state_directory
 
     try:
@@ -126,7 +129,7 @@ def _room() -> Path | None:
 
 
 def _tour(console: Console, folder: Path, url: str) -> None:
-    """Show the configuration, publish each sample, and show the answers of the daemon and its closing line."""
+    """Show the configuration, publish each sample, and show the daemon's output for it. Then show its closing line."""
     _heading(console, "The configuration")
     _prepare(folder)
     _show_yaml(console)
@@ -136,7 +139,7 @@ def _tour(console: Console, folder: Path, url: str) -> None:
         for number, sample in enumerate(SAMPLES, 1):
             _heading(console, f"{number}. {sample.title}")
             _publish(console, url, sample)
-            for line in daemon.answers(sample):
+            for line in daemon.output(sample):
                 # Text is wrapped between words on a terminal; a line of JSON stays one line.
                 console.print(_painted(line), soft_wrap=line.startswith("{") or not console.is_terminal)
         closing = daemon.stop()
@@ -182,7 +185,11 @@ class Daemon:
             self._lines.append(line.rstrip("\n"))
 
     def wait(self, *patterns: str) -> list[str]:
-        """Return, for each pattern, the first matching line since the last call or in the audit file."""
+        """Wait for a line that matches each pattern; return these lines.
+
+        The daemon's output since the last sample and the audit file are searched. Raises `DemoError` if a line does not
+        appear in time.
+        """
         found: list[str] = []
         for pattern in patterns:
             ended = self._ended()
@@ -210,7 +217,7 @@ class Daemon:
         written = audit.read_text().splitlines() if audit.exists() else []
         return next((line for line in self._lines[self._seen :] + written if re.search(pattern, line)), None)
 
-    def answers(self, sample: Sample) -> list[str]:
+    def output(self, sample: Sample) -> list[str]:
         """Return the lines that the daemon printed for a sample."""
         found = self.wait(*sample.expected)
         self._seen = len(self._lines)
@@ -291,7 +298,7 @@ def _books(console: Console, closing: dict[str, Any]) -> None:
 
 
 def _next_steps(console: Console) -> None:
-    """Print commands that work in this folder with a configuration that exists."""
+    """Print commands that the user can try next. They name a configuration only if this folder has one."""
     import shlex
 
     from router.cli.first_steps.samples import ourselves

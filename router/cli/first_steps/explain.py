@@ -18,7 +18,7 @@ from router.cli.common import (
     load_config,
     payload_of,
     print_json,
-    tell,
+    print_message,
 )
 from router.errors import Exit
 
@@ -56,7 +56,7 @@ class _Explained(click.Command):
 @click.option(
     "--live",
     is_flag=True,
-    help="Fetch the records of lookups; without this option, names of fields appear in place of their values.",
+    help="Fetch the records of lookups. Without this option, the output has names of fields in place of values.",
 )
 @click.option("--fails", is_flag=True, help="Show only failed steps, and the outcome if nothing is delivered.")
 @as_test_option
@@ -80,9 +80,9 @@ def explain(
 ) -> int:
     """Explain step by step what happens to a payload: its schema, the routes, who would get which message.
 
-    If PAYLOAD is `-`, it is read from stdin, without the newline at its end. Nothing is sent. Only `--live` needs
-    secrets: those of the lookups. `--dlq` reads a dead letter from Redis and explains what its replay would do with
-    the current configuration. Exit code 0 if something would be delivered, else 1.
+    If PAYLOAD is `-`, the payload is read from stdin, without the newline at its end. Nothing is sent. Only `--live`
+    needs secrets: those of the lookups. `--dlq` reads a dead letter from Redis and explains what its replay would do
+    with the current configuration. The exit code is 0 if something would be delivered, else 1.
     """
     from router.cli.first_steps import explanation
 
@@ -105,17 +105,20 @@ def explain(
     elif as_json:
         print_json(explanation.document(found, only_fails=fails))
     elif not explanation.show(found, loaded.config, only_fails=fails):
-        tell("no step failed")
+        print_message("no step failed")
     return Exit.OK if found.delivers else Exit.FINDINGS
 
 
 def print_test(found: Simulation, records: Records) -> None:
-    """Print a simulation as an entry of `tests:`. Warn if a part of the entry is uncertain, because of lookups."""
+    """Print a simulation as an entry of `tests:`.
+
+    Warn if an expectation is uncertain, because lookups are not fetched.
+    """
     from router.cli.first_steps import test_entry
 
     click.echo(test_entry.entry(found, records), nl=False)
     if warning := test_entry.uncertain(found):
-        tell(warning, "warning")
+        print_message(warning, "warning")
 
 
 def _simulated(loaded: Loaded, simulated: Simulated, instance: str | None) -> tuple[Simulation, Records]:
@@ -142,9 +145,10 @@ def _payload(loaded: Loaded, channel: str, source: str | None, raw: bytes) -> Si
 def _letter(
     letter_id: str, config: Path | None, env_file: Path | None, instance: str, *, from_start: bool
 ) -> tuple[Loaded, Simulated]:
-    """Read a dead letter; return the configuration, and the simulation of its replay now.
+    """Read a dead letter. Return the configuration, and a function that simulates a replay of the letter now.
 
-    With `from_start`, simulate instead its event from the start, at the time when the event was received.
+    With `from_start`, the function simulates the letter's event from the start, at the time when the event was
+    received.
     """
     from router.cli.operate.dead_letter_views import hiding
     from router.cli.operate.dlq import found, readable
@@ -158,6 +162,8 @@ def _letter(
         came = received_at(letter).timestamp()
         return loaded, lambda simulator: simulator.from_start(letter, came)
     shown = hiding(loaded.secrets)(kept).letter
-    tell(f"note: this dead letter has the reason {shown.reason}: {brief(shown)}. A replay now would do this:", "note")
+    print_message(
+        f"note: this dead letter has the reason {shown.reason}: {brief(shown)}. A replay now would do this:", "note"
+    )
     now = time.time()
     return loaded, lambda simulator: simulator.replay(letter, now)

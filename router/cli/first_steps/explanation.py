@@ -36,7 +36,10 @@ _LARGEST = 2**63 - 1
 
 
 class Line(NamedTuple):
-    """A line for people: its label (`head`), the label's colour, and the text, whose further lines begin at `indent`."""
+    """A line for people: a label (`head`), the label's colour, and a text.
+
+    If the text is wrapped, its further lines begin in the column `indent`.
+    """
 
     head: str
     text: str
@@ -90,12 +93,12 @@ def event_document(event: Event) -> dict[str, Any]:
 
 
 def _payload(event: Event) -> Any:
-    """Return the payload as it was published, on one line; as text if it can't be decoded."""
+    """Return the payload as it was published, as JSON on one line. Return it as text if it can't be decoded."""
     try:
         payload = events.decode(event.raw, event.format)
         if event.format == events.TEXT:
             return payload
-        msgspec.json.encode([[[[payload]]]])  # the document nests the payload deeper; msgspec limits the depth
+        msgspec.json.encode([[[[payload]]]])  # fails at the depth limit of msgspec: the document nests the payload
         return msgspec.Raw(msgspec.json.format(event.raw, indent=0))
     except (ValueError, RecursionError, OverflowError):
         return event.raw.decode("utf-8", "backslashreplace")
@@ -127,7 +130,7 @@ def _delivery(delivery: SimulatedDelivery) -> dict[str, Any]:
 
 
 def encodable(value: Any) -> Any:
-    """Return a value that JSON can hold: integers beyond 64 bits as raw JSON, and lone surrogates written out."""
+    """Return a value that msgspec can encode: integers beyond 64 bits become raw JSON, and lone surrogates escapes."""
     if isinstance(value, Mapping):
         return {str(key): encodable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -158,7 +161,7 @@ def show_lines(lines: Iterable[Line]) -> bool:
 
 
 def _wrapped(line: Line, width: int) -> Iterator[str]:
-    """Yield the printed lines of a line: wrapped between words, each further line indented to the text."""
+    """Yield the printed lines of one `Line`: wrapped between words, with each further line indented to the text."""
     head = escape(line.head)
     wrapped = textwrap.wrap(
         f"{head:<{line.indent}}{' ' if len(head) >= line.indent and line.text else ''}{escape(line.text)}".rstrip(),
@@ -254,7 +257,7 @@ def _why_matched(route: RouteVerdict) -> str:
 
 
 def why_not(route: RouteVerdict) -> str:
-    """Return why a route does not take an event: how many conditions held, and the first one that did not hold."""
+    """Return why a route does not take an event: the number of conditions that held, and the first failed condition."""
     check = route.decided_by
     if check is None:
         return ""
@@ -264,7 +267,7 @@ def why_not(route: RouteVerdict) -> str:
 
 
 def _sentence(check: Check) -> str:
-    """Return a clause that says what a condition found in the event, and what it needs."""
+    """Return a clause about a condition that did not hold: the value found in the event, and the value needed."""
     if check.step == Step.ENABLED:
         return "the route is disabled (enabled: false)"
     if check.step == Step.FINAL:
@@ -352,7 +355,7 @@ def _outcome(found: Simulation, config: RouterConfig) -> Iterator[Line]:
 
 
 def _fail_lines(found: Simulation, config: RouterConfig) -> Iterator[Line]:
-    """Yield a line for each failure, labelled with the step that failed; then the outcome, if nothing is delivered."""
+    """Yield a line for each failure. The label is the failed step. If nothing is delivered, the outcome follows."""
     for step, subject, why in fails(found, config):
         yield Line(str(step), f"{subject}: {why}" if subject else why, RED)
     if not found.delivers:

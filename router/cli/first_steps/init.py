@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli.brief_redis import ask_briefly
-from router.cli.common import say, tell, wrapped
+from router.cli.common import print_message, print_text, wrapped
 from router.errors import Exit
 from router.ops.terminal import terminal
 
@@ -74,8 +74,8 @@ def init(
     """Write a first configuration into FOLDER, with a schema and tests, and print the next commands.
 
     On a terminal the command asks for the address of Redis, the channels, and the sink. The configuration is tested
-    before it is written. Secrets are not written: the configuration names variables, and the command says which to set.
-    Exit code 2 if an answer is wrong or one of the files exists already.
+    before it is written. Secrets are not written: the configuration names variables, and the command prints which
+    variables to set. The exit code is 2 if an answer is wrong or one of the files exists already.
     """
     from router.cli import new_files
     from router.cli.first_steps.starter import asking
@@ -92,17 +92,20 @@ def init(
         starter = bench.starter(answers)
         new_files.write_new(folder, starter.files, _ELSEWHERE)
     except (click.Abort, KeyboardInterrupt):
-        tell("\nnothing was written")
+        print_message("\nnothing was written")
         raise
     for remark in starter.remarks:
-        tell(wrapped(f"warning: {remark}", 2), "warning")
+        print_message(wrapped(f"warning: {remark}", 2), "warning")
     _show_redis(starter.redis_url)
     _show_next(folder, answers, starter)
     return Exit.OK
 
 
 def _show_redis(url: str) -> None:
-    """Warn if the Redis server does not answer, or if the router will not read from the Redis on the usual port."""
+    """Warn if the Redis server can't be reached.
+
+    Also warn if the router will start an embedded server, although another Redis server runs on the usual port.
+    """
     from router.broker.embedded_server.embedded_process import PORT, find, redis_answers
     from router.config.redis_url import shown
     from router.ops.loading.reading.placeholders import WORD
@@ -113,7 +116,10 @@ def _show_redis(url: str) -> None:
         running = find(state_path(os.environ))
         if (running is None or running.port != PORT) and redis_answers():
             cure = f"write `url: redis://127.0.0.1:{PORT}` into the configuration"
-            note = f"a Redis server answers on port {PORT} of this machine, but the router will not read from it; to use this server, {cure}"
+            note = (
+                f"a Redis server runs on port {PORT} of this machine, but the router will not read from this server; "
+                f"to use it, {cure}"
+            )
     elif WORD not in url:
         error = ask_briefly(url, lambda client: client.ping())
         if error is not None:
@@ -121,7 +127,7 @@ def _show_redis(url: str) -> None:
 
             note = f"{explain(error, shown(url))}; the configuration was written anyway"
     if note:
-        tell(wrapped(f"note: {note}", 2), "note")
+        print_message(wrapped(f"note: {note}", 2), "note")
 
 
 def _show_next(folder: Path, answers: Answers, starter: Starter) -> None:
@@ -130,21 +136,21 @@ def _show_next(folder: Path, answers: Answers, starter: Starter) -> None:
     from router.cli.first_steps.starter.composing import CONFIG, when_to_send
 
     config = folder / CONFIG
-    say("\n".join(f"wrote {folder / path}" for path in reversed(list(starter.files))))
-    say("Next: run its tests, explain an event, run the daemon.")
-    say(f"  {ours('test', config)}")
+    print_text("\n".join(f"wrote {folder / path}" for path in reversed(list(starter.files))))
+    print_text("Next: run its tests, explain an event, run the daemon.")
+    print_text(f"  {ours('test', config)}")
     option = "--channel=" if starter.channel.startswith("-") else "--channel "
-    say(f"  {ours('explain', config)} {option}{shlex.quote(starter.channel)} {shlex.quote(starter.payload)}")
-    say(f"  {ours('run', config)}")
+    print_text(f"  {ours('explain', config)} {option}{shlex.quote(starter.channel)} {shlex.quote(starter.payload)}")
+    print_text(f"  {ours('run', config)}")
     if answers.needed:
         why = (
             ""
             if answers.redis_url is None
-            else "; set REDIS_URL to the URL that you gave: it is not in the configuration, because it contains a password"
+            else "; set REDIS_URL to the URL that you gave. The URL has a password, so it is not in the configuration"
         )
-        say(wrapped(f"`run` needs {' and '.join(answers.needed)}{why}.", indent=0))
+        print_text(wrapped(f"`run` needs {' and '.join(answers.needed)}{why}.", indent=0))
     if answers.prints:
-        say(
+        print_text(
             wrapped(
                 f"`run` shows who would get what, and sends nothing. Delete `deliver: print` {when_to_send(answers)}.",
                 indent=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from router.cli.common import redis_url, tell
+from router.cli.common import print_message, redis_url
 from router.cli.first_steps.test_entry import Records
 from router.config.lookups import RedisHashConfig
 from router.core.lookups.given_records import NOT_GIVEN
@@ -28,11 +28,11 @@ async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple
     """Simulate a message with the records that its deliveries need; return the simulation and the records.
 
     The function simulates the message and fetches the missing records, until no record is missing. Several rounds may
-    be needed, because the key of one lookup may use the record of another. Raises `UnavailableError` if a store can't
-    be reached, and `ConfigError` if a secret of a store is missing.
+    be needed, because the key of one lookup may use the record of another lookup. Raises `UnavailableError` if a store
+    can't be reached, and `ConfigError` if a secret of a store is missing.
     """
     known: dict[tuple[str, str], Answer] = {}
-    lookups = lookups_of(loaded, Runtime(instance, _redis(loaded), None, tell, tell))
+    lookups = lookups_of(loaded, Runtime(instance, _redis(loaded), None, print_message, print_message))
     try:
         while True:
             simulator = Simulator(loaded, lambda name, key: known.get((name, key), NOT_GIVEN))
@@ -50,9 +50,9 @@ async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple
 
 
 def _redis(loaded: Loaded) -> str:
-    """Return the URL of the router's own Redis. If no lookup needs it, return a URL that is never used.
+    """Return the URL of the router's own Redis, or a URL that is never used if no lookup needs this server.
 
-    Raises `UnavailableError` or `ConfigError` if a lookup needs the server and its URL is not available.
+    Raises `UnavailableError` or `ConfigError` if a lookup needs the server and the URL of the server is not available.
     """
     keys = [definition.config.keys for definition in loaded.lookups.values()]
     if any(isinstance(each, RedisHashConfig) and each.url is None for each in keys):

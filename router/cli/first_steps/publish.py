@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.common import of_running, payload_of, redis_url, say, tell
+from router.cli.common import of_running, payload_of, print_message, print_text, redis_url
 from router.errors import Exit
 from router.wording import counted
 
@@ -26,37 +26,40 @@ if TYPE_CHECKING:
 def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> int:
     """Publish one event, after validating it with its schema.
 
-    If PAYLOAD is `-`, it is read from stdin, without the newline at its end. The event goes to the Redis of the first
-    source that reads CHANNEL: by PUBLISH for pub/sub, by XADD to a stream, by LPUSH to a list. The command prints the
-    number of subscribers that received the event, the id of the entry, or the length of the list. If the payload does
-    not fit the schema, nothing is published, and the exit code is 1.
+    If PAYLOAD is `-`, the payload is read from stdin, without the newline at its end. The event goes to the Redis of
+    the first source that reads CHANNEL: with PUBLISH for pub/sub, XADD for a stream, LPUSH for a list. The output is
+    the number of subscribers that received the event, the id of the entry, or the length of the list. If the payload
+    does not fit the schema, nothing is published, and the exit code is 1.
     """
     from router.cli.first_steps.samples import publish_command
 
     raw = payload_of(payload)
     name, source = _source(loaded, channel)
     if source is None:
-        tell(f"warning: no source in {loaded.path} reads the channel {channel!r}", "warning")
+        print_message(f"warning: no source in {loaded.path} reads the channel {channel!r}", "warning")
     if not no_check and not _fits(loaded, name, source, channel, raw):
         return Exit.FINDINGS
     url = (source.url if source else None) or redis_url(loaded)
     address, answer = asyncio.run(_publish(url, publish_command(source, os.fsencode(channel), raw)))
     if isinstance(answer, bytes):
-        say(f"added to the stream {channel} at {address}: entry {answer.decode()}")
+        print_text(f"added to the stream {channel} at {address}: entry {answer.decode()}")
         return Exit.OK
     if source is not None and source.type == "list":
-        say(f"pushed to the list {channel} at {address}: {counted(answer, 'item waits', 'items wait')} there")
+        print_text(f"pushed to the list {channel} at {address}: {counted(answer, 'item waits', 'items wait')} there")
         return Exit.OK
-    say(f"published on {channel} at {address}: {counted(answer, 'subscriber')} received it")
+    print_text(f"published on {channel} at {address}: {counted(answer, 'subscriber')} received it")
     if not answer:
-        tell("warning: no subscriber received this event, so it is lost; is `event-router run` running?", "warning")
+        print_message(
+            "warning: no subscriber received this event, so the event is lost. Is `event-router run` running?",
+            "warning",
+        )
     return Exit.OK
 
 
 def _source(loaded: Loaded, channel: str) -> tuple[str, SourceConfig | None]:
-    """Return the first source that reads the channel, and its name; an empty name without a source.
+    """Return the name of the first source that reads the channel, and the source itself.
 
-    Raises `ConfigError` if the URL of its server is not known.
+    Without such a source, return an empty name and None. Raises `ConfigError` if the URL of the source is not known.
     """
     from router.core.wiring.readers import reader_of
     from router.ops.loading.reading.nodes import child_path
@@ -83,16 +86,16 @@ def _fits(loaded: Loaded, name: str, source: SourceConfig | None, channel: str, 
     rejected = isinstance(verdict, Rejected)
     for violation in verdict.violations:
         pointer = violation.pointer or "/"
-        tell(f"{pointer} {violation.keyword}: {violation.message}", "error" if rejected else "warning")
+        print_message(f"{pointer} {violation.keyword}: {violation.message}", "error" if rejected else "warning")
     if isinstance(verdict, Rejected) and plan.schema and verdict.violations:
-        tell(f"not published: the payload does not fit {plan.schema.file} (--no-check publishes it anyway)")
+        print_message(f"not published: the payload does not fit {plan.schema.file} (--no-check publishes it anyway)")
     elif isinstance(verdict, Rejected):
-        tell(f"{verdict.reason}: {verdict.detail}", "error")
+        print_message(f"{verdict.reason}: {verdict.detail}", "error")
     return not rejected
 
 
 async def _publish(url: str, command: list[bytes]) -> tuple[str, int | bytes]:
-    """Send the command; return the address of the server and its answer."""
+    """Send the command; return the address of the server and the server's reply."""
     from redis.exceptions import RedisError
 
     from router.broker.server import client

@@ -25,7 +25,7 @@ from router.cli.common import (
     instance_option,
     leave_threads_behind,
     log_level_option,
-    tell,
+    print_message,
     verbose_option,
 )
 from router.errors import ConfigError, Exit, Problem
@@ -76,11 +76,11 @@ def run(
 ) -> int:
     """Run the daemon: read, validate, route, deliver, until SIGTERM or Ctrl-C.
 
-    After such a signal the daemon finishes the attempts under way. SIGHUP, or the command `reload`, makes it load its
-    configuration again.
+    After such a signal, the daemon finishes the attempts under way. SIGHUP or the command `reload` makes the daemon
+    load its configuration again.
 
-    If the configuration has no `redis.url`, the daemon uses the Redis of $REDIS_URL. If this variable is not set or
-    is empty, the daemon starts an embedded server on this machine.
+    If the configuration has no `redis.url`, the daemon uses the Redis of $REDIS_URL. If this variable is not set or is
+    empty, the daemon starts an embedded server on this machine.
     """
     from router.ops import logs
 
@@ -111,7 +111,9 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
 
     def load() -> Loaded:
         loaded = load_config(path, env_file, deliver=deliver, pipes=False)
-        secrets.update(loaded.secrets)  # an old secret may still be in force, or be in an answer that is under way
+        secrets.update(
+            loaded.secrets
+        )  # old secrets stay: one may still be used, or be in a response that arrives later
         active.hide(secrets)
         _log_problems(loaded)
         return loaded
@@ -145,17 +147,20 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
 
 
 def _ended(_number: int, _frame: object) -> None:
-    """Handle SIGTERM before the daemon serves: exit, so that the embedded server is stopped too."""
+    """Handle a SIGTERM that arrives before the daemon serves: exit, so that the embedded server is stopped too."""
     raise SystemExit(Exit.OK)
 
 
 def _log_problems(loaded: Loaded) -> None:
-    """Log the problems of a configuration: warnings at level warning, notes at level debug, because `check` prints them too."""
+    """Log the problems of a configuration: warnings at the level warning, notes at the level debug.
+
+    `check` prints the notes, so the log does not need them.
+    """
     log = structlog.stdlib.get_logger(__name__)
     for problem in loaded.problems:
-        say = log.warning if problem.severity == "warning" else log.debug
+        write = log.warning if problem.severity == "warning" else log.debug
         about = {"place": problem.place, "key": problem.path}
-        say(problem.message, **{name: value for name, value in about.items() if value})
+        write(problem.message, **{name: value for name, value in about.items() if value})
 
 
 def _refuse_forgotten_url(loaded: Loaded) -> None:
@@ -175,7 +180,7 @@ def _refuse_forgotten_url(loaded: Loaded) -> None:
 
 @contextmanager
 def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
-    """Yield the URL of the router's own Redis: the configured server, or an embedded one that runs until the exit."""
+    """Yield the URL of the router's own Redis: the configured server, or an embedded server for this run."""
     if loaded.config.redis.url != EMBEDDED:
         yield loaded.config.redis.url
         return
@@ -190,9 +195,9 @@ def _redis(loaded: Loaded, state: Path) -> Iterator[str]:
         raise ConfigError([replace(each, message=f"{each.message}; or {cure}") for each in error.problems]) from None
     try:
         if running.port != PORT and redis_answers():
-            tell(
-                f"note: another Redis server answers on port {PORT}, but the router does not read from it; "
-                f"to use that server: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
+            print_message(
+                f"note: another Redis server runs on port {PORT}, but the router does not read from this server; "
+                f"to use it: {_listen_to(loaded, f'redis://127.0.0.1:{PORT}')}",
                 "note",
             )
         with _supervised(server):
@@ -223,7 +228,7 @@ def _supervised(server: Embedded) -> Iterator[None]:
 
 
 def _listen_to(loaded: Loaded, url: str) -> str:
-    """Return the correction for reading from the wrong Redis: this command with the variable set, or a line to write."""
+    """Return what the user can do to read from another Redis: run this command with a variable, or write a line."""
     from router.cli.first_steps.samples import ourselves
 
     origin = loaded.redis_origin
@@ -234,7 +239,10 @@ def _listen_to(loaded: Loaded, url: str) -> str:
 
 @contextmanager
 def _printer(active: Logs) -> Iterator[Callable[[str], None]]:
-    """Yield a function that prints a line on stdout, in a separate thread, without secrets and control characters."""
+    """Yield a function that prints a line on stdout.
+
+    A separate thread prints, without secrets and control characters.
+    """
     from router.ops.logs import Writer
 
     writer = Writer(
@@ -256,23 +264,23 @@ def _welcome(loaded: Loaded, config: Path, url: str, *, embedded: bool) -> None:
     from router.config.redis_url import shown
 
     where = "embedded Valkey" if embedded else f"from {loaded.redis_origin}"
-    tell(f"event-router {__version__} listens at {shown(url)} ({where})", "good")
+    print_message(f"event-router {__version__} listens at {shown(url)} ({where})", "good")
     for name, source in loaded.config.sources.items():
         place = f" at {shown(source.url)}" if source.url else ""
-        tell(f"  {name}: {', '.join(source.reads)}{place}")
+        print_message(f"  {name}: {', '.join(source.reads)}{place}")
     # Publishing to the embedded server needs no password.
     lines = publish_lines(loaded, shown(url) if embedded else url, config)
     if lines:
-        tell("Publish an event from another terminal, with one of these commands:")
+        print_message("Publish an event from another terminal, with one of these commands:")
         for line in lines:
-            tell(f"  {line}")
+            print_message(f"  {line}")
     if loaded.config.deliver == "print":
-        tell(
+        print_message(
             "With `deliver: print`, the router shows here who would get what. "
             "It sends nothing, and prints dead letters instead of storing them."
         )
     elif loaded.config.deliver != "send":
-        tell(
+        print_message(
             f"With `deliver.only`, the router sends only to {', '.join(loaded.config.deliver.only)}, and prints the other deliveries here."
         )
-    tell("Press Ctrl-C to end the router.")
+    print_message("Press Ctrl-C to end the router.")

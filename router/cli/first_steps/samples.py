@@ -49,7 +49,7 @@ def sample(loaded: Loaded, channel: str) -> str | None:
 
 
 def make(document: Any) -> Any:
-    """Return a value that a JSON Schema accepts: its first example, or a value made by its simple keywords."""
+    """Return a value for a JSON Schema: the schema's first example, or a value made by the schema's simple keywords."""
     return _make(document, document, _DEEPEST)
 
 
@@ -115,7 +115,10 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
-    """Return a channel to publish to, with its source: the first channel without wildcards, else one for a glob."""
+    """Return a source and a channel to publish to: the first channel without wildcards, else a channel for a glob.
+
+    Return None if no source has a channel for a sample.
+    """
     reads = [(each, name) for each in loaded.config.sources.values() for name in each.reads]
     for source, name in reads:
         if source.type != "pubsub" or not is_glob(name):
@@ -124,7 +127,7 @@ def first_channel(loaded: Loaded) -> tuple[SourceConfig, str] | None:
 
 
 def publish_lines(loaded: Loaded, redis_url: str, config: Path) -> list[str]:
-    """Return commands that publish a sample event: redis-cli, if it needs no password, and `event-router publish`."""
+    """Return commands that publish a sample event: redis-cli (if no password is needed) and `event-router publish`."""
     found = first_channel(loaded)
     if found is None:
         return []
@@ -148,7 +151,7 @@ def publish_command(source: SourceConfig | None, channel: bytes, payload: bytes)
 
 
 def _redis_cli(url: str) -> str | None:
-    """Return the redis-cli command with the options for a server; None if it would need a password."""
+    """Return the redis-cli command with the options for a server; None if a password or another option is needed."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         return None
@@ -160,7 +163,7 @@ def _redis_cli(url: str) -> str | None:
 
 
 def ours(command: str, config: Path) -> str:
-    """Return the shell command that runs one of our commands with a configuration, in another terminal in this folder."""
+    """Return the shell command for one of our commands with a configuration, for another terminal in this folder."""
     where = "" if config == Path("config.yaml") else f" -c {shlex.quote(str(config))}"
     return f"{shlex.join(ourselves())} {command}{where}"
 

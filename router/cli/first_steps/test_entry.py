@@ -136,7 +136,7 @@ def _written(value: Any) -> str:
 
 
 def literal(value: Any) -> Any:
-    """Return plain values with each dollar sign doubled that would begin an expression of the configuration."""
+    """Return plain values in which each dollar sign that would begin an expression is doubled."""
     if isinstance(value, str):
         return _DOLLAR.sub("$$", value)
     if isinstance(value, dict):

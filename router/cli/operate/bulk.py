@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from router.cli.common import console, tell
+from router.cli.common import console, print_message
 from router.wording import counted
 
 ASK_ABOVE = 100
@@ -28,12 +28,12 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only print what w
 
 
 def agreed(number: int, question: str, *, yes: bool) -> bool:
-    """Return whether the user confirms; the question is asked above `ASK_ABOVE` on a terminal."""
+    """Return whether to go on. If `number` is above `ASK_ABOVE`, the user is asked for confirmation on a terminal."""
     if yes or number <= ASK_ABOVE or not sys.stdin.isatty():
         return True
     if click.confirm(question, err=True):
         return True
-    tell("nothing was done")
+    print_message("nothing was done")
     return False
 
 

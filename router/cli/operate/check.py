@@ -15,8 +15,8 @@ from router.cli.common import (
     find_config,
     json_option,
     print_json,
-    say,
-    say_problems,
+    print_problems,
+    print_text,
     verbose_option,
     wrapped,
 )
@@ -85,9 +85,9 @@ def _report(path: Path, env_file: Path | None) -> Report:
         loaded = load(config, environ=os.environ, env_file=env_file, placeholders=True, pipes=True, tests=tests)
     except ConfigError as error:
         return Report(path, error.problems, None)
-    said = Redactor(loaded.secrets).value(summary(loaded))
+    hidden = Redactor(loaded.secrets).value(summary(loaded))
     return Report(
-        path, [*loaded.problems, *durability_warnings.problems(loaded), *written_files.problems(loaded)], said
+        path, [*loaded.problems, *durability_warnings.problems(loaded), *written_files.problems(loaded)], hidden
     )
 
 
@@ -183,7 +183,7 @@ def _document(report: Report) -> dict[str, Any]:
 
 
 def _print(report: Report) -> None:
-    say_problems(report.problems, err=False)
+    print_problems(report.problems, err=False)
     counts = [
         counted(count, severity)
         for severity in ("error", "warning", "note")
@@ -195,7 +195,7 @@ def _print(report: Report) -> None:
     if report.summary:
         for title, lines in _lines(report.summary):
             for index, line in enumerate(lines):
-                say(wrapped(f"  {title if index == 0 else '':<9} {line}", indent=14))
+                print_text(wrapped(f"  {title if index == 0 else '':<9} {line}", indent=14))
 
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""Views of dead letters: a row of a table, a page for one, a line of JSON; floor 7."""
+"""Views of dead letters: a row of a table, a page about one letter, a line of JSON; floor 7."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _FIELDS = (
 
 
 def hiding(secrets: frozenset[str]) -> Callable[[Kept], Kept]:
-    """Return a function that hides secrets in the detail of a letter; its other fields can't contain any."""
+    """Return a function that hides secrets in the detail of a letter. The other fields can't contain secrets."""
     redact = Redactor(secrets).text
     return lambda kept: kept._replace(letter=msgspec.structs.replace(kept.letter, detail=redact(kept.letter.detail)))
 

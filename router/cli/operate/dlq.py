@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from router.broker.dead_letters.dead_letter_store import Kept, LetterStore
-from router.cli.common import json_option, of_running, print_json, redis_url, tell
+from router.cli.common import json_option, of_running, print_json, print_message, redis_url
 from router.cli.first_steps.explain import as_test_option, print_test
 from router.cli.operate import dead_letter_views as views
 from router.cli.operate.bulk import agreed, dry_run_option, progress, yes_option
@@ -36,7 +36,7 @@ RATE = 2000
 """The default rate of a replay, in letters per second."""
 
 TAKEN_WITHIN = 3.0
-"""Seconds to wait until a running router takes replayed letters."""
+"""Seconds within which a running router should take the replayed letters. After this time, the command warns."""
 
 
 @click.group()
@@ -45,7 +45,7 @@ def dlq() -> None:
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """The filter of letters that every command of the group takes."""
+    """The options that filter letters, which `list`, `purge` and `replay` share."""
 
     options: dict[str, Any]
     limit: int | None
@@ -109,25 +109,25 @@ async def list_letters(wanted: Wanted, *, loaded: Loaded) -> int:
         waiting = await _waiting(store)
     if rows:
         show_table(views.COLUMNS, rows)
-        tell(views.count(len(rows)))
+        print_message(views.count(len(rows)))
     elif not wanted.as_json:
         _none(wanted)
     if waiting:
-        tell(f"{views.count(waiting)} to be replayed, as soon as a router runs", "note")
+        print_message(f"{views.count(waiting)} to be replayed, as soon as a router runs", "note")
     return Exit.OK
 
 
 async def _waiting(store: LetterStore) -> int:
-    """Return the number of letters that wait to be replayed; 0, and a warning, if their key has another type."""
+    """Return the number of letters that wait to be replayed. If their key has a wrong type, warn and return 0."""
     try:
         return await store.waiting()
     except ConfigError as error:
-        tell(f"warning: the letters to be replayed ({store.replay_key}) can't be counted: {error}", "warning")
+        print_message(f"warning: the letters to be replayed ({store.replay_key}) can't be counted: {error}", "warning")
         return 0
 
 
 async def found(letter_id: str, loaded: Loaded) -> Kept:
-    """Return the letter with this id, event id or entry id. Raises `RouterError` when there is none."""
+    """Return the letter with this id, event id or entry id. Raises `RouterError` if there is no such letter."""
     async with _store(loaded) as store:
         kept = await store.find(letter_id)
     if kept is None:
@@ -151,8 +151,8 @@ def readable(kept: Kept) -> DeadLetter:
 async def show(letter_id: str, *, loaded: Loaded, as_json: bool, as_test: bool) -> int:
     """Show one letter in full. ID is the id of the letter, of its event, or of its entry in the stream.
 
-    `--as-test` prints its event, with its result by the current configuration, as an entry of `tests:`. Exit code 1 if
-    the letter does not exist.
+    `--as-test` prints the letter's event as an entry of `tests:`, with the result that the current configuration gives.
+    The exit code is 1 if the letter does not exist.
     """
     kept = await found(letter_id, loaded)
     if as_test:
@@ -192,13 +192,13 @@ async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> 
             chosen.add(kept)
         if not chosen.letters:
             return _none(wanted)
-        tell(f"{'would remove' if dry_run else 'removing'} {chosen.summary(now)}")
+        print_message(f"{'would remove' if dry_run else 'removing'} {chosen.summary(now)}")
         if dry_run:
-            return chosen.tell_all("would_purge", wanted)
+            return chosen.print_dry_run("would_purge", wanted)
         if not agreed(len(chosen.letters), "Remove them permanently?", yes=yes):
             return Exit.FINDINGS
         done = await _carry_out(chosen, store.remove, "purged", wanted, rate=None)
-    tell(f"removed {views.count(done)}{_gone(chosen, done)}", "good")
+    print_message(f"removed {views.count(done)}{_gone(chosen, done)}", "good")
     return Exit.OK
 
 
@@ -218,7 +218,9 @@ async def purge(wanted: Wanted, *, loaded: Loaded, dry_run: bool, yes: bool) -> 
 @dry_run_option
 @yes_option
 async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, yes: bool) -> int:
-    """Replay the letters that match: a letter with a sink goes to it, any other letter through schema and routes.
+    """Replay the letters that match.
+
+    A letter with a sink goes to this sink, any other letter through schema and routes.
 
     A running router delivers the letters with its current configuration. If no router runs, the letters wait in Redis.
     The command first prints the number and the age of the letters, and the number of recipients. `--json` prints one
@@ -239,22 +241,22 @@ async def replay(wanted: Wanted, *, loaded: Loaded, rate: int, dry_run: bool, ye
             recipients.add(kept.letter)
         for newer, number in left.items():
             what = "of a newer event-router" if newer else "that can't be read"
-            tell(f"warning: {views.count(number)} {what} will not be replayed", "warning")
+            print_message(f"warning: {views.count(number)} {what} will not be replayed", "warning")
         if not chosen.letters:
             return _none(wanted)
-        tell(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
+        print_message(f"{'would replay' if dry_run else 'replaying'} {chosen.summary(now)}, {recipients.summary()}")
         if dry_run:
-            return chosen.tell_all("would_replay", wanted)
+            return chosen.print_dry_run("would_replay", wanted)
         if not agreed(len(chosen.letters), "Send them again?", yes=yes):
             return Exit.FINDINGS
         done = await _carry_out(chosen, store.replay, "replayed", wanted, rate=rate)
-        tell(f"queued for replay: {views.count(done)}{_gone(chosen, done)}", "good")
+        print_message(f"queued for replay: {views.count(done)}{_gone(chosen, done)}", "good")
         if done:
-            await _tell_untaken(store)
+            await _warn_untaken(store)
     return Exit.OK
 
 
-async def _tell_untaken(store: LetterStore) -> None:
+async def _warn_untaken(store: LetterStore) -> None:
     """Warn if no router takes the replayed letters."""
     deadline = time.monotonic() + TAKEN_WITHIN
     while left := await store.untaken():
@@ -262,8 +264,10 @@ async def _tell_untaken(store: LetterStore) -> None:
             many = (
                 f"{left} or more dead letters" if left >= 1000 else views.count(left)
             )  # the most that `untaken` counts
-            wait = "it waits" if left == 1 else "they wait"
-            tell(f"warning: no running router has taken {many} yet; {wait} in Redis until one does", "warning")
+            wait = "the letter waits" if left == 1 else "the letters wait"
+            print_message(
+                f"warning: no running router has taken {many} yet; {wait} in Redis until a router runs", "warning"
+            )
             return
         await asyncio.sleep(0.1)
 
@@ -272,10 +276,10 @@ async def _tell_untaken(store: LetterStore) -> None:
 
 
 class Chosen(msgspec.Struct):
-    """The letters to replay or remove. Only a few fields of each are kept, because there may be many letters."""
+    """The letters to replay or remove. Only a few fields of each letter are kept, because there may be many letters."""
 
     letters: list[tuple[str, str, str, str | None]] = msgspec.field(default_factory=list)
-    """Entry, id, reason, sink."""
+    """The entry, id, reason and sink of each letter."""
     reasons: Counter[str] = msgspec.field(default_factory=Counter)
     oldest: str = ""
     newest: str = ""
@@ -297,15 +301,15 @@ class Chosen(msgspec.Struct):
         age = oldest if newest == oldest else f"{newest} to {oldest}"
         return f"{views.count(len(self.letters))} ({most}{others}), {age} old"
 
-    def tell_all(self, outcome: str, wanted: Wanted) -> int:
-        """With `--json`, print for each letter what a dry run would do; return the exit code."""
+    def print_dry_run(self, outcome: str, wanted: Wanted) -> int:
+        """Print, with `--json`, what the command would do with each letter. Return the exit code."""
         if wanted.as_json:
             for letter in self.letters:
-                _tell_one(letter, outcome)
+                _print_letter(letter, outcome)
         return Exit.OK
 
 
-def _tell_one(letter: tuple[str, str, str, str | None], outcome: str) -> None:
+def _print_letter(letter: tuple[str, str, str, str | None], outcome: str) -> None:
     entry, name, reason, sink = letter
     print_json({"id": name, "entry": entry, "reason": reason, "sink": sink, "outcome": outcome})
 
@@ -318,7 +322,7 @@ async def _carry_out(
     *,
     rate: int | None,
 ) -> int:
-    """Replay or remove the letters in chunks, at most `rate` per second; return how many were still there."""
+    """Replay or remove the letters in chunks, at most `rate` per second; return how many letters still existed."""
     done = 0
     began = time.monotonic()
     at_once = AT_ONCE if rate is None else max(1, min(AT_ONCE, rate // 10))
@@ -331,13 +335,13 @@ async def _carry_out(
             done += sum(found)
             if wanted.as_json:
                 for letter, there in zip(batch, found, strict=True):
-                    _tell_one(letter, outcome if there else "gone")
+                    _print_letter(letter, outcome if there else "gone")
             advance(len(batch))
     return done
 
 
 def _none(wanted: Wanted) -> int:
-    tell("no dead letter matches" if any(wanted.options.values()) else "there are no dead letters")
+    print_message("no dead letter matches" if any(wanted.options.values()) else "there are no dead letters")
     return Exit.OK
 
 
@@ -361,18 +365,18 @@ async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: flo
                 if left is not None:
                     left -= 1
                     if not left:
-                        _tell_failures(chosen)
+                        _warn_failures(chosen)
                         return
-    _tell_failures(chosen)
+    _warn_failures(chosen)
 
 
-def _tell_failures(chosen: DeadLetterFilter) -> None:
+def _warn_failures(chosen: DeadLetterFilter) -> None:
     """Warn about letters for which `--where` failed.
 
-    Otherwise a wrong expression would look like an expression without a match.
+    Without the warning, a wrong expression would look like an expression that matches no letter.
     """
-    for told, number in chosen.failures.most_common(5):
-        tell(f"warning: {told} (for {views.count(number)}, which the command leaves out)", "warning")
+    for why, number in chosen.failures.most_common(5):
+        print_message(f"warning: {why} (for {views.count(number)}, which the command leaves out)", "warning")
 
 
 def _filter(options: dict[str, Any], loaded: Loaded, now: float) -> DeadLetterFilter:

@@ -1,4 +1,4 @@
-"""Warnings of `check` about a Redis whose settings may lose queued deliveries; floor 7."""
+"""Warnings of `check` about settings of Redis by which queued deliveries may be lost; floor 7."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def problems(loaded: Loaded) -> list[Problem]:
-    """Return the problems that endanger a configuration's queues in Redis; none if no server answers in time.
+    """Return the problems that endanger a configuration's queues in Redis. Return none if the server is unreachable.
 
-    An embedded server is not checked, because the router starts it with the right settings. A server without queues, or
-    with an unknown address, is not checked either. The loss of one second at a power cut is only a note, because that
-    is Redis's default.
+    An embedded server is not asked for its settings, because the router sets them. A server without queues, or with an
+    unknown address, is not checked. The possible loss of one second at a power cut is only a note, because Redis allows
+    this loss by default.
     """
     from router.ops.loading.reading.placeholders import WORD
 
@@ -44,7 +44,7 @@ def problems(loaded: Loaded) -> list[Problem]:
 
 @cache
 def _asked(url: str) -> Mapping[str, str]:
-    """Return the server's settings; empty, or only some, if the server is unreachable or refuses a command."""
+    """Return the server's settings, as far as the server is reachable and allows the commands."""
     found: dict[str, str] = {}
 
     def ask(client: Redis) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from router.broker.queues.queue_admin import Bounds, Due, Progress, QueueAdmin, Standing, State, claim_idle_of
 from router.broker.server import client
-from router.cli.common import json_option, of_running, print_json, redis_queues, redis_url, tell
+from router.cli.common import json_option, of_running, print_json, print_message, redis_queues, redis_url
 from router.cli.operate.bulk import ago, agreed, dry_run_option, progress, yes_option
 from router.cli.tables import Column, show_table
 from router.config.models import QueueConfig
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 PATIENCE = 30.0
-"""Seconds allowed for an answer of Redis."""
+"""Seconds allowed for a reply of Redis."""
 
 _COLUMNS = (
     Column("sink"),
@@ -44,7 +44,10 @@ _OF_DELAYED = (Column("next due", rank=4), Column("last error", rank=5, least=12
 
 @click.group()
 def queue() -> None:
-    """Show or move the deliveries that wait in Redis, or turn them into dead letters; also for removed sinks."""
+    """Show or move the deliveries that wait in Redis, or turn them into dead letters.
+
+    The commands also work for the queues of removed sinks.
+    """
 
 
 # list
@@ -54,11 +57,12 @@ def queue() -> None:
 @json_option
 @of_running
 async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
-    """List every queue in Redis, with its numbers of deliveries (waiting, delayed, in flight) and the age of the oldest.
+    """List every queue in Redis, with its deliveries (waiting, delayed, in flight) and the age of the oldest.
 
-    If deliveries are delayed, the list shows when the next one is due, and its last error. The state of a queue is
-    `gone` if the configuration has no sink of its name, and `memory` if the sink has its queue in memory now. No router
-    delivers from such a queue. `--json` prints one object per line.
+    If deliveries are delayed, the list shows when the next of them is due, and the last error of that delivery. The
+    state of a queue is `gone` if the configuration has no sink with the name of the queue. The state is `memory` if the
+    sink now has its queue in memory. No router delivers from a queue with one of these states. `--json` prints one
+    object per line.
     """
     working = redis_queues(loaded)
     async with _queues(loaded) as queues:
@@ -66,7 +70,7 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
         ours = [name for name in loaded.config.sinks if name in working]
         names = [*ours, *(name for name in found if name not in working)]
         standings = {name: await queues.look(name) for name in names}
-    # An emptied queue keeps its key in Redis; it is shown only if its sink is configured.
+    # An emptied queue still has a key in Redis. Such a queue is shown only if its sink is configured.
     standings = {name: found for name, found in standings.items() if found.held or name in working}
     states = {name: _state(name, loaded, working) for name in standings}
     if as_json:
@@ -75,12 +79,12 @@ async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     elif standings:
         _show(standings, states)
     else:
-        tell("there are no queues in Redis")
+        print_message("there are no queues in Redis")
     left = sum(standing.held for name, standing in standings.items() if name not in working)
     if left:
         waiting = counted(left, "delivery waits", "deliveries wait")
-        tell(
-            f"{waiting} in queues that no sink of this configuration reads; use `queue move` or `queue dead-letter` on them",
+        print_message(
+            f"{waiting} in queues that no sink of this configuration reads; use `queue move` or `queue dead-letter`",
             "warning",
         )
     return Exit.OK
@@ -134,7 +138,7 @@ def _document(name: str, state: str, standing: Standing) -> dict[str, Any]:
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """The arguments of the two commands that take deliveries out of a queue."""
+    """The arguments of `move` and `dead-letter`, the commands that take deliveries out of a queue."""
 
     name: str
     loaded: Loaded
@@ -145,13 +149,13 @@ class Arguments(msgspec.Struct, frozen=True):
 
     @property
     def idle(self) -> float:
-        """Return the idle time after which deliveries in flight may be taken out."""
+        """The idle time, in seconds, after which deliveries in flight may be taken out of the queue."""
         sink = self.loaded.config.sinks.get(self.name)
         return claim_idle_of(sink.host.timeout if sink else None)
 
 
 def with_arguments(function: Callable[..., Any]) -> Callable[..., int]:
-    """Add the options of the two commands, and pass them as one `Arguments`."""
+    """Add the options that `move` and `dead-letter` share, and pass them as one `Arguments`."""
 
     @wraps(function)
     def wrapped(
@@ -221,9 +225,9 @@ def _check_target(name: str, to: str, loaded: Loaded) -> None:
 async def dead_letter(arguments: Arguments) -> int:
     """Turn the waiting deliveries of the sink NAME into dead letters.
 
-    Their reason is `exhausted`, or `orphaned` if the sink is removed. Deliveries in flight in a running router stay in
-    the queue. The command evicts no letter: if `dead_letters.max_events` is reached, it ends with exit code 1. `--json`
-    prints one object.
+    The reason of the dead letters is `exhausted`, or `orphaned` if the sink is removed. Deliveries in flight in a
+    running router stay in the queue. The command evicts no older letter: if `dead_letters.max_events` is reached, the
+    command ends with exit code 1. `--json` prints one object.
     """
     loaded = arguments.loaded
     most = loaded.config.dead_letters.max_events
@@ -267,7 +271,7 @@ def _maker(reason: Reason, why: str) -> Callable[[Event], DeadLetter]:
 
 
 class _Job(msgspec.Struct, frozen=True):
-    """The job of one of the two commands: the function that does the work, and the words for its messages."""
+    """The job of `move` or `dead-letter`: the function that does the work, and the words for the command's messages."""
 
     verbs: tuple[str, str, str]
     where: str
@@ -286,19 +290,21 @@ async def _carry_out(queues: QueueAdmin, arguments: Arguments, job: _Job) -> int
     number = before.free if arguments.limit is None else min(before.free, arguments.limit)
     done: Counter[State] = Counter()
     if number:
-        tell(f"{job.verbs[0] if arguments.dry_run else job.verbs[1]} {_summary(arguments, before, number)}{job.where}")
+        print_message(
+            f"{job.verbs[0] if arguments.dry_run else job.verbs[1]} {_summary(arguments, before, number)}{job.where}"
+        )
         if job.room < number:
-            tell(f"warning: there is room for only {job.room} of them; then {job.full}", "warning")
+            print_message(f"warning: there is room for only {_number(job.room)}; then {job.full}", "warning")
     else:
-        tell(f"no delivery can be taken out of the queue of {arguments.name} now")
+        print_message(f"no delivery can be taken out of the queue of {arguments.name} now")
     if number and not arguments.dry_run:
         if not agreed(number, "Continue?", yes=arguments.yes):
             return Exit.FINDINGS
         await _act(job, number, done)
     after = await queues.look(arguments.name, idle=arguments.idle)
     if number and not arguments.dry_run:
-        tell(f"{job.verbs[2]} {_number(done[State.TAKEN])}", "good")
-    _tell_left(arguments, job, done, after)
+        print_message(f"{job.verbs[2]} {_number(done[State.TAKEN])}", "good")
+    _print_left(arguments, job, done, after)
     if arguments.as_json:
         numbers = {"found": number, job.count_key: done[State.TAKEN], "left": after.held, "in_hand": after.kept}
         others = {"unreadable": done[State.UNREADABLE], "full": done[State.NO_ROOM] > 0, "dry_run": arguments.dry_run}
@@ -307,7 +313,7 @@ async def _carry_out(queues: QueueAdmin, arguments: Arguments, job: _Job) -> int
 
 
 async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
-    """Take the deliveries out chunk by chunk. If the command is interrupted, print how many were taken out."""
+    """Take the deliveries out in chunks. If the command is interrupted, print how many deliveries were taken out."""
     try:
         with progress(number) as advance:
 
@@ -317,27 +323,27 @@ async def _act(job: _Job, number: int, done: Counter[Any]) -> None:
 
             await job.act(on_progress)
     except (RouterError, asyncio.CancelledError):
-        tell(
-            f"warning: the command ended early. It {job.verbs[2]} {_number(done[State.TAKEN])}; run it again for the rest",
+        print_message(
+            f"warning: the command ended early. It {job.verbs[2]} {_number(done[State.TAKEN])}. Run it again",
             "warning",
         )
         raise
 
 
-def _tell_left(arguments: Arguments, job: _Job, done: Counter[Any], after: Standing) -> None:
+def _print_left(arguments: Arguments, job: _Job, done: Counter[Any], after: Standing) -> None:
     if done[State.NO_ROOM]:
-        tell(
+        print_message(
             f"warning: {counted(after.held, 'delivery remains', 'deliveries remain')} in the queue, because {job.full}",
             "warning",
         )
     if done[State.UNREADABLE]:
-        tell(
+        print_message(
             f"warning: {counted(done[State.UNREADABLE], 'delivery was', 'deliveries were')} left in the queue, because this version "
             "of event-router can't read them; a newer version may have written them",
             "warning",
         )
     if after.kept:
-        tell(
+        print_message(
             f"note: {counted(after.kept, 'delivery was', 'deliveries were')} left in the queue, because they are in flight "
             f"in a running router, or in a router that was killed less than {arguments.idle:g} s ago",
             "note",

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 MOST = 1_000_000
-"""The largest number of recipients that are counted; the count stops there."""
+"""The number of recipients at which the count stops."""
 
 
 class Recipients:
-    """A counter of different recipients: each address of each sink counts once, and a sink without addresses (such as a log) counts as one recipient."""
+    """A counter of different recipients.
+
+    Each address of each sink counts once. A sink without addresses, such as a log, counts as one recipient.
+    """
 
     def __init__(self, loaded: Loaded, now: float) -> None:
         self._routing = loaded.routing()
@@ -28,7 +31,8 @@ class Recipients:
         self._nowhere = 0
         self._suppressed: Counter[Reason] = Counter()
         self._looked_up: Counter[tuple[str, str]] = Counter()
-        """Deliveries with unknown recipients, by sink and lookups: counting does not fetch records."""
+        """The number of deliveries by sink and lookups. Counting does not fetch records, so their recipients are
+        unknown."""
         self._unknown: set[str] = set()
         """Sinks whose addresses depend on values that are not known here."""
 
@@ -46,7 +50,7 @@ class Recipients:
             self._nowhere += 1
 
     def _targets(self, letter: DeadLetter, event: Event) -> tuple[Event, list[tuple[str, str]]]:
-        """Return the replayed event and its targets; no targets if it would be rejected again."""
+        """Return the replayed event and its targets. There are no targets if the event would be rejected again."""
         from router.core.decoding import SourceFormat
         from router.core.verdict import Rejected, judge, opened
 
@@ -100,10 +104,10 @@ class Recipients:
         if self._unknown:
             text += f" (not certain: addresses of {', '.join(sorted(self._unknown))} depend on values that are not set here)"
         for (sink, lookups), times in sorted(self._looked_up.items()):
-            said = counted(times, "delivery depends", "deliveries depend")
-            text += f"; {sink}: {said} on {lookups}, whose records this command does not fetch"
+            depends = counted(times, "delivery depends", "deliveries depend")
+            text += f"; {sink}: {depends} on {lookups}, whose records this command does not fetch"
         if self._nowhere:
-            text += f"; {self._nowhere} would reach nobody"
+            text += f"; {counted(self._nowhere, 'letter')} would reach nobody"
         if self._suppressed:
             text += f"; suppressed: {', '.join(f'{reason} ({n})' for reason, n in sorted(self._suppressed.items()))}"
         return text

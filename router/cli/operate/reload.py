@@ -15,9 +15,9 @@ from router.cli.common import (
     instance_option,
     json_option,
     print_json,
-    say,
-    say_problems,
-    tell,
+    print_message,
+    print_problems,
+    print_text,
     verbose_option,
 )
 from router.cli.running_router import running
@@ -28,7 +28,7 @@ PATIENCE = 120.0
 """Seconds allowed for a reload: reading, connecting, and waiting for an earlier reload."""
 
 REFUSED = 422
-"""The HTTP status of an answer that lists the faults of the configuration."""
+"""The HTTP status of a response that lists the faults of the configuration."""
 
 
 @click.command()
@@ -40,29 +40,29 @@ REFUSED = 422
 def reload(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool) -> int:
     """Load the configuration again in the running router, and print the changes.
 
-    The router loads the file that it was started with; `-c` only tells the command the router's admin address. If the
-    new configuration can't work, the old one stays in force and every fault is listed. The exit code is then 78, or 69
-    if a Redis server could not be reached.
+    The router loads the file that it was started with. The command uses `-c` only to find the router's admin address.
+    If the new configuration can't work, the router goes on with the old configuration, and every fault is listed. The
+    exit code is then 78, or 69 if a Redis server could not be reached.
     """
     answer = running(config, env_file, instance, prefers_socket=True).post(RELOAD, PATIENCE, refusal=REFUSED)
     if as_json:
         print_json(answer)
     else:
-        say_problems(Problem(**problem) for problem in answer["problems"])
+        print_problems(Problem(**problem) for problem in answer["problems"])
         if answer["ok"]:
-            _say(answer)
+            _show(answer)
         else:
-            tell("refused: the old configuration stays in force", "error")
+            print_message("refused: the router goes on with the old configuration", "error")
     if answer["ok"]:
         return Exit.OK
     return Exit.UNAVAILABLE if answer["unavailable"] else Exit.CONFIG
 
 
-def _say(answer: Mapping[str, Any]) -> None:
+def _show(answer: Mapping[str, Any]) -> None:
     lines = list(_lines(answer["changed"]))
-    say("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
+    print_text("\n".join(["reloaded:", *lines]) if lines else "reloaded: nothing has changed")
     for sink, number in answer["waiting"].items():
-        tell(
+        print_message(
             f"warning: {counted(number, 'delivery waits', 'deliveries wait')} for {sink}, which is no longer configured; run `event-router queue list`",
             "warning",
         )

@@ -1,4 +1,4 @@
-"""The line of `event-router status` that says why deliveries of a sink wait or were dropped; floor 7."""
+"""The line of `event-router status` about deliveries of a sink that wait or were dropped; floor 7."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from router.wording import counted
 
 MOST_CHANNELS = 3
-"""The largest number of channels to name for dropped deliveries."""
+"""The largest number of channels that the line names for dropped deliveries."""
 
 Document = Mapping[str, Any]
 """The JSON document of `core.accounts.snapshot.document`, or a part of it."""
 
 
 def fault_warning(name: str, sink: Document) -> str | None:
-    """Return the status warning that `trouble` makes redundant; None if the sink has no fault."""
+    """Return the warning of the router that the result of `trouble` repeats; None if the sink has no fault."""
     return f"sink {name}: {sink['fault']['why']}" if sink["fault"] else None
 
 
@@ -48,9 +48,9 @@ def _failing(sink: Document, now: float) -> list[str]:
 
 
 def _waiting(sink: Document, pending: int, now: float) -> list[str]:
-    """Return how many deliveries wait, why, and when the next one is attempted.
+    """Return how many deliveries wait, why they wait, and when the next attempt is.
 
-    Older versions of the router do not report that time.
+    Older versions of the router do not report the time of the next attempt.
     """
     at, failure = sink.get("next_attempt"), sink.get("last_failure")
     soon = "" if at is None else f", next attempt in {span(max(at - now, 0.0))}"
@@ -65,7 +65,7 @@ def _waiting(sink: Document, pending: int, now: float) -> list[str]:
 
 
 def _full(sink: Document, book: Document) -> list[str]:
-    """Return whether the queue is full, and how many deliveries were dropped since the router's start, in words."""
+    """Return texts about a full queue, and about the deliveries that were dropped since the router's start."""
     most, channels = sink.get("max_events", 0), sink["dropped_by_channel"]
     found = []
     if most and book["pending"] >= most:

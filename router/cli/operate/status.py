@@ -29,7 +29,7 @@ EVERY = 1.0
 """Seconds between two refreshes of `--watch`."""
 
 MOST_ROUTES = 20
-"""The largest number of routes shown. A router may have thousands; those with the most events are shown."""
+"""The largest number of routes shown. A router may have thousands of routes; the routes with most events are shown."""
 
 MOST_NAMES = 5
 """The largest number of sinks that the footnote below the table of sinks names."""
@@ -44,7 +44,7 @@ MOST_NAMES = 5
 def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
     """Show the running router: sources, sinks, queues, routes and books.
 
-    Exit code 0 if it is ready and its books balance, 1 if not, 69 if no router runs.
+    The exit code is 0 if the router is ready and its books balance, 1 if not, and 69 if no router runs.
     """
     client = running(config, env_file, instance)
     if watches:
@@ -58,7 +58,7 @@ def status(config: Path | None, env_file: Path | None, instance: str, *, as_json
 
 
 def _watch(client: Client, *, as_json: bool) -> None:
-    """Refresh the status until Ctrl-C; wait for a router that is absent."""
+    """Refresh the status until Ctrl-C. While no router runs, show the error and try again."""
     from rich.live import Live
 
     before: tuple[float, Document] | None = None
@@ -88,7 +88,7 @@ def _show(display: Any, picture: RenderableType, document: Document, *, as_json:
 
 
 class _Plain:
-    """A replacement for `rich.live.Live` without a terminal: it prints each status below the previous one."""
+    """A replacement for `rich.live.Live` without a terminal: each status is printed below the previous status."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -115,12 +115,12 @@ class Rates:
         self._now = _counted(now)
 
     def of(self, kind: str, name: str, *columns: str) -> str:
-        """Return the growth per second of these columns of a book; empty if the growth is not known yet."""
+        """Return how much the sum of these columns of a book grows per second; empty if that is not known yet."""
         before, now = self._before[kind].get(name), self._now[kind][name]
         if before is None:
             return ""
         grown = sum(now.get(column, 0) - before.get(column, 0) for column in columns)
-        return f"{max(grown, 0) / self._seconds:,.0f}"  # the count of a route that was removed and added again restarts at 0
+        return f"{max(grown, 0) / self._seconds:,.0f}"  # a route that was removed and added again counts from 0
 
 
 def drawn(document: Document, rates: Rates | None = None) -> RenderableType:
@@ -152,8 +152,8 @@ def _complaints(document: Document) -> list[Text]:
     now = time.time()
     sinks = {name: (sink, document["books"]["sinks"][name]) for name, sink in document["sinks"].items()}
     troubles = [trouble(name, sink, book, now) for name, (sink, book) in sinks.items()]
-    said = {fault_warning(name, sink) for name, (sink, _) in sinks.items()}
-    warnings = [*filter(None, troubles), *(warning for warning in document["warnings"] if warning not in said)]
+    repeated = {fault_warning(name, sink) for name, (sink, _) in sinks.items()}
+    warnings = [*filter(None, troubles), *(warning for warning in document["warnings"] if warning not in repeated)]
     reasons = [Text.assemble(("  ✗ ", "red"), escape(reason)) for reason in document["reasons"]]
     return reasons + [Text.assemble(("  ! ", "yellow"), escape(warning)) for warning in warnings]
 
@@ -208,7 +208,7 @@ def _sinks(document: Document, rates: Rates | None) -> RenderableType:
 
 
 def _scopes(document: Document) -> list[Text]:
-    """Return the footnote that says which counts are of this process, and which are shared by all routers in Redis."""
+    """Return a footnote about the counts: some are of this process, others are shared in Redis by all routers."""
     from rich.text import Text
 
     shared = [name for name, sink in document["sinks"].items() if sink["queue"] == "redis"]
@@ -228,7 +228,7 @@ def _routes(document: Document, rates: Rates | None) -> list[RenderableType]:
     """Return the table of the routes with the most events."""
     from rich.text import Text
 
-    # A router that still runs an older version gives no `routes`: it does not count the events of routes.
+    # A router of an older version reports no `routes`, because it does not count the events of routes.
     events = {name: route["events"] for name, route in document.get("routes", {}).items()}
     shown = set(sorted(events, key=lambda name: -events[name])[:MOST_ROUTES])
     rows = [
@@ -246,15 +246,15 @@ def _routes(document: Document, rates: Rates | None) -> list[RenderableType]:
         found.append(Table(columns, [list(row.values()) for row in rows]))
     if hidden := len(events) - len(shown):
         others = _number(sum(number for name, number in events.items() if name not in shown))
-        found.append(Text(f"{counted(hidden, 'more route')} ({others} together); --json has each of them"))
+        found.append(Text(f"{counted(hidden, 'more route')} with {others} events; --json has each route"))
     return found
 
 
 def _table(rows: Sequence[Mapping[str, Cell | str]], most_important: Sequence[str]) -> Table:
     """Return a table of rows, which are mappings by column.
 
-    If the terminal is too narrow, columns with only zeros are left out first, then the least important ones. The first
-    two columns always stay.
+    If the terminal is too narrow, columns with only zeros are left out first, then the least important columns. The
+    first two columns always stay.
     """
     names = list(rows[0]) if rows else []
     columns = []

@@ -30,10 +30,10 @@ def written_socket(loaded: Loaded, name: str) -> Path | None:
 
 
 class Verdict(NamedTuple):
-    """The result of the check whether a file or socket can be written; with a message and its severity if it can't be written.
+    """The result of the check whether a file or socket can be written.
 
-    `reason` says in a few words why it can't be written, as the continuation of
-    "NAME, but"; empty if it can be written.
+    `why` is the message of a problem, with its `severity`. `reason` is the short reason why a file or socket can't be
+    written, as the end of the text "NAME, but …". All three are empty if there is no problem.
     """
 
     writable: bool
@@ -57,12 +57,12 @@ def problems(loaded: Loaded) -> list[Problem]:
 
 
 def judge(file: Path) -> Verdict:
-    """Return whether a file can be written: the log sink makes the file, and its folder if only that is missing."""
+    """Return whether the log sink can write a file. The sink creates the file, and the last folder of the path."""
     folder = file.parent
     if not nameable(str(file)):
         return _not("the name can't be used in this locale", "the name of its file can't be used in this locale")
     if _is_folder(file):
-        return _not("that is a folder", f"it can't write {file}, which is a folder")
+        return _not("that is a folder", f"the sink can't write {file}, which is a folder")
     if _is_there(file):
         if os.access(file, os.W_OK):
             return Verdict(writable=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from router.cli.common import say, wrapped
+from router.cli.common import print_text, wrapped
 from router.cli.tables import Column, show_table
 from router.escaping import escape
 from router.ops.cases.coverage import Coverage
@@ -85,11 +85,11 @@ def _coverage(covered: Coverage) -> Document:
 
 def show(report: Mapping[str, Any]) -> None:
     """Print a report for people."""
-    say(report["config"])
+    print_text(report["config"])
     for case in report["tests"]:
         _show_case(case)
     numbers = [f"{report['passed']} passed", *([f"{report['missed']} missed"] if report["missed"] else [])]
-    say(f"{counted(len(report['tests']), 'test')}: {', '.join(numbers)}")
+    print_text(f"{counted(len(report['tests']), 'test')}: {', '.join(numbers)}")
     if report["coverage"] is not None:
         _show_coverage(report["coverage"])
     if report["mutants"] is not None:
@@ -101,7 +101,7 @@ def _show_case(case: Mapping[str, Any]) -> None:
     place = "" if case["ok"] else f" ({case['file']}:{case['line']})"
     _styled(sign, colour, f"{escape(case['name'])}{escape(place)}")
     for line in lines_of(case):
-        say(f"      {line}")
+        print_text(f"      {line}")
 
 
 def lines_of(case: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _shown(value: Any) -> str:
 def _show_coverage(covered: Mapping[str, Any]) -> None:
     routes = f"{covered['routes_reached']} of {counted(covered['routes'], 'route')}"
     sinks = f"{covered['sinks_reached']} of {counted(covered['sinks'], 'sink')} of routes"
-    say(f"coverage: {covered['percent']:g} %: {routes}, {sinks}{'; not reached:' if covered['missed'] else ''}")
+    print_text(f"coverage: {covered['percent']:g} %: {routes}, {sinks}{'; not reached:' if covered['missed'] else ''}")
     if covered["missed"]:
         show_table(_UNCOVERED, [(each["route"], each["sink"] or "-") for each in covered["missed"]])
 
@@ -140,12 +140,12 @@ def _show_mutants(mutants: Mapping[str, Any]) -> None:
     noticed = mutants["tried"] - len(survived)
     which = "this change" if len(survived) == 1 else "each of these changes"
     left = f", {len(survived)} survived. All tests pass with {which}:" if survived else ""
-    say(f"{counted(mutants['tried'], 'mutant')}: {noticed} noticed{left}")
+    print_text(f"{counted(mutants['tried'], 'mutant')}: {noticed} noticed{left}")
     last = None
     for each in survived:
         _styled(_SIGNS[False][0], _SIGNS[False][1], escape(f"{each['place']}: {each['change']}"))
-        if each["hint"] and each["hint"] != last:  # the mutants of one route stand together, with the same hint
-            say(wrapped(f"    {escape(each['hint'])}", indent=4))
+        if each["hint"] and each["hint"] != last:  # the mutants of one route follow each other, with the same hint
+            print_text(wrapped(f"    {escape(each['hint'])}", indent=4))
         last = each["hint"]
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.common import config_option, env_file_option, json_option, load_config, print_json, say, tell
+from router.cli.common import (
+    config_option,
+    env_file_option,
+    json_option,
+    load_config,
+    print_json,
+    print_message,
+    print_text,
+)
 from router.ops.terminal import terminal
 
 if TYPE_CHECKING:
@@ -38,13 +46,15 @@ def graph(config: Path | None, env_file: Path | None, form: str, *, as_json: boo
     elif form == "mermaid":
         from router.ops.graph_mermaid import mermaid
 
-        say(mermaid(drawn).rstrip("\n"))
+        print_text(mermaid(drawn).rstrip("\n"))
     else:
         from router.ops.graph_svg import svg
 
-        say(svg(drawn).rstrip("\n"))
+        print_text(svg(drawn).rstrip("\n"))
         if terminal(1):
-            tell("hint: this output is an SVG picture; `event-router graph > graph.svg` writes it to a file", "note")
+            print_message(
+                "hint: this output is an SVG picture; `event-router graph > graph.svg` writes it to a file", "note"
+            )
 
 
 def _picture(loaded: Loaded) -> Picture:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import click
 
-from router.cli.common import find_config, say, tell
+from router.cli.common import find_config, print_message, print_text
 from router.errors import ConfigError, Exit
 
 _NAME = "[a-z][a-z0-9]*([_-][a-z0-9]+)*"
 _LONGEST = 40
 _WORDS = frozenset({"all", "null", "true", "false"})
-"""Names that have another meaning in a configuration than a type of sink."""
+"""The names that can't be types of sinks, because they have another meaning in a configuration."""
 
 CONFIG = "config.yaml"
 _ELSEWHERE = "name another folder with `event-router new-plugin NAME FOLDER`"
@@ -27,7 +27,10 @@ _ELSEWHERE = "name another folder with `event-router new-plugin NAME FOLDER`"
 def _name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
     """Return the name of a plugin if it is valid as a type of sink and as the name of a module."""
     if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
-        rule = f"it must have 1 to {_LONGEST} of the characters a-z 0-9 _ -, and begin with a letter; _ and - must be single, and stand between letters or digits"
+        rule = (
+            f"a name has 1 to {_LONGEST} of the characters a-z 0-9 _ - and begins with a letter; "
+            "a single _ or - may stand between letters or digits"
+        )
         close = re.sub("[^a-z0-9]+", "-", re.sub("(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()).strip("-")[:_LONGEST]
         hint = f" (did you mean `{close}`?)" if re.fullmatch(_NAME, close) else ""
         raise click.BadParameter(f"{name!r} is not a valid name for a plugin{hint}: {rule}")
@@ -45,9 +48,9 @@ def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
     """Write a working plugin with its test, and print the next commands. The plugin is a sink of the type NAME.
 
     Without --package, the plugin is a drop-in: plugins/NAME.py in FOLDER, the folder of the configuration. By default,
-    FOLDER is the folder of $EVENT_ROUTER_CONFIG if that is set, else the current folder. With --package, the plugin is
-    a project for pip in FOLDER, by default event-router-NAME. Exit code 2 if one of the files exists already, or if
-    another plugin has registered the type.
+    FOLDER is the folder of $EVENT_ROUTER_CONFIG if this variable is set, else the current folder. With --package, the
+    plugin is a project for pip in FOLDER, by default event-router-NAME. The exit code is 2 if one of the files exists
+    already, or if another plugin has registered the type.
     """
     from router.cli.new_files import refuse_existing, write_new
     from router.cli.write import plugin_files
@@ -63,7 +66,7 @@ def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
     refuse_existing(folder, files, _ELSEWHERE)
     _refuse_taken(name, beside / "plugins", as_package=as_package)
     write_new(folder, files, _ELSEWHERE)
-    say("\n".join(f"wrote {folder / path}" for path in files))
+    print_text("\n".join(f"wrote {folder / path}" for path in files))
     if as_package:
         _show_package(name, folder)
     else:
@@ -72,7 +75,7 @@ def new_plugin(name: str, folder: Path | None, *, as_package: bool) -> int:
 
 
 def _refuse_taken(name: str, drop_ins: Path, *, as_package: bool) -> None:
-    """Raise `click.UsageError` if another plugin has this type of sink, or a folder of `drop_ins` the name of the file."""
+    """Raise `click.UsageError` if another plugin has registered this type of sink, or a drop-in has the same name."""
     from router.cli.write import plugin_files
     from router.plugin_loading.plugin_manager import load_plugins
 
@@ -95,8 +98,8 @@ def _show_drop_in(name: str, folder: Path) -> None:
     file = folder / plugin_files.drop_in_path(name)
     refused = distrust(file.parent.resolve()) or refusal(file, list(code_of(file)))
     if refused:
-        tell(f"warning: the router will not load {file}: {refused}", "warning")
-    say("Next: run its test, see its options, use it.")
+        print_message(f"warning: the router will not load {file}: {refused}", "warning")
+    print_text("Next: run its test, see its options, use it.")
     _show_pytest(folder / plugin_files.test_path(name))
     config = _config_in(folder)
     if config is not None:
@@ -105,9 +108,10 @@ def _show_drop_in(name: str, folder: Path) -> None:
 
 
 def _config_in(folder: Path) -> Path | None:
-    """Return the configuration that reads the drop-ins of a folder; None if there is none, or if another configuration is in use.
+    """Return the configuration that reads the drop-ins of a folder; None if no configuration does.
 
-    A current folder without a configuration counts as having one, if `plugins` finds none elsewhere.
+    If there is no configuration at all, the command `plugins` reads the drop-ins of the current folder. So this folder
+    counts as having a configuration.
     """
     given = os.environ.get("EVENT_ROUTER_CONFIG")
     if given and Path(given).parent == folder:
@@ -123,8 +127,8 @@ def _config_in(folder: Path) -> Path | None:
 
 def _show_package(name: str, folder: Path) -> None:
     """Print what to do next with a package."""
-    say("Next: install it together with the router, run its test, see its options, use it.")
-    place = folder if folder.is_absolute() else f"./{folder}"  # without a slash, pip would look for it on an index
+    print_text("Next: install it together with the router, run its test, see its options, use it.")
+    place = folder if folder.is_absolute() else f"./{folder}"  # pip would look up a name without a slash on an index
     _show_install("-e", str(place))
     _show_pytest(folder)
     _show_options(name, None)
@@ -134,30 +138,30 @@ def _show_package(name: str, folder: Path) -> None:
 def _show_pytest(path: Path) -> None:
     if not _has("pytest"):
         _show_install("pytest")
-    say(f"  {shlex.join([_python(), '-m', 'pytest', str(path)])}")
+    print_text(f"  {shlex.join([_python(), '-m', 'pytest', str(path)])}")
 
 
 def _show_install(*what: str) -> None:
-    """Print the command that installs a package beside the router: with pip, or with uv, whose environments have no pip."""
+    """Print the command that installs a package beside the router: with pip, or with uv if there is no pip."""
     pip = [_python(), "-m", "pip", "install"] if _has("pip") else ["uv", "pip", "install", "--python", _python()]
-    say(f"  {shlex.join([*pip, *what])}")
+    print_text(f"  {shlex.join([*pip, *what])}")
 
 
 def _show_options(name: str, config: Path | None) -> None:
-    """Print the command that lists the options; a package needs no configuration for it."""
+    """Print the command that lists the options of the plugin. For a package, the command needs no configuration."""
     from router.cli.first_steps.samples import ours, ourselves
 
     command = f"plugins {name}"
-    say(f"  {shlex.join(ourselves())} {command}" if config is None else f"  {ours(command, config)}")
+    print_text(f"  {shlex.join(ourselves())} {command}" if config is None else f"  {ours(command, config)}")
 
 
 def _show_sink(name: str) -> None:
     """Print the part of a configuration that uses the sink."""
-    say("In the configuration:")
-    say(
+    print_text("In the configuration:")
+    print_text(
         f'  sinks:\n    {name}: {{type: {name}, url: "https://{name}.example.org/messages", to: "{{{{ payload.user_id }}}}"}}'
     )
-    say(f"  routes:\n    - {{id: {name}, sinks: [{name}]}}")
+    print_text(f"  routes:\n    - {{id: {name}, sinks: [{name}]}}")
 
 
 def _has(module: str) -> bool:

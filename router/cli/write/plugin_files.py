@@ -10,8 +10,8 @@ Files = dict[str, str]
 _SINK = '''\
 """The sink `$name`: posts each message as JSON to a URL.
 
-It works as it is. Change `Options` and `deliver` to what your service needs; the test beside it says whether the sink
-still keeps the rules of the router. The guide is docs/plugins.md of event-router.
+The sink works as it is. Change `Options` and `deliver` to what your service needs. The test of this plugin shows
+whether the sink still follows the rules of the router. The guide is docs/plugins.md of event-router.
 """
 
 from pydantic import Field, field_validator
@@ -33,7 +33,8 @@ class Options(SinkOptions):
 
     # A field of a plain type (str, int, bool, …) is used as it is written.
     url: str = Field(description="Where messages are posted.")
-    # Addresses and Text may hold templates. The router renders them for each delivery, and `deliver` gets plain values.
+    # Addresses and Text may contain templates. The router renders the templates for each delivery, so `deliver` gets
+    # plain values.
     # A delivery whose addresses are all empty is suppressed: `deliver` is not called.
     to: Addresses = Field(description="The recipients: a template, or a list.")
     text: Text = Field(default=Text("{{ payload.message }}"), description="The message.")
@@ -50,11 +51,11 @@ class Options(SinkOptions):
 
 
 async def deliver(event: Event, options: Options, context: SinkContext) -> str:
-    """Deliver one event. If this returns, the event is delivered; the returned text is kept as the service's answer.
+    """Deliver one event. If this function returns, the event is delivered. The returned text is logged as the answer.
 
     The router handles the timeout, retries, the queue and the log. It must know what a failure means, so raise
-    `TransientError` (try again later), `PermanentError` (this message never succeeds) or `SinkError` (the sink is at
-    fault). `check_response` raises the fitting error for an HTTP status.
+    `TransientError` (try again later), `PermanentError` (this message never succeeds) or `SinkError` (the whole sink
+    fails, not only this message). `check_response` raises the fitting error for an HTTP status.
     """
     headers = {"Idempotency-Key": event.key}  # the same on every attempt, so the service can drop a repeated message
     if options.token is not None:
@@ -94,14 +95,14 @@ def sink(service: HttpService) -> dict[str, object]:
 
 
 def test_it_keeps_the_rules_of_the_router() -> None:
-    """The router relies on them: failures are raised, no secret is logged, a delivery can be cancelled, and more."""
+    """Check the rules: failures are raised, no secret is logged, a delivery can be cancelled, and more."""
     with HttpService() as service:
         report = asyncio.run(check_sink("$name", sink(service), service=service$plugins))
     report.raise_for_failures()  # `print(report)` shows every check
 
 
 def test_the_service_gets_what_the_event_says() -> None:
-    """An event goes the whole way of a configuration, and the stand-in records what arrives."""
+    """Send an event through a whole configuration. The stand-in for the service records the request."""
 
     async def publish(service: HttpService) -> None:
         config = {
@@ -137,7 +138,7 @@ dependencies = ["event-router>=$version"]
 [project.optional-dependencies]
 test = ["pytest>=8"]
 
-# event-router finds the plugin by this entry, in the environment that both are installed in.
+# event-router finds the plugin by this entry if both are installed in the same environment.
 [project.entry-points.event_router]
 $name = "$package"
 
@@ -183,7 +184,10 @@ def test_path(name: str) -> str:
 
 
 def package(name: str, version: str) -> Files:
-    """Return a project for pip with a sink of this type, and its test. `version` is the oldest version of event-router that it works with."""
+    """Return a project for pip with a sink of this type, and its test.
+
+    `version` is the oldest version of event-router with which the plugin works.
+    """
     source = f"src/{package_module(name)}"
     return {
         "pyproject.toml": _filled(_PROJECT, name, version=version),

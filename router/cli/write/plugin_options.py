@@ -41,7 +41,8 @@ _MARKERS: Mapping[type, str] = {
     Text: "message (template)",
     Template: "template",
 }
-"""The classes of fields that the host renders; each class comes before its base classes."""
+"""The classes of fields that the router renders, with their names for users. Each class comes before its base
+classes."""
 
 
 class TypeOptions(NamedTuple):
@@ -54,7 +55,7 @@ class TypeOptions(NamedTuple):
 
     @property
     def host_keys(self) -> list[str]:
-        """The keys that the host gives every sink, or every lookup of this type."""
+        """The keys of the router itself that every sink has, or every lookup of this type."""
         if self.kind == "sink":
             return [name for name in HostKeys.model_fields if name != "type"]
         host = LookupKeys if self.name in LOOKUPS else PluginLookupConfig
@@ -110,7 +111,10 @@ def _types(plugins: Plugins, sinks: Sequence[str], lookups: Sequence[str]) -> It
 def _options(
     model: type[BaseModel], above: str = "", outer: frozenset[type[BaseModel]] = frozenset()
 ) -> Iterator[Document]:
-    """Yield the options of a model. The options of a nested model follow, with its name and a dot before each."""
+    """Yield the options of a model. After an option with a nested model, the options of that model follow.
+
+    The name of a nested option begins with the name of the outer option and a dot.
+    """
     for field, info in model.model_fields.items():
         name = f"{above}{info.alias or field}"
         annotation: Any = Annotated[info.annotation, None, *info.metadata]
@@ -164,7 +168,7 @@ def _either(words: Sequence[str]) -> str:
 
 
 def _default(info: FieldInfo) -> Any:
-    """Return the default of an option as data; None if it has no default, or none that can be shown."""
+    """Return the default of an option as data; None if there is no default, or if it can't be shown."""
     if info.is_required() or info.default_factory_takes_validated_data:
         return None
     default = info.get_default(call_default_factory=True)
@@ -174,7 +178,7 @@ def _default(info: FieldInfo) -> Any:
 
 
 def _is_duration(info: FieldInfo) -> bool:
-    """Return whether a field is a duration. Only the plugin sees it as a number of seconds."""
+    """Return whether a field is a duration, which only the plugin gets as a number of seconds."""
     return any(isinstance(mark, BeforeValidator) and mark.func is seconds_of for mark in info.metadata)
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.common import config_option, env_file_option, json_option, print_json, say, tell, wrapped
+from router.cli.common import (
+    config_option,
+    env_file_option,
+    json_option,
+    print_json,
+    print_message,
+    print_text,
+    wrapped,
+)
 from router.cli.tables import Column, show_table
 from router.errors import ConfigError, Exit
 from router.wording import counted
@@ -48,7 +56,7 @@ def plugins(name: str | None, config: Path | None, env_file: Path | None, *, as_
     """List the loaded, disabled and failed plugins with their origin; with TYPE, list the options of this type.
 
     TYPE is a type of sink or lookup, or the name of a plugin. Without a configuration, the command reads the built-in
-    plugins, the installed packages and the drop-ins in the folder plugins. Exit code 1 if a plugin failed.
+    plugins, the installed packages and the drop-ins in the folder plugins. The exit code is 1 if a plugin failed.
     """
     found = loaded_plugins(config, env_file)
     if name is not None:
@@ -58,14 +66,14 @@ def plugins(name: str | None, config: Path | None, env_file: Path | None, *, as_
     else:
         show_table(COLUMNS, [_row(plugin) for plugin in found.loaded])
         for plugin in found.failures:
-            tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
+            print_message(f"{plugin.path or plugin.name}: {plugin.error}", "error")
         for folder in found.incomplete:
-            tell(f"{folder} is not a plugin, because it has no __init__.py", "note")
+            print_message(f"{folder} is not a plugin, because it has no __init__.py", "note")
     return Exit.FINDINGS if found.failures else Exit.OK
 
 
 def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
-    """Print the options of the types of this name. Raises `click.UsageError` if there is none."""
+    """Print the options of the types with this name. Raises `click.UsageError` if there is no such type."""
     from router.cli.write.plugin_options import default_in_words, known, types_named
 
     failed = [plugin for plugin in found.failures if plugin.name == name]
@@ -84,17 +92,17 @@ def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
         print_json(types)
     else:
         for each in types:
-            say(f"{each['kind']} {each['type']}, from {each['origin']}")
+            print_text(f"{each['kind']} {each['type']}, from {each['origin']}")
             rows = [(row["name"], row["type"], default_in_words(row), row["description"]) for row in each["options"]]
             if rows:
                 show_table(OPTIONS, rows)
-            say(
+            print_text(
                 wrapped(
                     f"{'' if rows else 'no own options; '}the keys of every {each['kind']}: {', '.join(each['host_keys'])}"
                 )
             )
     for plugin in failed:
-        tell(f"{plugin.path or plugin.name}: {plugin.error}", "error")
+        print_message(f"{plugin.path or plugin.name}: {plugin.error}", "error")
     return Exit.FINDINGS if failed else Exit.OK
 
 
@@ -118,8 +126,8 @@ def loaded_plugins(config: Path | None, env_file: Path | None) -> Plugins:
     except ConfigError:
         if not path.is_file():
             raise
-        tell(
-            f"{path} can't be read (`event-router check {path}` says why), so its plugins.paths are not used", "warning"
+        print_message(
+            f"{path} can't be read, so its plugins.paths are not used; `event-router check {path}` shows why", "warning"
         )
         return load_plugins(_drop_ins(path.absolute().parent))
 
@@ -144,7 +152,10 @@ def _document(plugin: LoadedPlugin) -> dict[str, Any]:
 
 
 def _listed(types: Sequence[str]) -> str:
-    """Return the types of a plugin for the table: as many as fit into `_LONGEST` characters, and how many more there are."""
+    """Return the types of a plugin for the table.
+
+    The text names as many types as fit into `_LONGEST` characters, and the number of the others.
+    """
     listed = ", ".join(types)
     if len(listed) <= _LONGEST:
         return listed or "-"

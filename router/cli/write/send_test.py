@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("send-test")
 @click.argument("sink")
-@click.option("--to", metavar="ADDRESS", help="Send to this recipient, instead of those of the configuration.")
+@click.option("--to", metavar="ADDRESS", help="Send to this recipient instead of the configured recipients.")
 @click.option(
     "--payload",
     "payload",
@@ -62,9 +62,9 @@ def send_test(
     """Send a test message to SINK, a sink of the configuration, and show the answer of the service.
 
     The message is real: the command makes one attempt in its own process, with the options of the sink. Texts that
-    people read begin with "[test]". It sends even under `deliver: print`, but only to addresses that `deliver: {only:
-    …}` allows. No router needs to run, and nothing is queued, retried, counted or stored. Exit code 0 if the message
-    was delivered, else 1.
+    people read begin with "[test]". The command sends even under `deliver: print`, but only to addresses that `deliver:
+    {only: …}` allows. No router needs to run, and nothing is queued, retried, counted or stored. The exit code is 0 if
+    the message was delivered, else 1.
     """
     from router.cli.write import trial_report
     from router.engine.life.event_loop import run_to_end
@@ -136,7 +136,7 @@ def _event(loaded: Loaded, sink: str, payload: Path | None, channel: str | None)
 
 
 def _raw(payload: Path | None) -> bytes | None:
-    """Return the payload in a file or on stdin, without the newline at its end; None without a file."""
+    """Return the payload in a file or on stdin, without the newline at its end; None if no file is given."""
     if payload is None:
         return None
     if str(payload) == "-":
@@ -150,7 +150,7 @@ def _raw(payload: Path | None) -> bytes | None:
 
 
 async def _sent(loaded: Loaded, sink: str, event: Event, active: Logs) -> Trial:
-    """Send the message. If a plugin blocks the event loop meanwhile, the log names the plugin."""
+    """Send the message. If a plugin blocks the event loop during the attempt, the log names the plugin."""
     from router.cli.common import redis_url
     from router.engine.calling.stall import StallWatch
     from router.engine.clock import SystemClock

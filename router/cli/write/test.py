@@ -18,7 +18,7 @@ from router.cli.common import (
     json_option,
     load_config,
     print_json,
-    tell,
+    print_message,
     verbose_option,
 )
 from router.errors import ConfigError, Exit, Problem, RouterError
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--mutate",
     is_flag=True,
-    help="Test copies of the configuration, each with one small change to a route; a change that no test notices is a finding.",
+    help="Test copies of the configuration, each with a small change to a route. Unnoticed changes are findings.",
 )
 def test(
     files: tuple[Path, ...],
@@ -60,10 +60,10 @@ def test(
     with_coverage: bool,
     mutate: bool,
 ) -> int:
-    """Run the tests of a configuration: its `tests:`, or those in files named *_test.yaml.
+    """Run the tests of a configuration: its section `tests:`, or the tests in files named *_test.yaml.
 
     A test gives an event and the expected sinks, addresses and texts. Nothing is sent, and neither Redis nor secrets are
-    needed. Exit code 1 if a test fails, a mutant survives, or there are no tests.
+    needed. The exit code is 1 if a test fails, a mutant survives, or there are no tests.
     """
     from router.cli.write import case_reports
     from router.ops.redaction import Redactor
@@ -92,7 +92,7 @@ def test(
 
 
 class _Group(msgspec.Struct):
-    """The tests of one configuration: its own if `own` is true, and those in test files."""
+    """The tests of one configuration: the tests in its file if `own` is true, and the tests in test files."""
 
     config: Path
     own: bool = False
@@ -100,7 +100,7 @@ class _Group(msgspec.Struct):
 
 
 def _loaded(files: Sequence[Path], env_file: Path | None) -> list[tuple[_Group, Loaded]]:
-    """Load every configuration with its tests. Raises `ConfigError` with the problems of all."""
+    """Load every configuration with its tests. Raises `ConfigError` with the problems of all files."""
     from router.ops.loading import Cases
 
     problems: list[Problem] = []
@@ -117,7 +117,10 @@ def _loaded(files: Sequence[Path], env_file: Path | None) -> list[tuple[_Group, 
 
 
 def _groups(files: Sequence[Path], problems: list[Problem]) -> list[_Group]:
-    """Return the files grouped by configuration. A file is a configuration, or a test file that names one."""
+    """Return the files grouped by configuration.
+
+    A file is a configuration, or a test file that names a configuration.
+    """
     from router.ops.loading import read_case_file
 
     groups: dict[str, _Group] = {}
@@ -142,7 +145,7 @@ def _groups(files: Sequence[Path], problems: list[Problem]) -> list[_Group]:
 
 
 def _run(loaded: Loaded) -> tuple[list[CaseResult], float]:
-    """Run the tests; return their results, and the seconds that they took."""
+    """Run the tests; return their results, and their duration in seconds."""
     from router.ops.cases.running import CaseRunner
 
     begun = time.perf_counter()
@@ -157,14 +160,17 @@ def _covered(loaded: Loaded, results: Sequence[CaseResult]) -> Any:
 
 
 def _mutated(loaded: Loaded, results: Sequence[CaseResult]) -> tuple[int, list[Mutant]] | None:
-    """Try every mutant; return their number, and the survivors. Return None if a test fails or there are no tests."""
+    """Try every mutant; return the number of mutants, and the survivors.
+
+    Return None if a test fails or there are no tests.
+    """
     from router.cli.operate.bulk import progress
     from router.ops.cases.mutants import Mutation
 
     if not results:
         return None
     if not all(result.holds for result in results):
-        tell("no mutant was tried, because a test already fails without a change", "warning")
+        print_message("no mutant was tried, because a test already fails without a change", "warning")
         return None
     mutation = Mutation(loaded, results)
     with progress(len(mutation.mutants)) as tried:
@@ -185,7 +191,7 @@ def _code(reports: Sequence[dict[str, Any]]) -> int:
     code = Exit.OK
     for report in reports:
         if not report["tests"]:
-            tell(f"{report['config']} has no tests: write tests below `tests:`", "error")
+            print_message(f"{report['config']} has no tests: write tests below `tests:`", "error")
         survived = report["mutants"] is not None and report["mutants"]["survived"]
         if not report["tests"] or report["missed"] or survived:
             code = Exit.FINDINGS

@@ -34,14 +34,14 @@ SAMPLE = {"user_id": 42, "message": MESSAGE, "test": True}
 
 
 class Place(NamedTuple):
-    """The channel of a test message, and the source that reads the channel; None if none does."""
+    """The channel of a test message, and the source that reads the channel, or None."""
 
     channel: str
     source: str | None
 
 
 def place_of(loaded: Loaded, sink: str, channel: str | None) -> Place:
-    """Return the channel of a test message: the given one, else the first one from which a route leads to the sink."""
+    """Return the channel of a test message: the given channel, else the first from which a route leads to the sink."""
     if channel is not None:
         return Place(channel, reader_of(loaded.config.sources, os.fsencode(channel)))
     routing = loaded.routing()
@@ -95,7 +95,7 @@ def _leads(routing: Routing, place: Place, sink: str) -> bool:
 
 
 def _sample(loaded: Loaded, place: Place) -> str:
-    """Return a payload that the schema of the channel accepts, with the fields of `SAMPLE` as far as they fit."""
+    """Return a payload that the schema of the channel accepts, with those fields of `SAMPLE` that it accepts."""
     rule = loaded.routing().plan(place.source or "", os.fsencode(place.channel)).schema
     schema = None if rule is None else rule.schema
     made = None if schema is None else samples.sample(loaded, place.channel)
@@ -105,7 +105,10 @@ def _sample(loaded: Loaded, place: Place) -> str:
 
 
 def _improved(made: Any, schema: Schema) -> Any:
-    """Return a sample with each field of `SAMPLE` that the schema accepts, so that a person recognises the test."""
+    """Return a sample with each field of `SAMPLE` that the schema accepts.
+
+    They show people that it is a test message.
+    """
     for name, value in SAMPLE.items():
         if isinstance(made, dict) and (name not in made or name == "message"):
             changed = {**made, name: value}

@@ -30,17 +30,17 @@ _NEXT = {
     "transient": "the router would retry this delivery",
     "permanent": "the router would not retry this delivery: it would become a dead letter",
     "gone": "the address no longer exists: the router would suppress this delivery",
-    "sink": "the sink is at fault, not the message: the router would hold back all deliveries of the sink",
+    "sink": "the whole sink fails, not only this message: the router would stop all deliveries of the sink for a time",
     "partial": "the other recipients have received the message",
 }
 """The action that the daemon would take after a failure, by the class of the failure."""
 
 _BY_THE_EVENT = frozenset({Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP, Reason.NO_ADDRESS, Reason.ONLY_IF})
-"""The reasons for which a message is not sent that depend on the payload of its event."""
+"""The reasons for not sending a message that another payload might avoid."""
 
 
 class Report:
-    """The result of one test message. `sample` means that its payload is a sample."""
+    """The result of one test message. `sample` is true if the payload of the message is a sample."""
 
     def __init__(
         self, loaded: Loaded, sink: str, event: Event, trial: Trial, *, sample: bool, redact: Redactor
@@ -75,7 +75,7 @@ class Report:
         return {**document, "sends": sends} if sends else document
 
     def _event_document(self) -> dict[str, Any]:
-        """Return the event with its payload as it was sent, unless the payload holds a secret."""
+        """Return the event as data, with the payload as it was sent. A secret in the payload is hidden."""
         raw = self._event.raw.decode("utf-8", "backslashreplace")
         hides = self._redact.text(raw) != raw
         if not hides:
@@ -126,7 +126,7 @@ class Report:
         yield Line("", "no recipient has received the message" if nobody else _NEXT[failure["class"]])
 
     def _failure(self) -> dict[str, Any] | None:
-        """Return the class and text of the failure, and the failure of each address; None if the message was delivered."""
+        """Return the class and text of the failure, and the failure of each address; None if there was no failure."""
         trial = self._trial
         if trial.not_sent is not None:
             detail = cut(self._redact.text(trial.not_sent.detail), LONGEST_ERROR)
@@ -153,7 +153,7 @@ class Report:
         return options
 
     def _sends(self) -> str:
-        """Return the sink's preview of its data; empty for a message to people, whose options show it."""
+        """Return the sink's preview of its data. It is empty for a message to people: the options show the message."""
         rendered = self._trial.rendered
         return "" if rendered is None or rendered.text else self._redact.text(shown(rendered, self._event))
 

@@ -389,7 +389,7 @@ class Reloader:
 
 
 class _UnreachableError(RouterError):
-    """The error for sources that could not be connected.
+    """Raised if sources can't be connected.
 
     `problems` has the reasons, and the places of the sources in the configuration.
     """

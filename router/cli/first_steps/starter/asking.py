@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import click
 
-from router.cli.common import tell, wrapped
+from router.cli.common import print_message, wrapped
 from router.cli.first_steps.starter import sink_recipes
 from router.cli.first_steps.starter.composing import SOURCE, Answers
 from router.cli.first_steps.starter.sink_recipes import Question
@@ -38,7 +38,10 @@ class Given(NamedTuple):
 
 
 def unattended(bench: Workbench, given: Given) -> Answers:
-    """Return the answers given by options, and defaults for the rest. Raises `click.UsageError` with all faults."""
+    """Return the answers given by options, with defaults for the other questions.
+
+    Raises `click.UsageError` with all faults.
+    """
     answers = _of_options(bench, given)
     missing = [each.key for each in _unanswered(answers) if each.default is None]
     if missing:
@@ -50,9 +53,9 @@ def unattended(bench: Workbench, given: Given) -> Answers:
 
 
 def asked(bench: Workbench, given: Given) -> Answers:
-    """Return the answers given by options, and ask the user for the rest. A question with a wrong answer is repeated.
+    """Return the answers given by options, and ask the user the other questions. A wrong answer repeats the question.
 
-    Raises `click.UsageError` for a wrong option, `click.Abort` at Ctrl-C and at the end of input.
+    Raises `click.UsageError` for a wrong option, and `click.Abort` at Ctrl-C or at the end of input.
     """
     answers = _of_options(bench, given)
     if any(given):
@@ -60,25 +63,25 @@ def asked(bench: Workbench, given: Given) -> Answers:
     if given.redis is None:
         answers = _ask_redis(bench, answers)
     if given.source is None:
-        _say("How does your app send events? pubsub: by PUBLISH. stream: by XADD. list: by LPUSH.")
+        _explain("How does your app send events? pubsub: by PUBLISH. stream: by XADD. list: by LPUSH.")
         answers = answers._replace(source=_prompt("Source", answers.source, allowed=list(SOURCES)))
     if not given.channels:
         answers = _ask_channels(bench, answers)
     if given.sink is None:
-        _say("Where do events go? Choose the type of the sink.")
+        _explain("Where do events go? Choose the type of the sink.")
         allowed = sorted(name for name, sink in bench.plugins.sinks.items() if not sink.runs_programs)
         named = _prompt("Sink", answers.sink.name, allowed=allowed)
         answers = answers._replace(sink=bench.plugins.sinks[named])
     while questions := _unanswered(answers):
         answers = _until_good(bench, partial(_ask_about_sink, answers, questions[0]))
     while faults := bench.faults(answers):  # a plugin may have rules that the types of its options do not show
-        _tell(faults)
+        _print_faults(faults)
         answers = _until_read(partial(_ask_setting, answers))
     return answers
 
 
 def _ask_redis(bench: Workbench, answers: Answers) -> Answers:
-    _say(
+    _explain(
         "Where is your Redis? Give its URL, such as redis://localhost:6379, or `embedded` for a server that event-router "
         f"starts itself. Without an answer, the URL in ${VARIABLE} is used if it is set, else an embedded server."
     )
@@ -88,7 +91,7 @@ def _ask_redis(bench: Workbench, answers: Answers) -> Answers:
 def _ask_channels(bench: Workbench, answers: Answers) -> Answers:
     what = {"pubsub": "channels", "stream": "streams", "list": "lists"}[answers.source]
     globs = "names, or globs such as orders.*" if answers.source == "pubsub" else "exact names"
-    _say(f"Which {what} does your app use? Give {globs}.")
+    _explain(f"Which {what} does your app use? Give {globs}.")
     known: tuple[str, ...] = ()
     text, default = "Name", answers.channels[0]
     while True:
@@ -103,9 +106,9 @@ def _ask_channel(answers: Answers, known: tuple[str, ...], text: str, default: s
     return _with_channels(answers, [*known, *filter(None, [_prompt(text, default)])])
 
 
-def _tell(faults: Sequence[Problem]) -> None:
+def _print_faults(faults: Sequence[Problem]) -> None:
     for problem in faults:
-        tell(wrapped(f"error: {problem.message}", 2), "error")
+        print_message(wrapped(f"error: {problem.message}", 2), "error")
 
 
 def _ask_about_sink(answers: Answers, question: Question) -> Answers:
@@ -125,7 +128,10 @@ def _prompt(text: str, default: str | None, *, allowed: Sequence[str] = ()) -> s
 
 
 def _of_options(bench: Workbench, given: Given) -> Answers:
-    """Return the answers given by options, and defaults for the rest, except for the options of the sink."""
+    """Return the answers given by options, with defaults for the other questions.
+
+    Missing options of the sink get no defaults here.
+    """
     answers = Answers(_sink(bench, given.sink or DEFAULT_SINK))
     try:
         answers = answers if given.redis is None else _with_redis(answers, given.redis)
@@ -163,7 +169,7 @@ def _until_good(bench: Workbench, ask: Callable[[], Answers]) -> Answers:
         faults = _relevant(bench, answers)
         if not faults:
             return answers
-        _tell(faults)
+        _print_faults(faults)
 
 
 def _until_read(ask: Callable[[], Answers]) -> Answers:
@@ -172,7 +178,7 @@ def _until_read(ask: Callable[[], Answers]) -> Answers:
         try:
             return ask()
         except ValueError as error:
-            tell(wrapped(f"error: {error}", 2), "error")
+            print_message(wrapped(f"error: {error}", 2), "error")
 
 
 def _with_redis(answers: Answers, text: str) -> Answers:
@@ -252,7 +258,7 @@ def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
 
 
 def _refuse(answers: Answers, faults: Sequence[Problem]) -> None:
-    """Raise `click.UsageError` with all faults, each with the option concerned; do nothing without faults."""
+    """Raise `click.UsageError` if there are faults. The error names each fault with the option that it concerns."""
     if faults:
         # One answer may be used in several places of the configuration, each with the same fault.
         lines = dict.fromkeys(f"{_option(answers, each)}{each.message}" for each in faults)
@@ -271,5 +277,5 @@ def _option(answers: Answers, problem: Problem) -> str:
     return "--sink: " if path.startswith(sink) else ""
 
 
-def _say(text: str) -> None:
-    tell(wrapped(f"\n{text}", 2, indent=0))
+def _explain(text: str) -> None:
+    print_message(wrapped(f"\n{text}", 2, indent=0))

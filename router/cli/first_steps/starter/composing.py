@@ -40,8 +40,8 @@ _EXPRESSION = re.compile(r"\$\{(cred:|file:)?([^}:]+)(:-)?[^}]*\}")
 class Answers(NamedTuple):
     """The answers from which a configuration is made.
 
-    `redis` is the text to write as `redis.url`. `redis_url` is the given URL if it has a password: then `redis` is a
-    variable, and the URL is not written. `values` are the options of the sink as typed.
+    `redis` is the text that is written as `redis.url`. If the given URL has a password, `redis` is a variable, and
+    `redis_url` is the URL, which is not written. `values` are the options of the sink as typed.
     """
 
     sink: SinkType
@@ -73,7 +73,7 @@ class Answers(NamedTuple):
 
     @property
     def needed(self) -> list[str]:
-        """The variables, credentials and files without which the router does not start: they have no default."""
+        """The variables, credentials and files that the router needs to start, because they have no default."""
         return _named([*self._secrets, self.redis], defaults=False)
 
     @property
@@ -122,7 +122,7 @@ def configuration(answers: Answers, tests: list[dict[str, Any]]) -> str:
 
 
 _ABOUT_TESTS = (
-    "These tests say what must happen to an event. `event-router test` runs them, and\n"
+    "These tests define what must happen to an event. `event-router test` runs them, and\n"
     "`event-router explain --as-test` writes more of them."
 )
 
@@ -145,7 +145,7 @@ def _about_printing(answers: Answers) -> str:
 
 
 def when_to_send(answers: Answers) -> str:
-    """Return a clause that says when to remove `deliver: print`, for example `when TELEGRAM_TOKEN is set`."""
+    """Return a clause about the time to remove `deliver: print`, for example `when TELEGRAM_TOKEN is set`."""
     named = answers.credentials
     if answers.sink.name == "email":
         return f"when the addresses are yours, and {' and '.join(named)} is set if the server wants a password"
@@ -160,7 +160,7 @@ def when_to_send(answers: Answers) -> str:
 
 
 def tests(answers: Answers, channel: str, expected: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return two tests: one expects the result of the sample, one the rejection of an event without a message."""
+    """Return two tests: the sample has the expected result, and an event without a message is rejected."""
     payload = sample(answers)
     broken = {key: value for key, value in payload.items() if key != "message"}
     return [
@@ -224,7 +224,7 @@ _PROPERTIES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _templates(answers: Answers) -> Iterator[tuple[str, Any]]:
-    """Yield every template of the sink, and a made-up recipient if it must render to one of a certain form."""
+    """Yield every template of the sink, with a made-up recipient if the template must give a recipient, else None."""
     for key, value in answers.options.items():
         is_mailbox = answers.sink.name == "email" and key in {"from", "to", "cc", "bcc", "reply_to"}
         recipient = _MAILBOX if is_mailbox else sink_recipes.sample_recipient(answers.sink, key)

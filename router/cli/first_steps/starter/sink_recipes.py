@@ -39,7 +39,10 @@ _KEYS_OF_A_BROWSER = {
 
 
 class Question(NamedTuple):
-    """A question about an option: its key, the text, the default if any, and the allowed values (empty: any value)."""
+    """A question about an option of a sink: the option's key, the text of the question, and the default.
+
+    If `allowed` is empty, any value is allowed.
+    """
 
     key: str
     text: str
@@ -71,7 +74,7 @@ def options(kind: SinkType, values: Values) -> dict[str, Any]:
 
 
 def sink_name(kind: SinkType, written: Mapping[str, Any]) -> str:
-    """Return the name for a sink with these options. For chat and mail the name says whether it reaches users or a team."""
+    """Return the name for a sink with these options. For chat and mail, the name begins with `user-` or `team-`."""
     if kind.name not in {"email", "chat"}:
         return {"log": "audit"}.get(kind.name, kind.name)
     reach = "user" if is_template(str(written.get("to", ""))) else "team"
@@ -79,7 +82,7 @@ def sink_name(kind: SinkType, written: Mapping[str, Any]) -> str:
 
 
 def sample_recipient(kind: SinkType, key: str) -> Any:
-    """Return a made-up recipient for an option whose recipients are more than an address; None for other options."""
+    """Return a made-up recipient for an option with recipients that are not plain addresses; None for other options."""
     shape = _shapes(kind).get(key)
     for leaf in () if shape is None else shapes.leaves(shape):
         if isinstance(leaf, Addresses) and isinstance(leaf.known_by, str):
@@ -90,7 +93,7 @@ def sample_recipient(kind: SinkType, key: str) -> Any:
 
 
 def has_recipe(kind: SinkType) -> bool:
-    """Return whether the type has a recipe, whose questions cover everything that the sink needs."""
+    """Return whether the type has a recipe. The questions of a recipe cover everything that the sink needs."""
     return kind.name in _RECIPES
 
 
@@ -106,7 +109,7 @@ def _shapes(kind: SinkType) -> dict[str, shapes.Shape]:
 
 
 def _converted(kind: SinkType, key: str, text: str) -> Any:
-    """Return the value of an option: the string itself, or the parsed JSON or YAML if the option is not a string."""
+    """Return the value for a typed text: the text itself for an option with a string, else the parsed JSON or YAML."""
     shape = _shapes(kind).get(key)
     if shape is None or _takes_text(shape):
         return text
@@ -186,7 +189,11 @@ def _plugin_questions(kind: SinkType, _values: Values) -> Iterator[Question]:
 
 
 def _template(key: str, shape: shapes.Shape) -> str:
-    """Return a template for an option: the user, a field of its name for recipients that are mappings, or the message."""
+    """Return the default template for an option of a plugin.
+
+    For recipients, it gives the user. For recipients that are mappings, it gives the payload's field with the name of
+    the option. For any other option, it gives the message.
+    """
     for leaf in shapes.leaves(shape):
         if isinstance(leaf, Addresses) and leaf.known_by is not None:
             return f"{{{{ payload.{key} }}}}"

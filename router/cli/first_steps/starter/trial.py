@@ -26,7 +26,7 @@ from router.plugin_loading.plugin_manager import Plugins, load_plugins
 
 
 class Starter(NamedTuple):
-    """A tested configuration: its files by path, in the order of writing, and an event that it delivers."""
+    """A tested configuration: the files by path, in the order of writing, and an event that it delivers."""
 
     files: Mapping[str, str]
     channel: str
@@ -34,15 +34,15 @@ class Starter(NamedTuple):
     redis_url: str
     """The URL of Redis, with the variables of this environment filled in."""
     remarks: tuple[str, ...] = ()
-    """Warnings that do not depend on the answers, such as one about a broken plugin."""
+    """Warnings that do not depend on the answers, such as a warning about a broken plugin."""
 
 
 _Tried = tuple[Starter | None, list[Problem]]
-"""The files, or None if the configuration has errors; and the errors and warnings."""
+"""The result of a trial: the files, or None if the configuration has errors; and its errors and warnings."""
 
 
 class Workbench:
-    """Tries configurations for a folder, with the plugins in it, without writing to it."""
+    """Tries configurations for a folder, with the plugins of the folder, without writing to the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
@@ -66,7 +66,10 @@ class Workbench:
         return [problem for problem in found if problem.message not in self._blameless] if found else []
 
     def starter(self, answers: Answers) -> Starter:
-        """Return the files for answers without faults. Raises `ConfigError` if they or their tests don't work."""
+        """Return the files for answers without faults.
+
+        Raises `ConfigError` if the files have errors or a test fails.
+        """
         found, problems = self._tried(answers)
         if found is None:
             raise ConfigError(problems)
@@ -111,7 +114,7 @@ class Workbench:
             yield stage / CONFIG
 
     def _moved(self, loaded: Loaded) -> Loaded:
-        """Return a configuration that was loaded from the temporary folder, with the paths of the folder to which it will be written."""
+        """Return a configuration from the temporary folder, with its paths changed to the final folder."""
         staged = loaded.write_base == loaded.path.parent
         return replace(loaded, write_base=self._folder) if staged else loaded
 
