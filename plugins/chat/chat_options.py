@@ -50,8 +50,7 @@ class ChatOptions(SinkOptions, defer_build=True):
     def _webhook_can(cls, key: str | None, info: ValidationInfo) -> str | None:
         """Refuse a key that the webhook does not support.
 
-        A sink without `url` passes this check: a bot supports both keys, and `_complete` refuses a sink that has
-        neither.
+        A sink without `url` passes this check, because a bot supports both keys.
         """
         service, url = info.data.get("service", ""), info.data.get("url")
         webhook = SERVICES[service].webhook if service in SERVICES and url is not None else None
@@ -128,8 +127,8 @@ class ChatOptions(SinkOptions, defer_build=True):
     def secrets(self) -> list[bytes]:
         """The secrets to hide in responses of the service.
 
-        They are the token, the URL of the webhook, the path of the URL, and each part of the path that is long enough
-        to be a credential.
+        They are the token, the URL of the webhook, the path of the URL, and each part of the path with 8 characters or
+        more.
         """
         whole = stripped(self.url)
         url = urlsplit(whole)

@@ -115,7 +115,7 @@ class ChatSink(Sink):
 
 
 def _hopeless(failures: Mapping[str, Exception]) -> OutOfReachError | None:
-    """Return the error for the addresses that this attempt does not try any more, or None to try them.
+    """Return the error for the addresses that are still left in this attempt. None means that they are tried.
 
     After a rate limit of one address, the other addresses are not tried either. So the router can apply the limit
     before it sends another delivery to the limited address. The router retries the other addresses at once.

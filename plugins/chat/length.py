@@ -60,7 +60,7 @@ class Length(NamedTuple):
     html: bool = False
 
     def start(self, text: str) -> str:
-        """Return a text that is cut to about twice the limit, with the marker at its end if it was cut.
+        """Return the text, or its beginning with the marker if the text is longer than about twice the limit.
 
         This rough cut comes before the escaping, which would be slow for a huge text. No URL is cut in two.
         """

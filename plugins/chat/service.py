@@ -35,8 +35,8 @@ class Place(NamedTuple):
 class Message(NamedTuple):
     """A message: one text for one address. `key` identifies the message, and is the same on every attempt.
 
-    `thread` is the thread key, which connects messages that belong together; an empty key means no thread. `replies_to`
-    is the first message with this thread key, or None if no such message is known.
+    `thread` is the key of the message's thread; an empty key means no thread. `replies_to` is the first message of the
+    thread, or None if that message is not known.
     """
 
     text: str
@@ -131,7 +131,7 @@ class WebhookSender(Sender):
         return await self._api.call(path, self._kind.body(message), method="PATCH")
 
     def _with_query(self, *flags: str) -> str:
-        """Return the query of the URL, extended by those of the `flags` that it does not have."""
+        """Return the query of the URL. Parameters in `flags` are added if the URL lacks them."""
         missing = [flag for flag in flags if flag and f"{flag.partition('=')[0]}=" not in self._query]
         whole = "&".join([self._query, *missing] if self._query else missing)
         return f"?{whole}" if whole else ""
@@ -244,7 +244,7 @@ def _fields(answer: Seen) -> Mapping[str, Any]:
 
 
 def _first(found: Iterable[object]) -> str | None:
-    """Return the first value that can be an id (a number or a text that is not empty) as text, or None."""
+    """Return the first number or text that is not empty, as text. Return None if there is no such value."""
     return next((str(one) for one in found if isinstance(one, str | int) and one), None)
 
 

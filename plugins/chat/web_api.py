@@ -134,8 +134,8 @@ class WebApi:
     async def call(self, path: str, payload: Any = None, method: str = "POST") -> Seen:
         """Send a request and return the response. Raises the delivery error for a refusal.
 
-        If the service asks for a delay of all requests, no request is sent until the delay is over, not even for
-        deliveries that have already begun.
+        If the service asks for a delay of all requests, no request is sent until the delay is over. Deliveries that
+        have already begun stop too.
         """
         if (left := self._quiet_until - self._clock.monotonic()) > 0:
             raise OutOfReachError("not sent: the service has asked the router to wait", retry_after=left, scope="sink")

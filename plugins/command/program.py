@@ -73,7 +73,7 @@ class Run:
         """True if a thread has begun this run."""
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the processes of the run. If the program is not started yet, it is not started any more."""
+        """Send a signal to the processes of the run. A program that is not started yet will not be started."""
         with self._lock:
             self._asked.append(number)
             if self._group is not None:
@@ -94,8 +94,8 @@ class Run:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = os.fsdecode(self._argv[0])
-        # The program is searched for here. If the new process searched for it on a file system that hangs, the new
-        # process would also block this process.
+        # The program is searched for here, in this process. A search by the new process could hang at a file system,
+        # and this process would hang with it.
         fault = program_fault(program, self._env["PATH"])
         if fault is None and not Path(self._cwd).is_dir():
             fault = f"the folder of `cwd` does not exist: {self._cwd}"
@@ -189,8 +189,7 @@ class _Dialogue:
     def exchange(self) -> None:
         """Write the line and read the output until the program ends.
 
-        The end is noticed even if the program has not read the line, or if a child of the program keeps the output
-        open.
+        The program may end before it has read the line, and a child of the program may keep the output open.
         """
         poll = select.poll()
         if self._exit is not None:
@@ -259,7 +258,7 @@ def _signal(group: int, number: int) -> bool:
 
 
 def _kill_session(session: int) -> None:
-    """Kill the processes of the session that are in another process group, such as those that `timeout` starts."""
+    """Kill the processes of the session in other process groups. For example, `timeout` starts another group."""
     for process in _processes_of(session):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, signal.SIGKILL)

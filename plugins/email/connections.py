@@ -113,8 +113,7 @@ class Connections:
         """Record how many mails the server accepts on one connection.
 
         The method is called when the server has refused a mail on this connection and accepted the mail on a new
-        connection. Nothing is recorded if this connection was idle before, because the pause may be the reason of the
-        refusal.
+        connection. Nothing is recorded if this connection was idle before. The pause may be the reason of the refusal.
         """
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)
@@ -190,8 +189,7 @@ class Connections:
         except BaseException:
             drop(smtp)
             raise
-        # From here on, aiosmtplib is not used. It reads one reply at a time, and drops further replies that arrive at
-        # the same time.
+        # From here on, aiosmtplib is not used. It drops replies that arrive together with an earlier reply.
         return MailConnection(cast("asyncio.Transport", smtp.transport), dict(smtp.esmtp_extensions))
 
     async def _secure(self, smtp: Client) -> None:
@@ -207,7 +205,7 @@ class Connections:
             return SinkError(f"the certificate of {self.server} can't be trusted: {cause.verify_message}")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return SinkError(
-                f"{self.server} does not speak TLS on this port, or supports no TLS version that the router supports "
+                f"{self.server} does not speak TLS on this port, or only TLS versions that the router does not support "
                 f"({cause.reason}): check `tls` and `port`"
             )
         if isinstance(error, aiosmtplib.SMTPResponseException):

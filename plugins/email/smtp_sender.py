@@ -17,7 +17,7 @@ from .mail import Failure, Mail
 from .mail_connection import CLOSING, ENDING, MailConnection
 from .mailbox import Mailbox, quoted
 
-# Reply codes to MAIL that may concern this connection only: it carried too many mails, or was idle for too long.
+# Reply codes to MAIL that may concern this connection only, after too many mails or too long a pause.
 WORN_OUT = frozenset({CLOSING, 452, 454})
 IDLE_TOO_LONG = "4.4.2"  # RFC 3463: "bad connection", sent with 421 or 451
 
@@ -224,7 +224,7 @@ def _needing_smtputf8(smtp: MailConnection, authors: list[Mailbox], group: list[
 
 
 def _too_large(smtp: MailConnection, content: bytes) -> PermanentError | None:
-    """Return an error if the mail is larger than the server's limit (RFC 1870; 0 means no limit), else None."""
+    """Return an error if the mail is larger than the server's limit. By RFC 1870, the limit 0 means no limit."""
     limit = smtp.extensions.get("size", "").strip()
     if not limit.isdecimal() or not 0 < int(limit) < len(content):
         return None

@@ -25,8 +25,8 @@ _ENDED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 REMEMBERED = 10_000
-"""The largest number of deliveries that are remembered because their batch was interrupted after they were sent. The
-retry of such a delivery succeeds without sending the event again."""
+"""The largest number of remembered deliveries: those that an interrupted batch has sent. The retry of such a delivery
+succeeds without sending the event again."""
 
 PAUSE_AFTER = 256 * 1024
 """The number of bytes after which other tasks of the event loop get a turn."""

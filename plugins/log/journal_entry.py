@@ -1,7 +1,7 @@
 """Entries of the systemd journal, in the format of journald's native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 
-An entry is a datagram of fields. An entry that is too large for a datagram is written to a sealed memory file, and the
-descriptor of this file is sent instead.
+An entry is a datagram of fields. If an entry is too large for a datagram, it is written to a sealed memory file. Then
+the datagram carries the descriptor of this file.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ DESCRIPTORS = {"stdout": 1, "stderr": 2}
 NOT_A_LOG = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EBADF, errno.EINVAL})
 
 REMEMBERED = 10_000
-"""The largest number of deliveries that are remembered because their attempt was interrupted before their lines were
-written. The retry of such a delivery succeeds without writing the line again."""
+"""The largest number of remembered deliveries: those with a line that was written after their attempt was interrupted.
+The retry of such a delivery succeeds without writing the line again."""
 
 
 class LineWriter:
@@ -80,9 +80,9 @@ class LineWriter:
     # --- opening and following -----------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Open the file if it is not open yet, or open it again if it was rotated or deleted.
+        """Open the file if the path does not name the open file.
 
-        After a rotation, the path names another file than the open one.
+        This is the case before the first line, and after the file was rotated or deleted.
         """
         if self._path is not None:
             try:
@@ -148,7 +148,7 @@ class LineWriter:
     def _encode(self, batch: Sequence[tuple[Event, LogOptions]]) -> tuple[bytes, int]:
         """Return the bytes to write for a batch, and the number of bytes before the first line of the batch.
 
-        This number is 1 if the file ends with an incomplete line, which a newline must end first; else 0.
+        This number is 0, or 1 for a newline that ends an incomplete line of the file first.
         """
         data = encode(batch)
         return (b"\n" + data, 1) if self._torn else (data, 0)

@@ -1,4 +1,4 @@
-"""Opens log files: safely in folders where other users can create files, and with a check of the last line."""
+"""The opening of log files. It is safe in folders where other users can create files, and checks the last line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _OPEN = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os
 def open_trusted(path: str) -> int:
     """Open a log file and return its descriptor. Follow a link only if root, this user or the folder's owner made it.
 
-    In a folder where everybody can create files, such as /tmp, another user could create a link at the path that leads
-    to one of our files. Raises `OSError`, with `ELOOP` for a link by another user. Linux has the same rule as
+    Everybody can create files in a folder such as /tmp. There, another user could create a link at the path to one of
+    our files. Raises `OSError`, with `ELOOP` for a link of another user. Linux has the same rule as
     `fs.protected_symlinks`, but not every system has this setting.
     """
     try:

@@ -32,7 +32,7 @@ def secret_fault(secret: Secret) -> str | None:
     if text.startswith(ASYMMETRIC):
         return "is an asymmetric key, but only a shared secret can be used here: `whsec_` followed by base64"
     try:
-        # The library accepts base64 without padding. It ignores characters that are not base64; here, they are refused.
+        # The library accepts base64 without padding, and ignores other characters. Here, other characters are refused.
         key = base64.b64decode(_padded(text.removeprefix(PREFIX)), validate=True)
     except (binascii.Error, ValueError):
         return "is not a secret of Standard Webhooks: write `whsec_` followed by base64"

@@ -78,8 +78,8 @@ class WebhookSink(Sink):
     async def _deliver_batch(self, pairs: Pairs) -> list[Result]:
         """Send a batch, with one request for each combination of URL and headers; return the result of each event.
 
-        One event may cause the refusal of a request. The other events must not fail because of this event, so a refused
-        group of events is halved until the event is found.
+        A single event may cause the refusal of a request with many events. So a refused group of events is halved until
+        this event is found, and the other events are delivered.
         """
         results: dict[int, Result] = {}
         groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[int]] = {}

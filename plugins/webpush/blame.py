@@ -7,8 +7,7 @@ from router.api import Recent, SinkError, TransientError
 REMEMBERED_ENDPOINTS = 1_000
 
 ASK_AGAIN = 600.0
-"""Seconds until the next attempt for a subscription, if its push service refuses the sink but another service accepts
-the sink."""
+"""Seconds until the next attempt for a subscription after a refusal that does not stop the whole sink."""
 
 
 class Blame:

@@ -39,8 +39,8 @@ AT_A_TIME = 8
 """The maximum number of requests of one delivery that are under way at the same time."""
 
 REQUEST_TIMEOUT = 8.0
-"""The timeout of one request in seconds. It is less than the default `timeout` of an attempt, so that a slow server
-fails only the message to its own browser."""
+"""The timeout of one request in seconds. It is less than the default `timeout` of an attempt. So a slow server fails
+only the message to its own browser."""
 
 WARNED_EVERY = 60.0
 """The shortest time, in seconds, between two log lines about an app that could not be notified."""

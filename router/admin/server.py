@@ -305,9 +305,9 @@ def _connection(runner: web.AppRunner) -> asyncio.BaseProtocol:
 async def _accept_no_more(listening: socket.socket) -> None:
     """Stop accepting connections, and return when each accepted connection has its protocol.
 
-    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server were closed
-    before that turn, asyncio would fail and leave the connection open: in Python 3.11, `Server._attach` asserts that
-    the server is open.
+    asyncio makes the transport of an accepted connection in a later turn of the event loop. If the server is closed
+    before that turn, asyncio fails and leaves the connection open. The cause is an assertion in `Server._attach` of
+    Python 3.11.
     """
     asyncio.get_running_loop().remove_reader(listening)
     for _ in range(TURNS_TO_BEGIN):
@@ -364,8 +364,8 @@ class AdminSide:
 def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Watch], AdminSide] | None:
     """Return the function that makes the admin servers; None if they are off.
 
-    One server listens at the configured address, another server at the socket in the state directory `state`. By the
-    socket, commands find the router even if the address in the file can't be read, or was changed after the start.
+    One server listens at the configured address, another server at the socket in the state directory `state`. Commands
+    use the socket if the address in the file can't be read, or was changed after the start of the router.
     """
     if config.listen == OFF:
         return None

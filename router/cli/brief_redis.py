@@ -1,4 +1,4 @@
-"""A quick query to a Redis server that may be unreachable, for commands that also work without it; floor 7."""
+"""A quick query to a Redis server, for commands that also work if the server is unreachable; floor 7."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ask_briefly(url: str, ask: Callable[[Redis], object]) -> Exception | None:
 
     `ask` is called in a thread, because a name lookup has no timeout. After the time limit, the thread is abandoned.
     """
-    import redis  # without asyncio: an event loop that is closed would wait for the threads of its name lookups
+    import redis  # not `redis.asyncio`: at its end, an event loop would wait for the threads of its name lookups
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 

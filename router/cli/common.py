@@ -98,8 +98,8 @@ instance_option = click.option(
 def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
     """Add `-c`, `--env-file` and `--instance` to a command, and pass the loaded configuration as `loaded`.
 
-    Use this decorator for commands that connect to the Redis of a router, and need no other secret of the router's
-    configuration. The command may be a coroutine function, which is run to its end.
+    Use this decorator for commands that connect to the Redis of a router. Other secrets of the configuration are not
+    needed. The command may be a coroutine function, which is run to its end.
     """
 
     @wraps(function)
@@ -267,7 +267,7 @@ verbose_option = click.option(
 
 
 def print_problems(problems: Iterable[Problem], *, err: bool = True) -> None:
-    """Print each problem on one line, with the faulty line of the file below, on stderr, or on stdout without `err`."""
+    """Print each problem on one line, with the faulty line of the file below. Without `err`, print on stdout."""
     for problem in problems:
         if err:
             _print_on_stderr(_styled(problem, 2), problem.severity)

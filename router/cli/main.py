@@ -20,8 +20,8 @@ from router.errors import ConfigError, Exit, RouterError, UnavailableError
 from router.version import __version__
 
 COLLECTING = (1_000_000, 20, 20)
-"""The thresholds of garbage collection. Nearly all objects that are created at the start are used until the end: of
-100,000 objects, only a few hundred are garbage. So frequent collections would be useless."""
+"""The thresholds of garbage collection. Frequent collections would be useless: of the 100,000 objects that a start
+creates, only a few hundred are garbage."""
 
 
 class Entry(NamedTuple):

@@ -92,8 +92,9 @@ def _answering(clients: Iterable[Client]) -> Client | None:
 def configuration(config: Path | None, env_file: Path | None, instance: str) -> Loaded:
     """Load the configuration of the router that runs under this name, for a command that needs the router's Redis.
 
-    The file is `config` if it is given, else the file that the running router was started with, else the file that
-    `run` would find. Of the secrets, only those of `redis` are needed. Raises `ConfigError` if one of them is missing.
+    If `config` is not given, the file is the one that the running router was started with. If no router runs, it is the
+    file that `run` would find. Only the secrets of `redis` are needed. Raises `ConfigError` if such a secret is
+    missing.
     """
     used = _Used(config, env_file) if config is not None else _used(env_file, instance)
     loaded = load_config(used.file, used.env_file, placeholders=True)

@@ -30,7 +30,7 @@ class Column(msgspec.Struct, frozen=True):
     On a narrow terminal, the columns with the highest `rank` are left out first. A column with rank 0 is never left
     out. `least` is the width to which the texts of the column may be cut; a cut text ends in `…`. A column with ids or
     numbers has the `least` None: it is shown in full or left out. If `wraps` is true, texts are broken between words
-    over several lines, and only words that are wider than the column are cut.
+    over several lines. Then only words that are wider than the column are cut.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The observation of plugin code, for conformance checks; floor 7.
 
-Four things are observed: log lines, tasks and sockets that are left open, and places that block the event loop.
+The observation covers log lines, leftover tasks, leftover sockets, and places that block the event loop.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _end(task: asyncio.Task[Any]) -> None:
 def _sockets() -> dict[tuple[int, int], str]:
     """Return the open sockets by descriptor and inode, without connections that a server in this process accepted.
 
-    Unnamed pairs of sockets are left out too, because the event loop of each thread, such as a stand-in's, has a pair.
+    Unnamed pairs of sockets are left out too, because each event loop has a pair. A stand-in has its own event loop.
     """
     found: list[tuple[int, int]] = []
     for name in os.listdir("/dev/fd"):  # noqa: PTH208  # numbers, not paths

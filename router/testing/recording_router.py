@@ -70,8 +70,8 @@ class RecordingRouter:
     - `plugins` are the folders of drop-ins for a `config` that is a mapping. The default is `plugins/` in the current
       folder.
 
-    `async with` raises `ConfigError` for a configuration that can't be used. It raises `ValueError` if the
-    configuration lacks a name in `call` or `lookups`, or if a `redis-hash` lookup has no records.
+    `async with` raises `ConfigError` for a configuration that can't be used. It raises `ValueError` for names in `call`
+    or `lookups` that the configuration lacks, and for a `redis-hash` lookup without records.
     """
 
     def __init__(

@@ -176,7 +176,7 @@ async def test_a_fault_of_ours_is_500_and_logged(serve, router, monkeypatch):
     status, _, body = await answer(await serve(), "/api/status")
     assert status == 500
     assert "fault of the router" in json.loads(body)["error"]
-    assert said == [("the admin side failed to answer", {"path": "/api/status"})]
+    assert said == [("the admin side failed to respond to a request", {"path": "/api/status"})]
 
 
 # Who may ask.
@@ -416,7 +416,7 @@ async def test_that_socket_is_not_worth_a_router_that_does_not_start(tmp_path, r
     server = admin_side(AdminConfig(), tmp_path, "orders")(router)
     await server.start()
     await server.close()
-    assert "the router works without it" in said[0][0]
+    assert "the router goes on, but commands may not find" in said[0][0]
     assert "is not a socket" in said[0][1]["reason"]
 
 

@@ -182,7 +182,7 @@ def test_a_file_of_a_package_is_not_overwritten(here):
         ("SmsGate", "did you mean `sms-gate`?"),
         ("my pager", "did you mean `my-pager`?"),
         ("../pager", "is not a valid name for a plugin"),
-        ("2fa", "begin with a letter"),
+        ("2fa", "begins with a letter"),
         ("a__b", "did you mean `a-b`?"),
         ("a" * 41, "1 to 40 of"),
         ("", "is not a valid name for a plugin"),

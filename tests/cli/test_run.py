@@ -265,7 +265,7 @@ def test_another_redis_on_6379_is_said_and_the_printed_cure_listens_to_it(exampl
         with Process("run", "-c", "config.example.yaml", cwd=example) as daemon:
             assert address(daemon) != 6379
             assert "another Redis server runs on port 6379" in daemon.err
-            cure = daemon.wait_for(rf"to use that server: {variable}=(\S+) {re.escape(' '.join(COMMAND))} (.*)")
+            cure = daemon.wait_for(rf"to use it: {variable}=(\S+) {re.escape(' '.join(COMMAND))} (.*)")
         with Process(*cure[2].split(), cwd=example, env={variable: cure[1]}, notify=True) as daemon:
             daemon.wait_ready()
             daemon.wait_for(r'"redis":"redis://127\.0\.0\.1:6379"')

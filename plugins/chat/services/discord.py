@@ -17,8 +17,8 @@ from ..web_api import NobodyError, NoPageError, Seen, bounded, judge_status, jud
 OF_THE_SINK = frozenset({40001, 40002, 50014})
 PASSING = frozenset({40003, 40062, 130000})
 NOBODY = frozenset({10003, 10013, 50033})
-# The codes for a message that can't be changed: an unknown message (10008), and a message older than an hour that was
-# edited too often (30046, which Discord also sends with the status 429).
+# The codes for a message that can't be changed. 10008: the message is unknown. 30046: the message is older than an hour
+# and was edited too often. Discord also sends 30046 with the status 429.
 NO_LONGER = frozenset({10008, 30046})
 
 
@@ -101,8 +101,8 @@ DISCORD = Service(
     value=apart(tagless),
     mute=muted(),
     mentions=r"(<(?:@[!&]?|\#)\d+>)",
-    # Without `wait`, Discord responds before it has stored the message: the message may be lost, and the response has
-    # no id.
+    # Without `wait`, Discord responds before it stores the message. The message may get lost, and the response has no
+    # id.
     webhook=Webhook(body, judge_hook, flag="wait=true", edits=True),
     bot=DiscordBot,
     api="https://discord.com/api/v10",

@@ -88,7 +88,7 @@ def text_for(chat: str, message: Message) -> dict[str, Any]:
 
 
 def number(text: str) -> int | str:
-    """Return the id of a chat or message: as a number if it is one, because Telegram requires that, else as text."""
+    """Return the id of a chat or message. Telegram requires numbers, so an id of digits becomes a number."""
     return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 

@@ -50,7 +50,7 @@ async def simulated(loaded: Loaded, simulate: Simulated, instance: str) -> tuple
 
 
 def _redis(loaded: Loaded) -> str:
-    """Return the URL of the router's own Redis, or a URL that is never used if no lookup needs this server.
+    """Return the URL of the router's own Redis. If no lookup needs Redis, return a URL that is never used.
 
     Raises `UnavailableError` or `ConfigError` if a lookup needs the server and the URL of the server is not available.
     """

@@ -27,9 +27,9 @@ def publish(channel: str, payload: str, *, loaded: Loaded, no_check: bool) -> in
     """Publish one event, after validating it with its schema.
 
     If PAYLOAD is `-`, the payload is read from stdin, without the newline at its end. The event goes to the Redis of
-    the first source that reads CHANNEL: with PUBLISH for pub/sub, XADD for a stream, LPUSH for a list. The output is
-    the number of subscribers that received the event, the id of the entry, or the length of the list. If the payload
-    does not fit the schema, nothing is published, and the exit code is 1.
+    the first source that reads CHANNEL, by PUBLISH (pub/sub), XADD (stream) or LPUSH (list). The output is the number
+    of subscribers that received the event, the id of the entry, or the length of the list. If the payload does not fit
+    the schema, nothing is published, and the exit code is 1.
     """
     from router.cli.first_steps.samples import publish_command
 

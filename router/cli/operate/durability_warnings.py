@@ -22,8 +22,8 @@ def problems(loaded: Loaded) -> list[Problem]:
     """Return the problems that endanger a configuration's queues in Redis. Return none if the server is unreachable.
 
     An embedded server is not asked for its settings, because the router sets them. A server without queues, or with an
-    unknown address, is not checked. The possible loss of one second at a power cut is only a note, because Redis allows
-    this loss by default.
+    unknown address, is not checked. By default, Redis may lose one second of writes at a power cut. So this loss is
+    only a note.
     """
     from router.ops.loading.reading.placeholders import WORD
 

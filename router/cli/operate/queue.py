@@ -59,10 +59,9 @@ def queue() -> None:
 async def list_queues(*, loaded: Loaded, as_json: bool) -> int:
     """List every queue in Redis, with its deliveries (waiting, delayed, in flight) and the age of the oldest.
 
-    If deliveries are delayed, the list shows when the next of them is due, and the last error of that delivery. The
-    state of a queue is `gone` if the configuration has no sink with the name of the queue. The state is `memory` if the
-    sink now has its queue in memory. No router delivers from a queue with one of these states. `--json` prints one
-    object per line.
+    If deliveries are delayed, the list shows the due time and the last error of the next delivery. The state of a queue
+    is `gone` if the configuration has no sink with the name of the queue. The state is `memory` if the sink now has its
+    queue in memory. No router delivers from a queue with one of these states. `--json` prints one object per line.
     """
     working = redis_queues(loaded)
     async with _queues(loaded) as queues:

@@ -44,7 +44,7 @@ MOST_NAMES = 5
 def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
     """Show the running router: sources, sinks, queues, routes and books.
 
-    The exit code is 0 if the router is ready and its books balance, 1 if not, and 69 if no router runs.
+    The exit code is 0 if the router is ready and its books balance, else 1. It is 69 if no router runs.
     """
     client = running(config, env_file, instance)
     if watches:
@@ -115,7 +115,7 @@ class Rates:
         self._now = _counted(now)
 
     def of(self, kind: str, name: str, *columns: str) -> str:
-        """Return how much the sum of these columns of a book grows per second; empty if that is not known yet."""
+        """Return the growth per second of the sum of these columns of a book; empty if the growth is not known yet."""
         before, now = self._before[kind].get(name), self._now[kind][name]
         if before is None:
             return ""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from router.cli.write.case_reports import lines_of
 
-# Characters that XML 1.0 does not have, not even escaped.
+# Characters that XML 1.0 can't contain, not even as escapes of XML.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -40,5 +40,5 @@ def _suite(report: Mapping[str, Any], seconds: float) -> ET.Element:
 
 
 def _clean(text: str) -> str:
-    r"""Return the text with characters that XML does not allow replaced by escapes such as `\u001b`."""
+    r"""Return the text with an escape such as `\u001b` in place of each character that XML does not allow."""
     return _NOT_IN_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -62,8 +62,8 @@ def test(
 ) -> int:
     """Run the tests of a configuration: its section `tests:`, or the tests in files named *_test.yaml.
 
-    A test gives an event and the expected sinks, addresses and texts. Nothing is sent, and neither Redis nor secrets are
-    needed. The exit code is 1 if a test fails, a mutant survives, or there are no tests.
+    A test gives an event and the expected sinks, addresses and texts. Nothing is sent, and neither Redis nor secrets
+    are needed. The exit code is 1 if a test fails, a mutant survives, or there are no tests.
     """
     from router.cli.write import case_reports
     from router.ops.redaction import Redactor
@@ -92,7 +92,7 @@ def test(
 
 
 class _Group(msgspec.Struct):
-    """The tests of one configuration: the tests in its file if `own` is true, and the tests in test files."""
+    """The tests of one configuration: those in test files, and its own section `tests:` if `own` is true."""
 
     config: Path
     own: bool = False

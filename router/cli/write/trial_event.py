@@ -95,7 +95,7 @@ def _leads(routing: Routing, place: Place, sink: str) -> bool:
 
 
 def _sample(loaded: Loaded, place: Place) -> str:
-    """Return a payload that the schema of the channel accepts, with those fields of `SAMPLE` that it accepts."""
+    """Return a payload that the schema of the channel accepts, with as many fields of `SAMPLE` as possible."""
     rule = loaded.routing().plan(place.source or "", os.fsencode(place.channel)).schema
     schema = None if rule is None else rule.schema
     made = None if schema is None else samples.sample(loaded, place.channel)

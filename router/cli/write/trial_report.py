@@ -30,7 +30,7 @@ _NEXT = {
     "transient": "the router would retry this delivery",
     "permanent": "the router would not retry this delivery: it would become a dead letter",
     "gone": "the address no longer exists: the router would suppress this delivery",
-    "sink": "the whole sink fails, not only this message: the router would stop all deliveries of the sink for a time",
+    "sink": "the failure concerns the whole sink, not only this message: the router would pause all its deliveries",
     "partial": "the other recipients have received the message",
 }
 """The action that the daemon would take after a failure, by the class of the failure."""

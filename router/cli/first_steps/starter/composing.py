@@ -40,8 +40,8 @@ _EXPRESSION = re.compile(r"\$\{(cred:|file:)?([^}:]+)(:-)?[^}]*\}")
 class Answers(NamedTuple):
     """The answers from which a configuration is made.
 
-    `redis` is the text that is written as `redis.url`. If the given URL has a password, `redis` is a variable, and
-    `redis_url` is the URL, which is not written. `values` are the options of the sink as typed.
+    `redis` is the text that is written as `redis.url`. A URL with a password is not written: then `redis` is a
+    variable, and `redis_url` is the URL. `values` are the options of the sink as typed.
     """
 
     sink: SinkType
@@ -133,7 +133,7 @@ def _section(comment: str, part: dict[str, Any]) -> str:
 
 def _about_redis(answers: Answers) -> str:
     if answers.redis == IMPLIED:
-        return "The Redis of $REDIS_URL if that is set; else event-router starts a server of its own."
+        return "The Redis of $REDIS_URL if this variable is set; else event-router starts its own server."
     if answers.redis == "embedded":
         return "A server that event-router starts itself, for this machine only."
     return "The Redis that events come from, and that stores waiting deliveries."

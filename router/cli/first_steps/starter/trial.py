@@ -38,7 +38,7 @@ class Starter(NamedTuple):
 
 
 _Tried = tuple[Starter | None, list[Problem]]
-"""The result of a trial: the files, or None if the configuration has errors; and its errors and warnings."""
+"""The result of a trial: the files (None if the configuration has errors), and the errors and warnings."""
 
 
 class Workbench:
