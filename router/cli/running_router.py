@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from router.ops.loading import Loaded
 
 SERVICE_STATE = Path("/var/lib/event-router")
-"""The state directory of the shipped unit. A command of root lacks the service's variables, and finds the service
-here."""
+"""The state directory of the shipped unit. A command that root runs lacks the service's variables. It finds the
+service here."""
 
 SERVICE_ENVIRONMENT = Path("/etc/event-router/environment")
 """The environment file of the shipped unit. systemd sets the variables of this file only for the service."""

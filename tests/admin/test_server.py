@@ -387,7 +387,9 @@ async def test_a_failed_import_closes_its_connection_and_the_next_one_is_served(
             assert await asyncio.to_thread(client.recv, 1) == b""
     status, _, _ = await answer(server, "/livez")
     assert status == 200
-    assert said == ["the admin side can't serve; the next connection starts another attempt"] * 2, "one line for each reason"
+    assert said == ["the admin side can't serve; the next connection starts another attempt"] * 2, (
+        "one line for each reason"
+    )
 
 
 async def test_closing_waits_for_no_import_that_hangs(router, monkeypatch):

@@ -56,9 +56,7 @@ async def test_a_link_that_somebody_else_made_is_not_followed(tmp_path, mode):
     (shared / "audit.jsonl").symlink_to(victim)
     os.chown(shared / "audit.jsonl", NOBODY, NOBODY, follow_symlinks=False)
     # In a sticky folder the kernel may refuse it itself (fs.protected_symlinks).
-    with pytest.raises(
-        (SinkError, TransientError), match=r"symbolic link that another user may have made|Permission"
-    ):
+    with pytest.raises((SinkError, TransientError), match=r"symbolic link that another user may have made|Permission"):
         async with open_sink("log", {"path": str(shared / "audit.jsonl")}):
             pass
     assert victim.read_bytes() == b"precious\n"

@@ -98,7 +98,7 @@ def _payload(event: Event) -> Any:
         payload = events.decode(event.raw, event.format)
         if event.format == events.TEXT:
             return payload
-        msgspec.json.encode([[[[payload]]]])  # fails at the depth limit of msgspec: the document nests the payload
+        msgspec.json.encode([[[[payload]]]])  # raises an error if the printed document would be nested too deep
         return msgspec.Raw(msgspec.json.format(event.raw, indent=0))
     except (ValueError, RecursionError, OverflowError):
         return event.raw.decode("utf-8", "backslashreplace")

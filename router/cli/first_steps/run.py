@@ -111,9 +111,8 @@ def _run(path: Path, env_file: Path | None, instance: str, deliver: str | None, 
 
     def load() -> Loaded:
         loaded = load_config(path, env_file, deliver=deliver, pipes=False)
-        secrets.update(
-            loaded.secrets
-        )  # old secrets stay: one may still be used, or be in a response that arrives later
+        # Old secrets stay hidden. Such a secret may still be used, or be in a response that arrives later.
+        secrets.update(loaded.secrets)
         active.hide(secrets)
         _log_problems(loaded)
         return loaded

@@ -29,7 +29,7 @@ EVERY = 1.0
 """Seconds between two refreshes of `--watch`."""
 
 MOST_ROUTES = 20
-"""The largest number of routes shown. A router may have thousands of routes; the routes with most events are shown."""
+"""The largest number of routes shown. A router may have thousands of routes; those with the most events are shown."""
 
 MOST_NAMES = 5
 """The largest number of sinks that the footnote below the table of sinks names."""
