@@ -387,7 +387,7 @@ def test_routes_are_drawn_and_of_many_those_with_the_most_events():
     ]
     many = lines({f"{'r' * 60}{n}": n for n in range(2003)})
     assert many[1] == f"{'r' * 60}1983   1,983"
-    assert many[-2:] == ["1983 more routes with 1,965,153 events; --json has each route", BALANCED]
+    assert many[-2:] == ["1983 more routes (events together: 1,965,153); --json has each route", BALANCED]
     assert len(many) == 23
     older = {key: value for key, value in document(SNAPSHOT).items() if key != "routes"}
     assert "route " not in str(drawn(older, Rates(1.0, older, older)))

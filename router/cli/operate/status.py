@@ -246,7 +246,7 @@ def _routes(document: Document, rates: Rates | None) -> list[RenderableType]:
         found.append(Table(columns, [list(row.values()) for row in rows]))
     if hidden := len(events) - len(shown):
         others = _number(sum(number for name, number in events.items() if name not in shown))
-        found.append(Text(f"{counted(hidden, 'more route')} with {others} events; --json has each route"))
+        found.append(Text(f"{counted(hidden, 'more route')} (events together: {others}); --json has each route"))
     return found
 
 
