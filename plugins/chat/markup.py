@@ -34,7 +34,10 @@ ANYBODY = r"(?<![A-Za-z0-9])@(?!\s)"  # also before a tag or at the end, because
 
 
 def spare(text: str, tokens: str | None, change: Change) -> str:
-    """Return the text, changed by `change` except where the pattern `tokens` matches. The pattern has exactly one group."""
+    """Return the text, changed by `change` except where the pattern `tokens` matches.
+
+    The pattern has exactly one group. None means that there is no exception.
+    """
     if tokens is None:
         return change(text)
     return "".join(part if place % 2 else change(part) for place, part in enumerate(re.split(tokens, text)))

@@ -144,7 +144,7 @@ def _faults(argv: Sequence[str]) -> Iterator[tuple[int, str]]:
     if remote is not None:
         yield (
             after[0],
-            f"{remote} gives this value to a shell, which would run it as a command: let the program read the value from stdin",
+            f"{remote} passes this value to a shell, which would run it as a command: let the program read the value from stdin",
         )
     elif runners and after[0] == mark + 1 and not _has_script(argv[runners[-1] + 1 : mark]):
         cure = "write the absolute path of the script or the program before `--`"

@@ -1,4 +1,7 @@
-"""The command sink: runs a program for each event, and ends the program with all its processes if the call is cancelled."""
+"""The command sink, which runs a program for each event.
+
+If the call is cancelled, the sink ends the program with all its processes.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +144,10 @@ def _encoded(argv: Sequence[str]) -> list[bytes]:
 
 
 async def _stop(run: Run, ending: asyncio.Future[Ended]) -> None:
-    """End a run whose call was cancelled: send SIGTERM, then SIGKILL. A second cancellation kills the program at once."""
+    """End a run after its call was cancelled: send SIGTERM, then SIGKILL.
+
+    A second cancellation kills the program at once.
+    """
     try:
         if run.begun:
             run.send(signal.SIGTERM)

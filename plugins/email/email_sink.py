@@ -91,7 +91,10 @@ class EmailSink(Sink):
 
 
 def _written(event: Event, options: EmailOptions) -> Mail:
-    """Return the mail of a delivery. Raises `PermanentError` for any error, because the next attempt would build the same mail."""
+    """Return the mail of a delivery.
+
+    Raises `PermanentError` for any error, because the next attempt would build the same mail.
+    """
     try:
         return Mail(event, options)
     except PermanentError:

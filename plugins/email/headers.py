@@ -106,7 +106,10 @@ def phrase(name: str) -> str:
 
 
 def encoded_words(text: str, before: int) -> str:
-    """Return a text as encoded words (RFC 2047), one per line. `before` is the length of the text before the first word."""
+    """Return a text as encoded words (RFC 2047), one word per line.
+
+    `before` is the number of characters before the first word on its line.
+    """
     raw = text.encode("utf-8", "replace")
     words: list[str] = []
     start = 0

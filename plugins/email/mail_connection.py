@@ -1,4 +1,7 @@
-"""One connection to the mail server, after EHLO and the login: commands are sent together, and each has its own reply."""
+"""One connection to the mail server, after EHLO and the login.
+
+Several commands can be sent together, and each command gets its own reply.
+"""
 
 from __future__ import annotations
 

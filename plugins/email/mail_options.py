@@ -113,7 +113,10 @@ class EmailOptions(SinkOptions, defer_build=True):
     @field_validator("from_", "to", "cc", "bcc", "reply_to")
     @classmethod
     def _addresses_are_some(cls, value: Any) -> Any:
-        """Check the literal addresses when the configuration is loaded; templates are checked when they are rendered."""
+        """Check the literal addresses when the configuration is loaded.
+
+        Templates are checked when they are rendered.
+        """
         for text in [value] if isinstance(value, str) else value:
             if not is_template(text):
                 (mailbox if isinstance(value, str) else listed)(text)

@@ -82,7 +82,10 @@ class SmtpSender:
     async def _transaction(
         self, smtp: MailConnection, mail: Mail, group: list[Mailbox], *, separate: bool
     ) -> dict[str, Failure]:
-        """Run MAIL, RCPT for each recipient, and DATA. Raises `_LostError` if the connection ends before DATA is accepted."""
+        """Run MAIL, RCPT for each recipient, and DATA.
+
+        Raises `_LostError` if the connection ends before DATA is accepted.
+        """
         failed = _needing_smtputf8(smtp, [mail.sender, *mail.reply_to], group)
         group = [box for box in group if box.text not in failed]
         if not group:

@@ -1,4 +1,6 @@
-"""Entries of the systemd journal, in the format of journald's native protocol (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
+"""Entries of the systemd journal, in the format of journald's native protocol.
+
+The protocol is described at https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
 
 An entry is a datagram of fields. If an entry is too large for a datagram, it is written to a sealed memory file. Then
 the datagram carries the descriptor of this file.

@@ -44,7 +44,7 @@ def _padded(text: str) -> str:
 
 
 def message_id(keys: Iterable[str]) -> str:
-    """Return the id of a message, made from the idempotency keys of its deliveries. It is the same on every attempt."""
+    """Return the id of a message, made from the idempotency keys of its deliveries. Every attempt has the same id."""
     return f"msg_{hashlib.sha256(chr(10).join(keys).encode()).hexdigest()[:32]}"
 
 

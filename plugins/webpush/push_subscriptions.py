@@ -1,4 +1,7 @@
-"""Push subscriptions as browsers give them: `{endpoint, keys: {p256dh, auth}}` (W3C Push API, `PushSubscription.toJSON`)."""
+"""Push subscriptions as browsers give them: `{endpoint, keys: {p256dh, auth}}`.
+
+This is the result of `PushSubscription.toJSON` in the W3C Push API.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _PORT = 443
 
 
 class Subscription(NamedTuple):
-    """The subscription of one browser: the URL for its messages, the origin of the URL, and the keys to encrypt with."""
+    """The subscription of one browser: the URL for messages, the origin of the URL, and the keys for the encryption."""
 
     endpoint: str
     origin: str

@@ -67,7 +67,7 @@ def cut_to(text: str, width: int) -> str:
 
 
 def broken(text: str, width: int) -> list[str]:
-    """Return the text as lines of at most `width` cells, broken between words. A word that is longer has its own line."""
+    """Return the text as lines of at most `width` cells, broken between words. A longer word has its own line."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word

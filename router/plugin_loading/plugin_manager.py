@@ -162,7 +162,7 @@ def load_plugins(
 
 
 class _Loading(msgspec.Struct, frozen=True):
-    """The state of a call of `load_plugins`: the result so far, the pluggy manager, and which plugins are switched off."""
+    """The state of a call of `load_plugins`: the result so far, the pluggy manager, and the function `disable`."""
 
     plugins: Plugins
     manager: pluggy.PluginManager

@@ -244,8 +244,8 @@ class _LookupCheck:
         elif found is None:
             self._findings.fail(
                 "away",
-                "the lookup returned None, so the router treats the record as missing and the delivery becomes a dead letter; raise "
-                "TransientError instead",
+                "the lookup returned None, so the router treats the record as missing, and the delivery becomes a dead "
+                "letter. Raise TransientError instead",
             )
         elif found is not _NOTHING and self._service.received > answered:
             self._findings.fail("away", f"the store was not available, and the lookup gave {dict(found)}")

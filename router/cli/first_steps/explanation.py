@@ -51,7 +51,10 @@ class Line(NamedTuple):
 
 
 def document(found: Simulation, *, only_fails: bool = False) -> dict[str, Any]:
-    """Return a simulation as plain data. With `only_fails`, leave out all routes, clauses and deliveries that passed."""
+    """Return a simulation as plain data.
+
+    With `only_fails`, leave out the routes, clauses and deliveries that passed.
+    """
     routes = [route for route in found.routes if not (only_fails and route.matched)]
     deliveries = [each for each in found.deliveries if not (only_fails and each.delivers)]
     return {

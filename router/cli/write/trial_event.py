@@ -1,4 +1,4 @@
-"""The event of a test message: a payload from a file, or a sample that fits the schema of the sink's channel; floor 7."""
+"""The event of a test message, with a payload from a file, or a sample that fits the channel's schema; floor 7."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Report:
 
 
 def _class_of(error: Exception) -> str:
-    """Return the class of a failure. The router treats an exception that a plugin does not raise on purpose as transient."""
+    """Return the class of a failure. Any exception that is not an error of the plugin API counts as transient."""
     if isinstance(error, PartialError):
         return "partial"
     if isinstance(error, SinkError):
