@@ -20,15 +20,15 @@ def test_each_column_of_a_source_counts(column):
     assert abs(source.difference) == 1
     snapshot = replace(SNAPSHOT, sources={"web": source})
     assert not snapshot.balanced
-    assert snapshot.differences == (f"source web by {source.difference}",)
-    assert snapshot.warnings == (f"the books do not balance: source web by {source.difference}",)
+    assert snapshot.differences == (f"source web (difference {source.difference})",)
+    assert snapshot.warnings == (f"the books do not balance: source web (difference {source.difference})",)
 
 
 @pytest.mark.parametrize("column", ["accepted", "delivered", "handed_over", "pending"])
 def test_each_column_of_a_sink_counts(column):
     sink = replace(SINK, **{column: getattr(SINK, column) + 2})
     assert abs(sink.difference) == 2
-    assert replace(SNAPSHOT, sinks={"audit": sink}).differences == (f"sink audit by {sink.difference}",)
+    assert replace(SNAPSHOT, sinks={"audit": sink}).differences == (f"sink audit (difference {sink.difference})",)
 
 
 @pytest.mark.parametrize("column", ["dead_lettered", "dropped", "suppressed"])
@@ -78,7 +78,7 @@ def test_each_column_of_the_process_counts(column):
     assert replace(SNAPSHOT, process=book).balanced
     wrong = replace(SNAPSHOT, process=replace(book, **{column: getattr(book, column) + 690}))
     assert not wrong.balanced
-    assert wrong.differences == (f"process by {690 if column == 'planned' else -690}",)
+    assert wrong.differences == (f"process (difference {690 if column == 'planned' else -690})",)
     told = document(wrong)
     assert (told["balanced"], told["books"]["process"][column]) == (False, getattr(book, column) + 690)
 

@@ -138,7 +138,7 @@ class ProcessBook(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int:
-        """The number of planned deliveries that no other column counts. Any number but 0 means a bug in the router."""
+        """The number of planned deliveries that no other field counts. Any number but 0 means a bug in the router."""
         return self.planned - self.accepted - self.on_their_way - self.left
 
 

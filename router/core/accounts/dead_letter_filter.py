@@ -38,7 +38,9 @@ class DeadLetterFilter(msgspec.Struct, frozen=True):
     until: float | None = None
     where: Expression | None = None
     failures: Counter[str] = msgspec.field(default_factory=Counter)
-    """The number of letters for which `where` could not be evaluated, by the fault. Such letters are not chosen."""
+    """For each fault, the number of letters for which `where` could not be evaluated because of this fault. These
+    letters are not chosen.
+    """
 
     def chosen(self, letters: Iterable[DeadLetter], now: float) -> list[bool]:
         """Return for each letter whether it meets all conditions; `now` is seconds since the epoch."""
@@ -124,9 +126,9 @@ def content(letter: DeadLetter) -> Any:
     """
     try:
         found = events.decode(letter.payload, events.JSON)
-        msgspec.json.encode(
-            [[[[[found]]]]]
-        )  # a document that embeds the payload must not exceed the recursion limit either
+        # Callers embed the payload in JSON documents. If a document would be nested too deeply, this call raises
+        # RecursionError, and the payload is returned as text.
+        msgspec.json.encode([[[[[found]]]]])
         return found
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return letter.payload.decode("utf-8", "backslashreplace")

@@ -56,7 +56,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int:
-        """The number of received events that no other column counts. Any number but 0 means a bug in the router."""
+        """The number of received events that no other field counts. Any number but 0 means a bug in the router."""
         return self.received - sum(self.rejected.values()) - self.unmatched - self.routed
 
 
@@ -78,8 +78,8 @@ class SinkStatus(msgspec.Struct, frozen=True):
     """The state of a sink: its backlog, and the number of deliveries by outcome.
 
     `pending` is the number of deliveries in the queue. `delayed` is the number of pending deliveries that wait for a
-    retry, and `in_hand` the number in flight. `waiting` counts deliveries on their way to a Redis queue, which no book
-    counts yet.
+    retry, and `in_hand` the number in flight. `waiting` is the number of deliveries that are on their way to a Redis
+    queue. They are not part of `pending` and `accepted` yet.
     """
 
     type: str
@@ -119,7 +119,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> int:
-        """The number of accepted deliveries that no other column counts. Any number but 0 means a bug in the router."""
+        """The number of accepted deliveries that no other field counts. Any number but 0 means a bug in the router."""
         reasons = (*self.dead_lettered.values(), *self.dropped.values(), *self.suppressed.values())
         return self.accepted - self.delivered - self.printed - self.handed_over - sum(reasons) - self.pending
 
@@ -246,7 +246,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             **{f"sink {name}": sink.difference for name, sink in self.sinks.items()},
             "process": self.process.difference,
         }
-        return tuple(f"{name} by {number}" for name, number in parts.items() if number)
+        return tuple(f"{name} (difference {number})" for name, number in parts.items() if number)
 
     @property
     def balanced(self) -> bool:
