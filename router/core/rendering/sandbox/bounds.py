@@ -1,4 +1,7 @@
-"""The bounds of one rendering: rounds of loops, and the size of its results; floor 2."""
+"""The bounds of one rendering: rounds of loops, and the size of its results; floor 2.
+
+A *step* of a template is one operation, such as a filter, a method call, `+` or a `{% set %}` block.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +57,8 @@ class Run:
         bounded(size)
         self.made += size
         if self.made > MAX_MADE:
-            raise OverflowError(
-                f"the steps of the template create more than {MAX_MADE:,} characters and list items in total"
-            )
+            largest = f"{MAX_MADE:,} characters and list items"
+            raise OverflowError(f"the intermediate results of the template together have more than {largest}")
 
 
 current: ContextVar[Run] = ContextVar("rendering")

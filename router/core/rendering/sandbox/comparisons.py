@@ -17,8 +17,8 @@ from router.core.rendering.sandbox.values import Missing
 
 Compare = Callable[[Any, Any], bool]
 
-_CHARACTERS = 1024  # the characters of a string that are searched in about the time of one loop round
-_ITEMS = 8  # the same for the items of a list
+_CHARACTERS = 1024  # the number of characters that a search in a string covers in about the time of one loop round
+_ITEMS = 8  # the number of items that a search in a list covers in this time
 _HOLDERS = (list, tuple, dict)
 
 

@@ -205,8 +205,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """The names of the lookups that a template may use."""
 
     refused: frozenset[str] = frozenset()
-    """The names of the configured lookups, if templates of this environment may use no lookup. Their use is reported as
-    a fault.
+    """The names of the configured lookups if templates of this environment may use no lookup; else empty. A template
+    that uses one of these names has a fault.
     """
 
     blank: type[Missing] = Blank

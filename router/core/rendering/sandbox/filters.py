@@ -176,7 +176,10 @@ def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a filter to refuse numbers as arguments that would make the filter fill the memory."""
+    """Wrap a filter so that it refuses a number above `MAX_WIDTH` as an argument.
+
+    With a larger number, the result of the filter could fill the memory.
+    """
 
     @wraps(function)
     def filtered(value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -247,7 +250,9 @@ def percent(template: str, values: Any) -> str:
     conversions = _CONVERSION.findall(template)
     for width, precision in conversions:
         if "*" in {width, precision} or int(width or 0) > MAX_WIDTH or int(precision or 0) > MAX_WIDTH:
-            raise OverflowError(f"a width or precision of % can be at most {MAX_WIDTH:,}")
+            raise OverflowError(
+                f"in a format such as %8.2f, the width and the precision must be numbers of at most {MAX_WIDTH:,}"
+            )
     bounded(len(template) + len(conversions) * check_size(values))
     filled: str = template % values
     return filled

@@ -25,7 +25,9 @@ from router.core.rendering.sandbox.values import Missing
 
 _COMPARE = "_compare_{}_"  # the name of the filter that replaces a comparison
 _CALL = "_call_{}_"  # the name of the filter that replaces the call of a function
-_WITHOUT_ELSE = "Undefined = environment.undefined\n"  # the value of `A if B` where B is false; the name is Jinja's
+_WITHOUT_ELSE = "Undefined = environment.undefined\n"
+"""The end of the code of a compiled expression. It replaces Jinja's class for the value of `A if B` when B is false."""
+
 _TAKE_MISSING = frozenset({"default", "d"})
 _JUDGE_MISSING = frozenset({"defined", "undefined", *TESTS})
 

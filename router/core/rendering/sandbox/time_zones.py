@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 CHOSEN_UTC = timezone(timedelta(0), "UTC")
 """The time zone UTC, if a template or the configuration names it. It needs no time zone data, which a small system may
-lack. It is an object other than `datetime.UTC`. So a time that was converted to UTC can be told from a time in UTC
-whose zone nobody chose.
+lack. It is not the object `datetime.UTC`, which is the zone of a time before any conversion. So the filter `time` can
+recognise a time that the filter `local` has converted to UTC, and does not convert it again.
 """
 
 _ZONES = 64  # the size of the cache of time zones; each takes about a kilobyte

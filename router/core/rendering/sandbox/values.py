@@ -27,8 +27,8 @@ _PLAIN_FIELDS = tuple(EVENT_FIELDS - {"raw", "headers", "key", "payload"})
 class MissingError(UndefinedError):
     """The error for using a missing value.
 
-    `obj` has no `names[0]`. The template wanted the item `names[1]` of it, then the item `names[2]` of that item, and
-    so on.
+    `obj` has no item `names[0]`, which is missing. The further names are the path that the template wanted below this
+    item.
     """
 
     def __init__(self, obj: Any, names: tuple[Any, ...]) -> None:

@@ -236,7 +236,7 @@ def _known(kind: str, name: str, table: Collection[str], node: nodes.Expr) -> It
         hint = f" (write {_INSTEAD[name]})" if kind == "filter" and name in _INSTEAD else did_you_mean(name, known)
         yield node.lineno, f"there is no {kind} `{name}`{hint}"
         if isinstance(node, nodes.Filter | nodes.Test) and node.name == name:
-            node.name = known[0]  # otherwise the next step would stop at this fault
+            node.name = known[0]  # otherwise Jinja would stop at this fault in `names_read`
 
 
 def _public(name: str) -> bool:
