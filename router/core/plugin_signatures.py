@@ -54,7 +54,7 @@ def _wrong_methods(made: type[Any], methods: Mapping[str, tuple[str, ...]]) -> s
         elif isinstance(method, staticmethod | classmethod):
             found = _misfit(getattr(made, name), arguments)
         else:
-            found = None  # only an instance has the signature
+            found = None  # not checked, because only an instance of the class shows the signature
         if found:
             return found
     return None

@@ -177,10 +177,10 @@ class Routing:
         self._unmatched = tuple(Target(UNMATCHED, entry.sink) for entry in unmatched)
         self._indexes: dict[str, ChannelIndex[Plan]] = {}
         self._found: dict[tuple[int, ...], Plan] = {}
-        """The plans by the numbers that the index found."""
+        """The plans, by the numbers of all schemas and routes that the index found for a channel."""
         self._plans: dict[tuple[int | None, ...], Plan] = {}
-        """The plans by the numbers that have an effect. These are the number of the first schema, and the numbers of
-        the routes up to the first final route without a condition.
+        """The plans, by the numbers of the schema and routes that have an effect: the first schema, and the routes up
+        to the first final route without a condition.
         """
 
     @property
@@ -267,7 +267,8 @@ def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
 
     A route that overrides an option of the sink has a key of its own. So its deliveries are never merged with the
     deliveries of other routes. Every key of a route that changes the content or the time of a delivery must be
-    considered here. A key whose value may be equal in two routes belongs in the tuple, any other key in the condition.
+    considered here. If two routes with equal values of the key may share a delivery, the key belongs in the last tuple.
+    Otherwise, it belongs in the condition of the `if`.
     """
     if any(value is not None for name, value in entry if name != "sink"):
         return (entry.sink, route.id)

@@ -193,7 +193,8 @@ class TrialDelivery:
         allowed, excluded = parted
         if not allowed:
             globs = ", ".join(deliver.only)
-            why = f"allows only {globs}" if excluded else f"allows only addresses ({globs}), and this sink has none"
+            no_address = f"allows only the addresses {globs}, but this sink has no addresses"
+            why = f"allows only {globs}" if excluded else no_address
             return NotSent("only", f"deliver.only {why}"), tuple(excluded)
         options = restricted(rendered.options, allowed)
         return msgspec.structs.replace(rendered, options=options, addresses=tuple(allowed)), tuple(excluded)

@@ -184,7 +184,7 @@ def _end(task: asyncio.Task[Any]) -> None:
     """
     task.add_done_callback(lambda over: over.cancelled() or over.exception())  # no other code retrieves the exception
     close = getattr(task.get_coro(), "close", None)
-    with contextlib.suppress(RuntimeError, ValueError):  # a closed coroutine that goes on waiting
+    with contextlib.suppress(RuntimeError, ValueError):  # the coroutine ignores `close`, or runs now
         if close is not None:
             close()
     task.cancel()

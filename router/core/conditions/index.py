@@ -19,8 +19,8 @@ from router.core.conditions.clauses import Clause, Node, Test
 from router.core.conditions.paths import Path
 
 _EXACT = 2**53
-"""The bound from which numbers are left to the schema engine. The schema engine compares floats by their decimals,
-Python by their bits.
+"""Numbers that are not between `-_EXACT` and `_EXACT` are left to the schema engine. That engine compares floats by
+their decimals, Python by their bits.
 """
 
 _EQUALITIES = frozenset({"eq", "in"})

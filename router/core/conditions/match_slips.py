@@ -95,7 +95,8 @@ def joined_below(path: Path, word: str, written: Any) -> str | None:
 def of_fields(path: Path, operator: str, written: Clauses, operators: Collection[str]) -> str:
     """Return the end of the message for an operator with a mapping as its operand.
 
-    It proposes a path for each field of the object.
+    The text proposes the path and condition that the user probably meant. It is empty if the operator is neither `eq`
+    nor `contains`, or if the mapping does not have exactly one key.
     """
     below = (*path, EACH) if operator == "contains" else path
     if operator not in {"contains", "eq"} or len(written) != 1:

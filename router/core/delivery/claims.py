@@ -108,9 +108,9 @@ def resume_after(last: bytes, unsettled: Iterable[bytes]) -> bytes:
 
 
 def is_new(last: bytes, added: int | None, *, newest: bytes, added_now: int | None) -> bool:
-    """Return whether a stream was deleted and created again.
+    """Return whether a stream was certainly deleted and created again.
 
-    Then its newest id or its count of added entries went back.
+    This is certain if the stream's newest id or its count of added entries is lower than at the earlier check.
     """
     if parse(newest) < parse(last):
         return True

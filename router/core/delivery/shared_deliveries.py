@@ -74,7 +74,7 @@ class LineCache:
 
 
 class SharedEvents:
-    """Consecutive events that have the same deliveries.
+    """Consecutive events that the same routes send to the same sinks.
 
     `events` has the first delivery of each event; the list must not change.
     """

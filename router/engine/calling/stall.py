@@ -24,8 +24,8 @@ import structlog
 log = structlog.stdlib.get_logger(__name__)
 
 BLOCKED = 0.5
-"""Seconds after which the loop counts as blocked if it has not called the function. The thread asks the loop up to
-`_LOOK` seconds after the block began.
+"""The loop counts as blocked if it has not called the function within this number of seconds after the thread asked.
+The thread asks at most `_LOOK` seconds after the block began.
 """
 
 _LOOK = 0.25  # seconds between two checks
@@ -59,7 +59,7 @@ class StallWatch:
         self._report = report
         self._plugins: set[str] = set()
         self.know(plugins)
-        self._asked_at: float | None = None  # None if the loop has called the function
+        self._asked_at: float | None = None  # None if the thread does not wait for a call of `_answer`
         self._answered_at = 0.0
         self._over = threading.Event()
 

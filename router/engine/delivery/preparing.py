@@ -282,7 +282,7 @@ class Preparing:
     def _held(self, condition: Expression, event: Event, records: Records) -> Suppressed | Dead | None:
         """Return the decision about a delivery by its `only_if`; None if `only_if` is true.
 
-        `only_if` may be false, or its evaluation may fail.
+        If `only_if` is false, the delivery is suppressed. If its evaluation fails, the delivery is given up.
         """
         try:
             return None if condition.holds(event, self._clock.now(), records) else Suppressed(Reason.ONLY_IF)

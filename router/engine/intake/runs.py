@@ -1,4 +1,4 @@
-"""Runs: consecutive events with the same deliveries. The pipeline enqueues the events of a run together; floor 5."""
+"""Runs: consecutive events that go to the same sinks. The pipeline enqueues the events of a run together; floor 5."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Moment(NamedTuple):
 class Run(msgspec.Struct, eq=False):
     """Consecutive events with the same ending.
 
-    Events whose only delivery goes to the same sink also form one run, even by different routes. `ending` is the ending
-    of the last event. `size` is the total size of the payloads in bytes. The first `counted` events are already counted
-    in the books of their routes.
+    Events with a single delivery also form one run if all of them go to the same sink, even if different routes take
+    them. `ending` is the ending of the last event. `size` is the total size of the payloads in bytes. The first
+    `counted` events are already counted in the books of their routes.
     """
 
     ending: Ending

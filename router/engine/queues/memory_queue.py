@@ -20,7 +20,7 @@ from router.errors import Reason
 from router.events import Event, Outcome, size_of
 
 Bundle = tuple[Sequence[Event], int]
-"""Deliveries with the sum of their payloads in bytes."""
+"""Deliveries, and the total size of their payloads in bytes."""
 
 
 class MemoryQueue:

@@ -22,7 +22,10 @@ _SWITCHED = _SUBSCRIPTIONS | {"max_read_ahead"}
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """The names that were added, removed, changed and kept, each in the order of its configuration."""
+    """The names that were added, removed, changed and kept.
+
+    Removed names are in the order of the old configuration, all other names in the order of the new one.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -144,7 +147,8 @@ def _connections(loaded: Loaded) -> dict[str, object]:
 def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
     """Return whether a source can keep its connection.
 
-    Only a pub/sub source can keep it, and only if just keys of `_SWITCHED` have changed.
+    Only a pub/sub source can keep its connection. Every key that has changed must be in `_SWITCHED` or
+    `_READ_BY_THE_PIPELINE`.
     """
     if not isinstance(before, PubSubConfig) or not isinstance(now, PubSubConfig):
         return False
