@@ -66,8 +66,8 @@ def _misfit(function: Callable[..., Any], arguments: tuple[str, ...], *, context
         # A call would only create the generator: nothing would be sent, but the delivery would count as delivered.
         return f"`{name}`{_place(function)} contains `yield`, so a call would not run its code: remove the `yield`"
     try:
-        # The parameters of a decorated function are those of its decorator, which may pass on other arguments than it
-        # takes.
+        # Of a decorated function, check the wrapper and not the wrapped function: the router calls the wrapper, which
+        # may pass other arguments to the wrapped function.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return None

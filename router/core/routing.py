@@ -263,12 +263,13 @@ def _steps(routes: Iterable[RouteConfig], conditions: Mapping[str, Condition]) -
 
 
 def same_message(route: RouteConfig, entry: RouteSink) -> tuple[object, ...]:
-    """Return a key for a sink of a route. Deliveries of an event with equal keys are merged into one.
+    """Return the merge key of a route's deliveries to a sink.
 
-    A route that overrides an option of the sink has a key of its own. So its deliveries are never merged with the
-    deliveries of other routes. Every key of a route that changes the content or the time of a delivery must be
-    considered here. If two routes with equal values of the key may share a delivery, the key belongs in the last tuple.
-    Otherwise, it belongs in the condition of the `if`.
+    If two deliveries of an event have equal merge keys, they are merged into one. If the route overrides an option of
+    the sink, its merge key contains the id of the route, so these deliveries are never merged with those of other
+    routes. Every option of a route that changes the content or the time of a delivery must be considered here. If two
+    routes with the same value of the option may share a delivery, the value belongs in the last tuple. Otherwise, the
+    option belongs in the condition of the `if`.
     """
     if any(value is not None for name, value in entry if name != "sink"):
         return (entry.sink, route.id)

@@ -100,8 +100,10 @@ def _sink(name: str) -> str:
 
 
 def _channels_by_node(config: RouterConfig, reach: Reach) -> Iterator[tuple[str, Channels]]:
-    """Yield the channels of each source by schema, each with the node from which the events of these channels reach the
-    routes.
+    """Yield the channels of each source, grouped by their schema.
+
+    Each group comes with the node from which its events reach the routes: the schema, or the source if the channels
+    have no schema.
     """
     for source in config.sources:
         for number in range(len(config.schemas)):
