@@ -17,7 +17,7 @@ from router.core.matching import any_of
 from router.errors import AddressError
 
 LONGEST = 1000
-"""The largest number of characters of one address, which is a display name and a mailbox."""
+"""The largest number of characters of one address, including its display name."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)

@@ -103,7 +103,7 @@ class TrialDelivery:
         self._timeout = loaded.config.sinks[name].host.timeout
         self._template = loaded.templates[name, None]
         # If the recipient is literal, the operator has chosen it, so `only_if` is ignored. If the recipient comes from
-        # the event, it may be a person who does not want messages. Then `only_if` is evaluated.
+        # the event, `only_if` is evaluated, because the recipient may be a person who does not want messages.
         options = loaded.config.sinks[name].options
         self._only_if = loaded.only_if.get((name, None)) if destinations_of_event(options) else None
         self._unavailable: UnavailableError | None = None

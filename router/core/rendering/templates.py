@@ -122,7 +122,7 @@ class Compiled:
         """Return the value of the expression in a template made by `_assigning`. Raises any error of the expression."""
         context, steps = self._run(names)
         for _ in steps:
-            pass  # such a template writes nothing, it only assigns the result
+            pass  # a template made by `_assigning` writes nothing
         return context.vars[_RESULT]
 
     def _run(self, names: Names) -> tuple[Context, Iterator[str]]:
@@ -186,7 +186,7 @@ class CompiledExpression(Compiled):
         context.parent = cast("dict[str, Any]", names)
         try:
             for _ in self._template.root_render_func(context):
-                pass  # such a template writes nothing, it only assigns the result
+                pass  # a template made by `_assigning` writes nothing
             return context.vars.pop(_RESULT)
         finally:
             context.parent = {}  # frees the payload, which may be large

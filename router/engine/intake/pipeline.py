@@ -53,7 +53,7 @@ _About = tuple[str, str, str, str | None, datetime, bytes, str, str, str, Mappin
 
 
 class Pipeline:
-    """The receiver of raw messages from sources, which enqueues deliveries for sinks.
+    """The receiver of raw messages from sources. It enqueues deliveries for sinks.
 
     `inboxes` has the `Put` of each sink. If `keep_unmatched` is True, events that no route takes become dead letters.
     `failures` counts each `when` that can't be evaluated. If dead letters are printed (`letters_shown`), the log does not

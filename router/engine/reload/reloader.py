@@ -1,7 +1,7 @@
 """The reload of a running router; floor 5.
 
-New parts are built and connected first. If this step fails, the router continues unchanged. Then the new parts take
-effect in one step of the event loop. Unchanged sources keep their connections, and unchanged sinks keep their workers.
+New parts are built and connected first. If this fails, the router continues unchanged. Otherwise, the new parts take
+effect in one turn of the event loop. Unchanged sources keep their connections, and unchanged sinks keep their workers.
 Removed parts finish their work in the background.
 """
 
