@@ -92,7 +92,10 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Tally:
-    """A counter that logs its growth: the first time at once, later at most once a minute, as a sum."""
+    """A counter that logs its growth.
+
+    The first growth is logged at once. Later growth is summed up, and logged at most once a minute.
+    """
 
     def __init__(self, clock: Clock, message: str) -> None:
         self.count = 0

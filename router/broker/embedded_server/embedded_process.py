@@ -131,7 +131,7 @@ def binary() -> str:
 def explained(output: str, folder: Path) -> str:
     """Return a message that names the reason why the server ended at its start, and the cure.
 
-    `output` is its output.
+    `output` is the output of the server.
     """
     warnings = re.findall(r"^\d+:\S+ .{20,28} # (?!WARNING)(.*)", output, re.MULTILINE)
     why = (warnings or output.splitlines() or ["the server printed no reason"])[-1][:300].rstrip(".")

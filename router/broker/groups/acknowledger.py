@@ -31,7 +31,8 @@ LAST_PATIENCE = 1.0
 SLOW_DOWN = 0.002
 """Seconds between two rounds of acknowledgements. Entries completed in between are acknowledged together."""
 
-# Acknowledges entries and removes their marks.
+# Acknowledges entries and removes their marks. A mark is a field that names the deliveries of an entry which are in
+# Redis queues already (see `queue_scripts.APPEND_ENTRIES`).
 # KEYS: the stream; the hash of marks. ARGV: the group; 1 to delete the entries too, else 0; the id and the mark of each
 # entry. A mark is removed even if the stream is gone or its key has another type.
 UNMARK = Script("""
@@ -189,7 +190,7 @@ class Acknowledger:
     async def _reset_counts(self) -> None:
         """Reset the delivery counts of entries whose attempts have returned, because they did not crash the process."""
         for in_flight in self._all_in_flight:
-            returned = in_flight.returned  # this list: `InFlight.forget` may set a new list during the call below
+            returned = in_flight.returned  # keep this list, because `InFlight.forget` may set a new one meanwhile
             ids = list(returned)
             await self._claim(in_flight, ids, count=0)
             del returned[: len(ids)]

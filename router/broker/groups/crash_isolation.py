@@ -19,8 +19,9 @@ class Member(Protocol):
 class CrashIsolation:
     """Runs suspects one at a time. A suspect is an entry or delivery that may have crashed the process.
 
-    All sources and Redis queues of a router share one object. While a *strict* suspect runs, everything else is paused.
-    If the process dies during this time, the suspect is the cause.
+    All sources and Redis queues of a router share one object. A suspect is *strict* if its member has called `shut`:
+    while such a suspect runs, everything else is paused. If the process dies during this time, the suspect is the
+    cause.
     """
 
     def __init__(self) -> None:

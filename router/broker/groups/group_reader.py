@@ -205,7 +205,7 @@ class GroupReader:
         self._room.changed()
 
     def _undisputed(self, since: float) -> bool:
-        """Return True if no other router can have claimed entries read or renewed at `since` (monotonic seconds)."""
+        """Return True if no other router can have claimed the entries that were read or renewed at the time `since`."""
         return self._clock.monotonic() - since < claims.undisputed(self.idle)
 
     def answer_lost(self, *, group_lost: bool = False) -> None:

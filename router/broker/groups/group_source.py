@@ -240,7 +240,7 @@ class GroupSource:
             await host.heartbeat.close()
         await self.reader.acknowledger.close(host.timing.leave)
         await self.reader.close()
-        # The source that replaces this one in a reload uses the same book.
+        # Store the counts in the book: the source that replaces this one in a reload continues with the same book.
         host.book.trimmed_exact, host.book.possibly_repeated = self.trimmed_exact, self.possibly_repeated
         for stream in self.streams:
             stream.in_flight.possibly_repeated = 0

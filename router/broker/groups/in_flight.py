@@ -78,8 +78,9 @@ class InFlight:
     def expect_marks(self, ids: Iterable[bytes]) -> None:
         """Request that the marks of these entries are removed when the entries are acknowledged.
 
-        A router that has ended may have marked these entries. No script reports these marks to this router if no sink
-        has a Redis queue any more, or if an entry is given up.
+        A router that has ended may have marked these entries. Usually, this router learns of a mark when a script
+        enqueues the deliveries of the entry. No script does this if no sink has a Redis queue any more, or if the
+        entry is given up.
         """
         if self.names.marks is not None:
             self.marks |= {entry: self.mark(entry) for entry in ids}

@@ -17,8 +17,8 @@ TOGETHER = 100
 # Pushes items back to the right end of their list, where the next router takes them first. The items in `landing` are
 # newer than the items in flight, so they are pushed back first.
 # KEYS: the stream; the list; landing; the hash of marks, if there is one.
-# ARGV: the group; our consumer; the field of an entry that holds the item; the prefix of each mark. Then the ids, the
-# newest first.
+# ARGV: the group; our consumer; the field of an entry that holds the item; the prefix of each mark. Then the ids of
+# the entries, the newest first.
 # In three cases, an entry is not pushed back. (1) The entry is pending for another router. (2) The entry was in flight
 # when a router died: its delivery count is over 1. (3) Some of its deliveries are in Redis queues already: the entry
 # has a mark.

@@ -1,1 +1,1 @@
-"""The store of lookups with records in Redis; floor 4."""
+"""The store of lookups whose records are in Redis; floor 4."""

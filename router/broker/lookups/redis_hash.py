@@ -1,4 +1,4 @@
-"""The store of a lookup with hashes in Redis as records; floor 4."""
+"""The store of a lookup whose records are hashes in Redis; floor 4."""
 
 from __future__ import annotations
 

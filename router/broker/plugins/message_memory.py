@@ -32,8 +32,8 @@ log = structlog.stdlib.get_logger(__name__)
 class RedisMessageMemory:
     """Implements `plugin_contracts.MessageMemory` by a hash. `now` returns seconds since the epoch.
 
-    The name of a field is the SHA-256 of key and address; its value consists of the time and the text. Redis from 7.4
-    on and Valkey from 9 on drop each field 30 days after it was set. On older servers, every call of `keep` checks the
+    The name of a field is the SHA-256 of key and address; its value consists of the time and the text. Servers since
+    Redis 7.4 and Valkey 9 drop each field 30 days after it was set. On older servers, every call of `keep` checks the
     next few fields, and removes the fields that are too old. So all fields are checked in turn while the hash is in
     use. The whole key expires 30 days after the last call of `keep`. If the hash grows beyond its limit, the oldest
     fields of a random sample are removed.

@@ -51,7 +51,10 @@ class Dialer:
             await _discard(tries)
 
     async def _first(self, tries: set[asyncio.Task[Subscriber]], pause: float) -> Subscriber | None:
-        """Return the first connection that opens, without its task in `tries`; None when the next attempt is due."""
+        """Return the first connection that opens; return None when the next attempt is due.
+
+        The tasks of the returned connection and of failed attempts are removed from `tries`.
+        """
         now = self._clock.monotonic
         begun = now()
         while True:

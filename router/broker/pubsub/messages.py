@@ -48,9 +48,9 @@ class Messages:
         """Append the parsed messages to `batches`. A batch is a run of messages with the same channel and pattern.
 
         `last` is a run to continue, or None. The loop runs once per message, so it makes as few comparisons as
-        possible. The channel of the current run is `exact` if a name matched, and `wild` if a glob matched. `extra` is
-        the channel of copies that are dropped because another subscription has priority. Dropped copies do not end the
-        current run.
+        possible. The channel of the current run is in `exact` if a name matched, and in `wild` if a glob matched.
+        `extra` is the channel of copies that are dropped because another subscription has priority. Dropped copies do
+        not end the current run.
         """
         gets = self._gets
         append: Callable[[bytes], None] = batches.append  # type: ignore[assignment]  # replaced before its first use

@@ -54,8 +54,7 @@ class Subscriptions:
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """All subscriptions, in the order of the requests. The order is that of priority, so that no event is missed
-        during the requests."""
+        """All subscriptions. They are requested in this order, by priority, so that no event is missed meanwhile."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]

@@ -41,9 +41,10 @@ class _Sender(NamedTuple):
 class Enqueuer:
     """Appends the deliveries of the pipeline to the Redis queues of all sinks.
 
-    While Redis refuses writes, the deliveries wait in memory. For pub/sub sources, up to `buffer_bytes` of records
-    wait, and further deliveries are dropped (reason `outage`). Stream and list sources stop reading instead. `say` logs
-    a warning, at most once a minute for each subject. All Redis queues share one `outage`.
+    While Redis refuses writes, the deliveries wait in memory. Deliveries of pub/sub sources wait in packed form, as
+    *records* (`core.accounts.records`): up to `buffer_bytes` of records wait, and further deliveries are dropped
+    (reason `outage`). Stream and list sources stop reading instead. `say` logs a warning, at most once a minute for
+    each subject. All Redis queues share one `outage`.
     """
 
     def __init__(

@@ -118,8 +118,8 @@ class EntryCargo:
     def _put_back(self, rest: list[Entry]) -> None:
         """Put entries at the front of the next batch.
 
-        A reload may have moved another sink to Redis in the meantime. Then further deliveries of an entry may have
-        arrived, which are appended to the entry.
+        If a reload has moved another sink to Redis in the meantime, `put` may have collected more deliveries of these
+        entries. These deliveries come after the deliveries that are put back.
         """
         fresh, self._entries = self._entries, {}
         for deliveries in rest:

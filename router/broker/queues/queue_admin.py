@@ -36,8 +36,8 @@ LOOKED_AT = 100
 """The number of records at the front of the stream, and of the sorted set, that are searched for the oldest event."""
 
 IDLE = 60.0
-"""Seconds without renewal after which the router of an entry in flight counts as dead. A slow sink has a longer
-time."""
+"""Seconds without renewal after which the router of an entry in flight counts as dead. For a sink with a long
+`timeout`, this time is longer (`claim_idle_of`)."""
 
 KEYS_AT_ONCE = 1000
 """The number of keys that one SCAN examines."""

@@ -3,7 +3,7 @@
 A delivery waits as an entry of the sink's stream. A delayed delivery is a member of the sink's sorted set until it is
 due. The books count each delivery as accepted when it arrives, and under its outcome when it is settled. So the books
 have as many unsettled deliveries as the stream and the sorted set have members together. A difference means that
-another program removed or added entries. The field `d` of an entry is the record.
+another program removed or added entries. The field `d` of an entry holds the packed delivery, called the *record*.
 """
 
 from __future__ import annotations
@@ -257,8 +257,8 @@ return 1
 
 # Does the periodic work of queues, in three steps.
 # Step 1: move due deliveries back into the stream.
-# Step 2: restore lost books. If the epoch has changed, the books were lost together with the server's data. Then add
-# the counters that this router read last. Only one router does so.
+# Step 2: restore lost books. New books get an *epoch*, a random word. If the epoch has changed, the old books were lost
+# together with the server's data. Then add the counters that this router read last. Only one router does so.
 # Step 3: count lost deliveries. If the books have more unsettled deliveries than stream and sorted set together, the
 # difference was lost.
 #
@@ -353,9 +353,9 @@ return told
 
 # Corrects the delivery times of pending entries after the server's clock was set back.
 # KEYS: stream. ARGV: the group.
-# After such a change, a delivery time may be in the future. Until that time, Redis reports an idle time of 0 for the
-# entry, so no peer would claim the entry from a dead router. XCLAIM for the same owner sets the delivery time to now.
-# If the group does not exist, no entry was delivered.
+# After the clock was set back, a delivery time may be in the future. Until that time, Redis reports an idle time of 0
+# for the entry, so no peer would claim the entry from a dead router. XCLAIM for the same owner sets the delivery time
+# to now. If the group does not exist, no entry was delivered.
 REDATE = Script("""
 local start = '-'
 while true do

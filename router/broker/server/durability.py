@@ -26,7 +26,7 @@ class Durability:
         self.warnings: tuple[str, ...] = ()
         """The warnings about settings that endanger the queues, as of the last answer."""
         self.power_cut: tuple[str, ...] = ()
-        """The losses that a power cut may cause; empty if the server does not show the necessary settings."""
+        """The warning about losses by a power cut. Empty if nothing can be lost, or if the settings are unknown."""
         self._config_allowed = True
         self._link = Link(server)
         self._repeating = Repeating("durability", self._ask, every)  # without Health, because the queues report outages

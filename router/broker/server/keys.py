@@ -62,7 +62,8 @@ def enqueued_batch(prefix: str, appender: str) -> str:
 def handed(prefix: str) -> str:
     """Return the key of the hash of marks.
 
-    A mark is for an entry that is enqueued in Redis and not acknowledged yet.
+    A mark names the deliveries of an entry that are in Redis queues already. The mark is removed when the entry is
+    acknowledged.
     """
     return f"{{{prefix}}}:handed-over"
 
@@ -75,9 +76,10 @@ def router(prefix: str, name: str) -> str:
 def beside(prefix: str, key: str, what: str, *owner: str) -> str:
     """Return the name of a key of the router that belongs to the list or stream `key` of a source.
 
-    Redis Cluster stores both keys in one slot. `what` is `landing` or `items`, or `router` with its `owner`. The name
-    begins with the hash tag of `key`, or with the whole `key` if `key` has no tag. If `key` contains a single brace, no
-    name in the same slot exists. This matters only in a cluster.
+    Redis Cluster stores both keys in one slot. `what` names the use of the key, such as `landing`. `owner` is the name
+    of a router, if the key belongs to this router alone. The name of the key begins with the hash tag of `key`, or with
+    the whole `key` if `key` has no tag. If `key` contains a single brace, no name in the same slot exists. This matters
+    only in a cluster.
     """
     begin = key.find("{")
     end = key.find("}", begin + 1) if begin >= 0 else -1

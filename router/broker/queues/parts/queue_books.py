@@ -37,7 +37,7 @@ class QueueBooks:
         self.due: float | None = None
         """The time (monotonic seconds) at which the next delayed delivery is due; None if no delivery is delayed."""
         self.more = False
-        """True if deliveries are still due after the last request has returned its share to the stream."""
+        """True if more deliveries are due than the last request could return to the stream."""
         self.abandoned = False
         """True if entries of a dead router were found. The caller that claims these entries resets the attribute to
         False."""

@@ -173,9 +173,9 @@ class QueueRecovery:
     async def take_alone(self) -> Event | None:
         """Take the first ready delivery, which is a suspect; return None if a peer has claimed it.
 
-        The delivery count is raised before the attempt, because the attempt may crash the process. The last count makes
-        the entry poison. This count is written only if nothing else is in flight, because otherwise another delivery
-        could be the cause of a crash.
+        The delivery count is raised before the attempt, because the attempt may crash the process. The count
+        `MAX_DELIVERIES` makes the entry poison. It is written only if nothing else is in flight, because otherwise
+        another delivery could be the cause of a crash.
         """
         in_flight = self._in_flight
         bundle = in_flight.ready.lift()

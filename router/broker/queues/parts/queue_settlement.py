@@ -21,7 +21,7 @@ PAUSE = 0.01
 of one outcome."""
 
 FEW = 32
-"""The number of outcomes that are reported after `PAUSE` seconds. With fewer outcomes, a report waits up to
+"""The smallest number of outcomes for which a report waits only `PAUSE` seconds. With fewer outcomes, it waits up to
 `LONGEST_PAUSE` seconds for more outcomes. If the router is killed, deliveries with unreported outcomes are repeated.
 """
 
