@@ -289,7 +289,7 @@ def _definitions() -> Json:
         ),
         "not": (
             {"$ref": "#/definitions/condition"},
-            "does not meet this condition; a missing field meets only a condition such as `exists: false`",
+            "does not meet this condition; also holds for a missing field, except with a condition such as `exists: false`",
         ),
     }
     properties = {

@@ -119,7 +119,10 @@ def lookups_used(
 def _expression(
     where: str, source: str, node: Node | None, draft: Draft, environment: TemplateEnvironment
 ) -> Expression | None:
-    """Return the compiled expression at a node, the value of the key `where`. Report a fault, and return None then."""
+    """Return the compiled expression at a node, the value of the key `where`.
+
+    If the expression has faults, report them and return None.
+    """
     from router.core.rendering.expressions import Expression
 
     try:
@@ -187,7 +190,7 @@ def _report(fault: TemplateFault, options: Mapping, problems: Problems) -> None:
 def node_at(path: Iterable[str | int], node: Node) -> Node:
     """Return the node at a path of a sink's options, or the nearest written node above.
 
-    For a template file, return its name.
+    For a template in a file (`{file: NAME}`), return the node of the name.
     """
     for part in path:
         if isinstance(node, Mapping) and str(part) in node.entries:
@@ -202,7 +205,8 @@ def node_at(path: Iterable[str | int], node: Node) -> Node:
 def mark_of(node: Node, line: int | None) -> Mark:
     """Return the place of a line of a template.
 
-    In a literal block, this is the line of the configuration, else the template's beginning.
+    If the template is a literal block (`|`), the place is this line in the configuration. For any other template, it is
+    the beginning of the template.
     """
     if not isinstance(node, Scalar) or node.style != "|" or line is None:
         return node.mark

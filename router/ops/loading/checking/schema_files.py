@@ -36,7 +36,7 @@ _DANGLING = re.compile(r"Pointer '(.*)' does not exist")
 def compiled(config: SchemaConfig, node: Node, problems: Problems, files: set[Path]) -> SchemaRule | None:
     """Read and compile the schema of an entry.
 
-    `node` names the file. If it is unusable, report this and return None.
+    `node` names the file. If the file is unusable, report this and return None.
     """
     if config.mode == "off":
         return SchemaRule(config.channels, config.file, config.mode, None)

@@ -75,10 +75,9 @@ class _Places:
 
 
 def look_for_names_of_templates(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn about paths that begin with `payload` or `event`, as in templates. Paths are correct if a schema has such a
-    field.
+    """Warn about paths that begin with `payload` or `event`, as in templates.
 
-    `uses` are the routes, in their order.
+    There is no warning if a schema has a field with this name. `uses` are the routes, in their order.
     """
     written = draft.routes_by_id()
     for route, use in zip(draft.routes, uses, strict=True):
@@ -146,7 +145,7 @@ class _Asked(NamedTuple):
         if self.negated:
             return "this clause always holds"
         if self.clause.tests[0].operator == "ne":
-            return "this clause never holds, because `ne` does not hold for a missing field, but `not` does"
+            return "this clause never holds, because `ne` needs an existing field; `not` also holds for a missing one"
         return "this clause never holds"
 
 
@@ -260,7 +259,10 @@ def _effect(asked: _Asked, refusal: Refusal) -> str:
 
 
 def refused_by_all(clause: Clause, use: Use) -> list[Refusal]:
-    """Return the tests and values that every schema of the route refuses; empty if a schema has the mode `warn`."""
+    """Return the parts of a clause (its path, a test like `gt: 5`, or a value) that every schema of the route refuses.
+
+    The result is empty if a schema does not have the mode `enforce`.
+    """
     assert use.schemas is not None
     if any(rule.mode != "enforce" for rule in use.schemas):
         return []
@@ -283,7 +285,7 @@ def _wanted(clause: Clause, entry: Entry, refusal: Refusal) -> Entry:
 
 
 def refused_text(refusal: Refusal, use: Use) -> str:
-    """Return the message for a test that no event of a route can meet, with the reason and the cure."""
+    """Return the message for a part of a clause that no event of a route can meet, with the reason and the cure."""
     assert use.schemas is not None
     files = list(dict.fromkeys(rule.file for rule in use.schemas))
     says = f"{files[0]} {refusal.fact}" if len(files) == 1 else f"{' and '.join(files)} exclude it"

@@ -66,7 +66,7 @@ class Use:
 
     @cached_property
     def reads(self) -> list[str]:
-        """The names and globs that these sources read and that match a channel of the route."""
+        """The names and globs that the route's sources read and that match a channel of the route."""
         globs = globs_of(self._draft.routes[self._number])
         pairs = (zip(self._draft.sources[name].reads, self._reach.reads[name], strict=True) for name in self.sources)
         return list(dict.fromkeys(read for each in pairs for read, glob in each if meet((glob,), globs)))
@@ -88,7 +88,7 @@ class Use:
 
     @cached_property
     def schemas(self) -> tuple[SchemaRule, ...] | None:
-        """The schemas of the events of this route; None if events without a schema are possible."""
+        """The schemas of the events of this route; None without any schema, or if an event may have no schema."""
         sources = self._reach.sources_of(self._draft.routes[self._number])
         if any(self._reach.takes(self._number, self._reach.without_schema(source)) for source in sources):
             return None
@@ -102,7 +102,7 @@ class TemplateUses(NamedTuple):
     source: Source
     uses: list[Use]
     only_here: bool
-    """True if events reach the sink only by these routes."""
+    """True if only routes use the text: no fallback, `unmatched` or `dead_letters.notify` sends events to its sink."""
     is_expression: bool
 
 
