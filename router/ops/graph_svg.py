@@ -87,7 +87,7 @@ class Box(NamedTuple):
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return an estimate of the width of a string in common sans-serif fonts.
 
-    The estimate is rather too large than too small.
+    If the estimate is wrong, it is usually too large, so that the text fits.
     """
     return sum(map(_em, text)) * size * (1.12 if bold else 1.0)
 

@@ -98,7 +98,7 @@ def parsed(text: str, what: str) -> tuple[yarl.URL, dict[str, str]]:
 
 
 def with_defaults(fields: CIMultiDict[str], defaults: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return a copy of headers, with the headers of `defaults` that `fields` lacks."""
+    """Return a copy of the headers `fields`, to which the missing headers of `defaults` are added."""
     whole = fields.copy()
     for name, value in defaults.items():
         whole.setdefault(name, value)

@@ -1,7 +1,7 @@
 """Metrics for Prometheus; floor 4.
 
-Each scrape reads the books, so no number is counted in two places. Only attempts and durations are in no book. A
-`SinkMeter` counts attempts and durations in plain integers, in a fraction of a microsecond per call. The histogram of
+Each scrape reads the books, so no number is counted in two places. The books do not contain attempts, durations and
+ages of events. A `SinkMeter` counts these in plain numbers, in a fraction of a microsecond per call. The histogram of
 prometheus_client would take 2 µs, and can't add many equal values at once. prometheus_client is imported at the first
 scrape.
 """
@@ -50,14 +50,14 @@ RESULTS = ("delivered", "transient", "permanent", "sink_fault", "partial", "gone
 
 
 class Histogram:
-    """The numbers of values up to each of the ascending `bounds`, and of the values above the last bound."""
+    """A histogram: counts values by size. `bounds` are the upper limits of its intervals, in ascending order."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """The number of values between two bounds. The last element counts the values above all bounds."""
+        """The number of values in each interval. The last element counts the values above all bounds."""
         self.sum = 0.0
 
     def observe(self, value: float, count: int = 1) -> None:

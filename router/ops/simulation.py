@@ -171,7 +171,7 @@ class Simulation(msgspec.Struct, frozen=True):
     def nearest(self) -> RouteVerdict | None:
         """The route that came nearest to taking an unmatched event.
 
-        None if the event is not unmatched, or if there are no routes.
+        None if the message has another result than `unmatched`, or if there are no routes.
         """
         return None if self.ending != Ending.UNMATCHED else min(self.routes, key=_distance, default=None)
 
@@ -188,9 +188,9 @@ def _distance(route: RouteVerdict) -> tuple[int, int, int]:
 class Simulator:
     """Simulates messages under one configuration. Every attempt is assumed to succeed, so no fallback is used.
 
-    `given` returns the records of lookups. If `given` is None, each field of a lookup is shown as its name, `{{
-    user.email }}`, and an `only_if` that uses a lookup is assumed to be true. If `reasons` is False, the conditions of
-    the routes are not listed. Evaluating all conditions takes longer than the rest of the simulation.
+    `given` returns the records of lookups. If `given` is None, each field of a lookup is shown as its name
+    (`{{ user.email }}`), and an `only_if` that uses a lookup is assumed to be true. If `reasons` is False, the
+    conditions of the routes are not listed. Evaluating all conditions takes longer than the rest of the simulation.
     """
 
     def __init__(self, loaded: Loaded, given: Given | None = None, *, reasons: bool = True) -> None:

@@ -19,7 +19,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     The directory is `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/event-router`, else `~/.local/state/event-router`. If
     systemd lists several directories in `$STATE_DIRECTORY`, the first one is used. Raises `ConfigError` if the
     directory can't be created or written. Raises `ConfigError` too if another user owns the directory or can write to
-    it: this user could read the router's files, or replace them with links.
+    it, because the other user could read the router's files, or replace them with links.
     """
     path = state_path(environ)
     try:

@@ -79,8 +79,8 @@ def alive() -> bool:
     """Send a heartbeat to the watchdog of the service manager. Call this function only while every component makes
     progress.
 
-    Never blocks, because blocking would delay all deliveries. A manager that has stopped reading has unread heartbeats
-    already.
+    Never blocks, because blocking would delay all deliveries. If the manager has stopped reading, the heartbeat is not
+    sent. Nothing is lost by this, because earlier heartbeats still wait to be read.
     """
     return notify("WATCHDOG=1", patience=0.0)
 

@@ -1,1 +1,1 @@
-"""The stores of lookups with records in a file or on an HTTP server; floor 4."""
+"""The stores of lookups whose records are in a file or on an HTTP server; floor 4."""

@@ -1,4 +1,4 @@
-"""The store of a lookup with JSON objects on an HTTP server as records; floor 4."""
+"""The store of a lookup whose records are JSON objects on an HTTP server; floor 4."""
 
 from __future__ import annotations
 

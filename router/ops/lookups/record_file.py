@@ -1,4 +1,4 @@
-"""The store of a lookup with records in a file. A changed file is read again; floor 4."""
+"""The store of a lookup whose records are in a file. A changed file is read again; floor 4."""
 
 from __future__ import annotations
 

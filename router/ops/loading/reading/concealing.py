@@ -93,7 +93,10 @@ class Concealment(msgspec.Struct):
         )
 
     def _excerpt(self, mark: Mark, near: Iterable[_Value]) -> str | None:
-        """Return the line at a mark with hidden secrets, and a second line with a caret; None for a missing line."""
+        """Return the line at a mark, and a second line with a caret below the mark. Secrets are replaced in the line.
+
+        Returns None if the file has no such line, or if the line is blank.
+        """
         line, caret = mark.file.line(mark.line), mark.column - 1
         if not line.strip() or caret > len(line):
             return None
@@ -102,8 +105,9 @@ class Concealment(msgspec.Struct):
             if caret > begin:
                 caret = max(begin, caret - (end - begin) + len(HIDDEN))
         hidden = _without(self._without_credentials(line), near)
-        # If a secret before the caret was replaced, the caret must move. If the end of the line is unchanged, count
-        # from there.
+        # A replaced secret before the caret moves the text, so the caret must move too. If the text from the caret on
+        # is unchanged, the caret keeps its distance from the end of the line. Otherwise it points to the first
+        # character.
         if hidden[:caret] != line[:caret]:
             same = hidden.endswith(line[caret:])
             caret = len(hidden) - len(line) + caret if same else len(hidden) - len(hidden.lstrip())

@@ -50,7 +50,7 @@ class Settler:
 
     def _scalar(self, node: Scalar, key: str, *, is_secret: bool, is_text: bool, server: bool) -> None:
         is_url = key in _URL_KEYS or key.endswith("_url") or "://" in node.text
-        # A header `X-Api-Key`, or a string from a credential.
+        # Other strings are secrets too: the value of a key such as `X-Api-Key`, and a value with `${cred:…}`.
         is_secret = is_secret or (is_text and (holds_a_secret(node.path) or "${cred:" in node.text))
         messages, node.unset = node.unset, []
         if not self._placeholders or not (is_url or is_secret):

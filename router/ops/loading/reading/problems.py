@@ -127,7 +127,7 @@ def unknown(kind: str, word: str, allowed: Iterable[str]) -> Unknown:
 def faulty_default(option: str, plugin: str | None, fault: str) -> str:
     """Return the message for the faulty default of an option that the configuration does not set.
 
-    `plugin` has the option.
+    `plugin` is the plugin that has the option; None for an option of the router.
     """
     return f"the default of the option `{option}`{f' of the plugin {plugin}' if plugin else ''} is faulty: {fault}"
 

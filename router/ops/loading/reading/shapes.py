@@ -73,9 +73,10 @@ def below(shape: Shape, key: str | int) -> Shape | None:
 
 
 def at(shape: Shape, location: Iterable[str | int]) -> Shape:
-    """Return the annotation at a location of pydantic.
+    """Return the annotation at a path of keys and indices below `shape`.
 
-    Unknown parts, such as pydantic's tags of union branches, are skipped.
+    `location` may be the location of an error of pydantic (`loc`). Parts without an annotation, such as the names of
+    union branches that pydantic inserts, are skipped.
     """
     for part in location:
         deeper = below(shape, part)
@@ -154,8 +155,8 @@ def anywhere(shape: Shape, test: Callable[[Shape], bool], depth: int = 8) -> boo
 def has_faulty_default(model: type[BaseModel], key: str, context: MappingType[str, Any] | None) -> bool:
     """Return whether the model refuses the default of an option even if no option is written.
 
-    If the model accepts the default in this case, a validator of the plugin has refused it because of another, written
-    option.
+    If the model accepts the default in this case, the default itself is not faulty: a validator of the plugin has
+    refused it because of the value of a written option.
     """
     field = fields(model).get(key)
     if field is None or field.is_required():
