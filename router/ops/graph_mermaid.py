@@ -58,6 +58,6 @@ def _arrow(edge: Edge) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a string in which every character with a meaning in Mermaid, Markdown or HTML is replaced by its number."""
+    """Return a string in which every character with a meaning in Mermaid, Markdown or HTML is replaced by its code."""
     shown = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return _PLAIN.sub(lambda found: f"#{ord(found[0])};", escape(shown))

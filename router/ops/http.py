@@ -80,9 +80,9 @@ class GuardedClient:
     """The HTTP client of one sink. Connections stay open between requests, until `close`.
 
     `proxy` is an `http://` or `https://` URL, with user and password if the proxy needs them; empty means no proxy. A
-    proxy resolves host names itself. So with a proxy, the client checks only hosts that are written as addresses.
-    `connect_timeout` is in seconds. `ssl_context` replaces the system's trust store. `allow_private` permits private
-    addresses for every request. `owner` names the owner of the client in messages.
+    proxy resolves host names itself. So with a proxy, the client checks only hosts that are written as IP
+    addresses. `connect_timeout` is in seconds. `ssl_context` replaces the system's trust store. `allow_private` permits
+    private addresses for every request. `owner` names the owner of the client in messages.
     """
 
     def __init__(

@@ -97,7 +97,10 @@ class Writer(threading.Thread):
         return lost
 
     def _next_lines(self) -> tuple[list[str], list[threading.Event], bool]:
-        """Return up to `_AT_ONCE` lines, the events of `flush` among them, and False if `stop` was called."""
+        """Wait for queued lines. Returns up to `_AT_ONCE` lines, and the events that `flush` has queued between them.
+
+        The third value is False if `stop` was called, else True.
+        """
         lines: list[str] = []
         events: list[threading.Event] = []
         item = self._lines.get()

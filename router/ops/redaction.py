@@ -127,7 +127,7 @@ def _in_base64(secret: bytes) -> set[str]:
 
 
 def plain_options(value: Any, *, whole: bool = False) -> Any:
-    """Return options as plain values with hidden credentials: the options that were set, and texts for people.
+    """Return the options that were set, and the texts for people, as plain values. Credentials are replaced by `***`.
 
     A recipient may be a mapping, or a URL with credentials. Such a recipient is replaced by its address if `whole` is
     False.

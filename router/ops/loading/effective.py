@@ -1,4 +1,4 @@
-"""The effective configuration as YAML: with includes and defaults, unexpanded `${…}`, and hidden secrets; floor 4."""
+"""The effective configuration as YAML: includes and defaults added, secrets hidden, `${…}` not expanded; floor 4."""
 
 from __future__ import annotations
 

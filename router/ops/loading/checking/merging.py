@@ -72,7 +72,7 @@ def _overridden(item: Node | None) -> list[str]:
 
 
 def note_fallbacks_beside_sinks(draft: Draft) -> None:
-    """Add a note about each sink in a list that is also a fallback of another sink in the same list."""
+    """Add a note about each sink in a list of sinks if the sink is also a fallback of another sink in this list."""
     fallbacks = {name: sink.config.host.fallback for name, sink in draft.sinks.items() if sink.config is not None}
     routes = draft.routes_by_id()
     lists = [(f"the route {route.id}", find(routes[route.id], "sinks")) for route in draft.routes if route.enabled]

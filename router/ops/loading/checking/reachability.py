@@ -126,7 +126,10 @@ def _routes_behind_final_ones(draft: Draft, reach: Reach) -> None:
 
 
 def _sources_that_no_route_takes(draft: Draft) -> None:
-    """Warn about a source if no route takes its events, and add notes about single channels that no route takes."""
+    """Warn about a source if no route takes its events.
+
+    If routes take the events of only some of its channels, add a note about each other channel.
+    """
     for name, entry in draft.entries("sources").items():
         source = draft.sources[name]
         routes = [route for route in draft.routes if route.enabled and name in (route.sources or draft.sources)]

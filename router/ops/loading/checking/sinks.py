@@ -352,7 +352,7 @@ def likely_secrets(keys: Mapping) -> set[str]:
 
 
 def _webhook(url: str) -> set[str]:
-    """Return the parts of a secret URL that are secrets themselves: its path, and each part as long as a credential."""
+    """Return the parts of a secret URL that are secrets themselves: its path, and each long part (`_LEAST_PART`)."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:

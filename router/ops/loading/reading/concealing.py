@@ -21,7 +21,7 @@ from router.errors import Problem
 from router.ops.loading.reading.nodes import Mark, Node, Scalar, scalars
 from router.ops.redaction import HIDDEN, SHORT, expressions, forms_of
 
-# The smallest number of characters of a part of a value that is hidden. Messages may show only a part of a value.
+# A message may show only a part of a value. A part is hidden if it has at least this number of characters.
 _PART = 12
 _SEARCHED = 65_536  # only parts of the first 65,536 characters of a value are hidden
 _WORD = re.compile(rf"[\w~+-]{{{SHORT},}}")

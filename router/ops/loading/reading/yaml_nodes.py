@@ -55,7 +55,7 @@ def read(path: Path, name: str, problems: Problems, at: Node | None = None, *, p
 def parse(text: str, file: SourceFile, problems: Problems) -> Mapping | None:
     """Parse the text of a file.
 
-    A typical mistake with a certain correction is reported and corrected, and parsing continues.
+    A typical mistake is reported. If its correction is sure, the line is corrected and parsing continues.
     """
     lines = _BREAK.split(text)
     slips: yaml_errors.Slips = []
