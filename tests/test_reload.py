@@ -70,7 +70,7 @@ def register_sinks(register):
 
 
 TAKEN = "the new configuration has taken effect"
-REFUSED = "the new configuration was refused; the router continues with the previous one"
+REFUSED = "the new configuration was refused; the router goes on with the old configuration"
 QUICK = {"retry": {"initial": "50ms", "max_delay": "200ms"}, "breaker": {"reset": "200ms"}}
 
 

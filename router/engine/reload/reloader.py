@@ -152,7 +152,7 @@ class Reloader:
         found = tuple(problems)
         for problem in found:
             log.error(
-                "the new configuration was refused; the router continues with the previous one",
+                "the new configuration was refused; the router goes on with the old configuration",
                 problem=problem.headline(),
             )
         first = found[0].headline() if found else "unknown"
