@@ -110,8 +110,10 @@ class Problem(msgspec.Struct, frozen=True):
     `file`, `line` and `column` (1-based) are the place, and `path` is the key (`sinks.audit.path`). `message` describes the
     fault and the permitted values. `brief` is the message without a long list of values; it is None if there is no such
     list. `excerpt` is printed below the message: the faulty line with a caret below the fault, or the corrected line.
-    `severity` is `error`, `warning` (an error for `check --strict`) or `note`. `left_out` is empty, except for a problem that
-    stands for problems that are not shown: it has their severities and numbers.
+    `severity` is `error`, `warning` (an error for `check --strict`) or `note`.
+
+    A problem may stand for several problems that are not shown. Then `left_out` has the number of these problems for
+    each severity. Otherwise it is empty.
     """
 
     message: str
@@ -174,7 +176,7 @@ class UnavailableError(RouterError):
 
 
 class EventError(RouterError):
-    """A fault of one event. Its text may quote the event; `told` is a text for the log that does not."""
+    """A fault of one event. Its text may quote the event; `told` is a text without such quotations, for the log."""
 
     def __init__(self, detail: str, told: str | None = None) -> None:
         super().__init__(detail)
@@ -228,10 +230,10 @@ class GoneError(DeliveryError):
 
 
 class SinkError(DeliveryError):
-    """A fault of the sink and not of the message, such as a refused credential or a wrong URL.
+    """A failure that is the sink's, not the message's, such as a refused credential or a wrong URL.
 
-    The sink's circuit breaker opens, and the attempt is not counted. `retry_after` is the time in seconds for which the service
-    asked the router to wait, or None.
+    Every message would fail in this way. The sink's circuit breaker opens, and the attempt is not counted. `retry_after`
+    is the time in seconds for which the service asked the router to wait, or None.
     """
 
     retry_after: float | None = None

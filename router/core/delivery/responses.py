@@ -90,8 +90,8 @@ def check_response(response: Response, *, now: float, literal_url: bool = True) 
 
     - 408, 425, 429, 5xx: `TransientError` with the seconds of Retry-After, or with `DEFAULT_RETRY_AFTER` for a 429
       without it. A 503 of a `literal_url` pauses the whole sink, because the service as a whole is unavailable.
-    - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the configuration of the sink is the cause and
-      not the message.
+    - 401, 407, and 404 or 410 of a `literal_url`: `SinkError`, because the failure is the sink's, not the message's:
+      every message would fail.
     - all others: `PermanentError`. This includes redirects, which are never followed.
 
     `literal_url` is true if the URL is the same for all messages. The text of the error quotes the status and the
