@@ -98,8 +98,8 @@ instance_option = click.option(
 def of_running(function: Callable[..., int | Coroutine[Any, Any, int]]) -> Callable[..., int]:
     """Add `-c`, `--env-file` and `--instance` to a command, and pass the loaded configuration as `loaded`.
 
-    Use this decorator for commands that connect to the Redis of a router. Other secrets of the configuration are not
-    needed. The command may be a coroutine function, which is run to its end.
+    Use this decorator for commands that connect to the Redis of a router. Of the secrets in the configuration, only
+    those of `redis` are needed. The command may be a coroutine function, which is run to its end.
     """
 
     @wraps(function)

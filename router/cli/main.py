@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, Mapping[str, Entry]] = {
     "Operate": {
         "check": Entry("operate.check:check", "Check a configuration for faults, without sending anything."),
         "reload": Entry("operate.reload:reload", "Load the configuration again in the running router."),
-        "status": Entry("operate.status:status", "Show the running router: sources, sinks, queues and books."),
+        "status": Entry("operate.status:status", "Show the running router: sources, sinks, queues and counters."),
         "dlq": Entry("operate.dlq:dlq", "Show, replay or remove dead letters."),
         "queue": Entry(
             "operate.queue:queue", "Show or move the deliveries in Redis queues, or turn them into dead letters."

@@ -62,7 +62,11 @@ _FILTERS: tuple[Callable[[Any], Any], ...] = (
     click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Only letters with this reason."),
     click.option("--channel", multiple=True, metavar="GLOB", help="Only letters whose channel matches."),
     click.option("--source", **_several, help="Only letters of this source."),
-    click.option("--since", metavar="TIME", help="Only letters since 2h or 3d ago, 2026-01-31, 2026-01-31T12:00:00Z."),
+    click.option(
+        "--since",
+        metavar="TIME",
+        help="Only letters since this time: an age (2h, 3d), a day (2026-01-31) or 2026-01-31T12:00:00Z.",
+    ),
     click.option("--until", metavar="TIME", help="Only letters before this time."),
     click.option(
         "--where", metavar="EXPR", help="Only letters that meet an expression, such as payload.user_id == 42."

@@ -31,8 +31,8 @@ class Recipients:
         self._nowhere = 0
         self._suppressed: Counter[Reason] = Counter()
         self._looked_up: Counter[tuple[str, str]] = Counter()
-        """The number of deliveries by sink and lookups. Counting does not fetch records, so their recipients are
-        unknown."""
+        """The number of deliveries that depend on lookups, by sink and lookups. Their recipients are unknown, because
+        counting fetches no records."""
         self._unknown: set[str] = set()
         """Sinks whose addresses depend on values that are not known here."""
 

@@ -15,7 +15,10 @@ Document = Mapping[str, Any]
 
 
 def fault_warning(name: str, sink: Document) -> str | None:
-    """Return the warning of the router that the result of `trouble` repeats; None if the sink has no fault."""
+    """Return the router's own warning about the fault of a sink; None if the sink has no fault.
+
+    The result of `trouble` contains this warning, so `status` does not print it a second time.
+    """
     return f"sink {name}: {sink['fault']['why']}" if sink["fault"] else None
 
 

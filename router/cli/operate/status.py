@@ -44,7 +44,8 @@ MOST_NAMES = 5
 def status(config: Path | None, env_file: Path | None, instance: str, *, as_json: bool, watches: bool) -> int:
     """Show the running router: sources, sinks, queues, routes and books.
 
-    The exit code is 0 if the router is ready and its books balance, else 1. It is 69 if no router runs.
+    The books are the counters of events and deliveries. They balance if each of these is counted exactly once. The exit
+    code is 0 if the router is ready and its books balance, else 1. It is 69 if no router runs.
     """
     client = running(config, env_file, instance)
     if watches:

@@ -178,7 +178,7 @@ def _default(info: FieldInfo) -> Any:
 
 
 def _is_duration(info: FieldInfo) -> bool:
-    """Return whether a field is a duration, which only the plugin gets as a number of seconds."""
+    """Return whether a field is a duration. Users write it with a unit; the plugin gets a number of seconds."""
     return any(isinstance(mark, BeforeValidator) and mark.func is seconds_of for mark in info.metadata)
 
 

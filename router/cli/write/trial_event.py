@@ -107,7 +107,7 @@ def _sample(loaded: Loaded, place: Place) -> str:
 def _improved(made: Any, schema: Schema) -> Any:
     """Return a sample with each field of `SAMPLE` that the schema accepts.
 
-    They show people that it is a test message.
+    These fields tell the recipients that the message is a test.
     """
     for name, value in SAMPLE.items():
         if isinstance(made, dict) and (name not in made or name == "message"):

@@ -247,7 +247,7 @@ def _filled(answers: Answers) -> Answers:
 def _relevant(bench: Workbench, answers: Answers) -> list[Problem]:
     """Return the faults of the answers so far.
 
-    Options of the sink may still be missing. Then only the faults of given answers are returned.
+    While options of the sink may still be missing, only the faults of the given answers are returned.
     """
     filled = _filled(answers)
     faults = bench.faults(filled)

@@ -161,7 +161,7 @@ def _chat_questions(kind: SinkType, values: Values) -> Iterator[Question]:
     if service in _BOT_ALONE:
         yield Question("to", "Who gets the message: a chat id, or a template", _USER)
     elif service in _EITHER and not values.keys() & {"url", "token"}:
-        yield Question("to", "Who gets the message from a bot: a channel, a user or a template; empty: a webhook", "")
+        yield Question("to", "Who gets the bot's message: a channel, a user or a template (empty: use a webhook)", "")
     if service == "mattermost" and _by_bot(values):
         yield Question("api", "The address of your server", "https://chat.example.org")
 
