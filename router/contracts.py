@@ -23,14 +23,15 @@ class Clock(Protocol):
 
 
 class Removal(NamedTuple):
-    """A change of a source's entry, which the script that enqueues its deliveries in Redis makes in the same step.
+    """A change of one entry of a source, made by the script that enqueues the entry's deliveries in Redis.
 
-    The script enqueues the deliveries that are not named in the entry's mark. It enqueues none if the entry is pending
-    for a consumer other than `owner`. `kind` says how the entry `item` of the stream `key` is changed for the `group`:
+    The mark of an entry has the names of its deliveries that are already enqueued. The script enqueues only deliveries
+    that are not named in the mark. It enqueues none if the entry is pending for a consumer other than `owner`. `kind`
+    says how the entry `item` of the stream `key` is changed for the `group`:
 
     - `xack`: acknowledge the entry, and remove its mark.
     - `xdel`: acknowledge the entry, remove its mark, and delete the entry from the stream.
-    - `mark`: add the names of these deliveries to the mark of the entry.
+    - `mark`: add the names of the enqueued deliveries to the mark of the entry.
     """
 
     kind: Literal["xack", "xdel", "mark"]
@@ -68,8 +69,8 @@ class Receipt(Protocol):
     def removal(self, position: int, *, whole: bool) -> Removal | None:
         """Return the change of the entry to make in the step that enqueues its deliveries in Redis; None for no change.
 
-        `whole` is True if these are all open deliveries of the entry. Otherwise the entry is not acknowledged, but marked as
-        partly enqueued.
+        `whole` is True if the step enqueues all open deliveries of the entry. Otherwise the entry is
+        not acknowledged, but marked as partly enqueued.
         """
 
     def handed_over(self, position: int) -> None:

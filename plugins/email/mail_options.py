@@ -84,7 +84,7 @@ class EmailOptions(SinkOptions, defer_build=True):
     @model_validator(mode="before")
     @classmethod
     def _separate_by_default(cls, values: Any) -> Any:
-        """Set the default of `separate` while the addresses are still templates. Rendered addresses don't show that."""
+        """Set the default of `separate` before rendering: a rendered address no longer shows that it was a template."""
         if isinstance(values, Mapping) and values.get("separate") is None:
             return {**values, "separate": _templated(values.get(key) for key in ("to", "cc", "bcc"))}
         return values

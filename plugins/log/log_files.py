@@ -14,8 +14,8 @@ def open_trusted(path: str) -> int:
     """Open a log file and return its descriptor. Follow a link only if root, this user or the folder's owner made it.
 
     Everybody can create files in a folder such as /tmp. There, another user could create a link at the path to one of
-    our files. Raises `OSError`, with `ELOOP` for a link of another user. Linux has the same rule as
-    `fs.protected_symlinks`, but not every system has this setting.
+    our files. Raises `OSError`, with `ELOOP` for a link of another user. The setting
+    `fs.protected_symlinks` of Linux enforces the same rule, but not every system has it.
     """
     try:
         return os.open(path, _OPEN | os.O_NOFOLLOW, _FILE_MODE)

@@ -30,7 +30,7 @@ class LookupKeys(Model):
     """The keys of the configuration of every lookup."""
 
     type: str = Field(description="write redis-hash, file, http, or the type that a plugin registers")
-    ttl: Duration = Field(60.0, description="how long a record is cached; a key without a record is cached as long")
+    ttl: Duration = Field(60.0, description="how long a record is cached, or the result that a key has no record")
     missing: Missing = Field(
         "dead-letter",
         description="what happens to a delivery if its record does not exist; with `empty`, the delivery is made with empty fields",

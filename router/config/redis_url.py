@@ -71,7 +71,7 @@ def fault(url: str) -> str | None:
 
 
 def misread(url: str) -> str | None:
-    """Return the message about a character of a user name or password that delimits a part of a URL; None if none does.
+    """Return the fault of a URL whose user name or password contains a delimiter of URLs, such as `/`; None otherwise.
 
     The URL may have any scheme.
     """

@@ -39,7 +39,7 @@ def lookup_registrar(known: Mapping[str, LookupType], found: dict[str, LookupTyp
             raise ValueError(f"lookup type {name!r}: {fault}")
         found[name] = kind
 
-    register.__qualname__ = "register"  # Python names the function so if an argument is missing
+    register.__qualname__ = "register"  # the name in Python's error about a missing argument
     return register
 
 

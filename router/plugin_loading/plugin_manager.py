@@ -135,8 +135,8 @@ def load_plugins(
     """Load the built-ins, the drop-ins in the folders `paths`, and installed packages.
 
     A folder given twice is loaded once; the folder of the built-ins is skipped. A plugin for which `disable` is true is
-    listed and not imported. With `used`, a built-in with another type is not imported either, because the import would
-    only cost time and memory. A faulty plugin raises no error: see `Plugins.failures`.
+    listed and not imported. If `used` is given, a built-in is imported only if its type is in `used`, to save time and
+    memory. A faulty plugin raises no error: see `Plugins.failures`.
     """
     loading = _Loading(Plugins(), _manager(), disable)
     plugins = loading.plugins
@@ -280,7 +280,7 @@ def _guard() -> Iterator[None]:
     """Guard code of a plugin: redirect its prints to stderr, and interrupt it after `PATIENCE` seconds.
 
     Only the main thread can be interrupted (by SIGALRM). In other threads, the time is not limited. Pydantic's warning
-    about the name of an option is not shown, because such an option is refused.
+    about an option with the name of an attribute is not shown, because the router refuses such an option.
     """
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.filterwarnings("ignore", SHADOWED, UserWarning)

@@ -55,7 +55,7 @@ def sink_registrar(known: Mapping[str, str], found: dict[str, SinkType], origin:
             raise ValueError(f"sink type {name!r}: {fault}")
         found[name] = kind
 
-    register.__qualname__ = "register"  # Python names the function so if an argument is missing
+    register.__qualname__ = "register"  # the name in Python's error about a missing argument
     return register
 
 
