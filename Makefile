@@ -64,7 +64,7 @@ clean: ## Remove installed, cached and built files
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-		echo "event-router needs Python 3.11 or newer, and $(or $(PYTHON),python3) is not: install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+		echo "event-router needs Python 3.11 or newer, but $(or $(PYTHON),python3) is older or missing. Install a newer one, or name its path: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
 		exit 1; \
 	fi
 	@if ! "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null; then \
