@@ -37,7 +37,7 @@ EVENTS = {
 OTHERS = {
     "the sink fails, and its breaker is open",
     "the delivery waits for a retry",
-    "the delivery waits for a retry in Redis, with or without a running router",
+    "the delivery waits in Redis for a retry; the router need not run",
     "the queue was full",
     "the delivery was too late",
     "the service refused the message",
@@ -197,7 +197,7 @@ def carried(cause, facts):
             return all(each["next_attempt"] > each["last_failure"]["at"] for each in sinks) and all(
                 (each["delayed"], "451" in each["last_failure"]["why"]) == (1, True) for each in sinks
             )
-        case "the delivery waits for a retry in Redis, with or without a running router":
+        case "the delivery waits in Redis for a retry; the router need not run":
             (queue,) = [each for each in facts if each["sink"] == "user-mail"]
             return (
                 queue["next_due"]["attempts"] >= 1 and "451" in queue["next_due"]["error"] and queue["next_due"]["at"]

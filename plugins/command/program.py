@@ -68,7 +68,7 @@ class Run:
         self._line = line
         self._lock = threading.Lock()
         self._group: int | None = None  # set while signals may be sent to the process
-        self._asked: list[signal.Signals] = []  # the signals sent, also to a program that is being started
+        self._asked: list[signal.Signals] = []  # all signals asked for, also before the program has started
         self.begun = False
         """True if a thread has begun this run."""
 

@@ -205,7 +205,7 @@ class Connections:
             return SinkError(f"the certificate of {self.server} can't be trusted: {cause.verify_message}")
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return SinkError(
-                f"{self.server} does not speak TLS on this port, or only TLS versions that the router does not support "
+                f"{self.server} does not speak TLS on this port, or supports only TLS versions that the router does not support "
                 f"({cause.reason}): check `tls` and `port`"
             )
         if isinstance(error, aiosmtplib.SMTPResponseException):

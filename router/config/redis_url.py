@@ -79,7 +79,7 @@ def misread(url: str) -> str | None:
     sign = next((sign for sign in credentials if sign in _TO_ENCODE), None)
     if sign is None:
         return None
-    return f"write a `{sign}` in the user name or the password as {_TO_ENCODE[sign]}; otherwise it is read as a part of the URL"
+    return f"write a `{sign}` in the user name or the password as {_TO_ENCODE[sign]}; otherwise the user name or the password ends at this sign"
 
 
 def _badly_placed(url: str) -> str:

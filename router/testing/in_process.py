@@ -53,7 +53,7 @@ def _ignore(_text: str) -> None:
 def shared_of(loaded: Loaded, runtime: Runtime, letters: KeptLetters) -> Shared:
     """Return the objects that the parts of a router share.
 
-    There is no writer of dead letters to Redis, so every queue is in memory.
+    They use no Redis: dead letters are only collected, and every queue is in memory.
     """
     current, ids = CurrentPipeline(), Ids("test")
     summaries = DeadLetterSummaries(

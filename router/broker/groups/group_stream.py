@@ -218,7 +218,7 @@ class TrimmedEntries:
         self._book = book
         self._clock = clock
         self._log = log
-        # The time until which a message is suppressed, by stream and message.
+        # By stream and message: the time from which on the message may be logged again.
         self._said: dict[tuple[bytes, str], float] = {}
 
     @property

@@ -61,8 +61,9 @@ class Health:
     def failed(self, error: BaseException | str, task: str = "", **fields: object) -> float:
         """Record a failed attempt of a task; return the seconds to wait before the next attempt.
 
-        The end of a connection does not prove an outage, because the server may have closed an idle connection. For the first
-        such failure the result is 0, and no reason is set. The failure counts only if the next attempt fails too.
+        The end of a connection does not prove an outage, because the server may have closed an idle connection. If
+        a task fails for the first time because its connection ended, the result is 0, and no reason is set. The failure
+        counts only if the next attempt fails too.
         """
         reason = error if isinstance(error, str) else str(client.explain(error, self.address))
         ended = isinstance(error, failures.ConnectionError | ConnectionError)

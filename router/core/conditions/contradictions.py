@@ -95,7 +95,7 @@ def _impossible(nodes: Sequence[Node]) -> bool:
         for inner in refused:
             if isinstance(inner, Clause) and all(_is_among(test, clause.tests) for test in inner.tests):
                 return True
-    if not wanted or not wanted[0].plain:  # with `*`, each clause may be met by another element
+    if not wanted or not wanted[0].plain:  # with `*`, different elements may meet different clauses
         return any(_no_value_meets(clause.tests, [clause]) for clause in wanted)
     return _no_value_meets([test for clause in wanted for test in clause.tests], nodes)
 

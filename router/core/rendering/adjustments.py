@@ -36,9 +36,9 @@ def marked(options: SinkOptions, mark: str) -> SinkOptions:
 
 
 def destinations_of_event(options: SinkOptions) -> list[str]:
-    """Return the keys of the options with which an event chooses the destination of a message.
+    """Return the names of the options with which an event chooses the destination of a message.
 
-    These are the recipients, URLs, Redis channels and Redis keys that contain templates.
+    The value of such an option is a recipient, a URL, a Redis channel or a Redis key, and contains a template.
     """
     found = [target.option for target in options.redis_targets if is_template(target.name)]
 

@@ -103,7 +103,7 @@ class _Walk:
         return Part(value, None)
 
     def _json(self, annotation: Any, marker: Json, value: Any, path: Path, model: BaseModel) -> Part:
-        """Walk a JSON value. Its elements have the same type as the whole value."""
+        """Walk a JSON value. Each element is a JSON value too, so it has the same annotation."""
         if type(value) is dict:
             return self._mapping(dict[str, annotation], value, path, model)
         if type(value) is list:

@@ -349,7 +349,7 @@ class _Builder:
         return Scalar(self._mark(event.start_mark), text, text, faulty=True)
 
     def _meant(self, event: Any) -> tuple[str, str | None]:
-        """Return the value that was meant at an event, and the line with this value in quotes.
+        """Return the value that was probably meant at a parser event, and the line with this value in quotes.
 
         If the value is not found, `""` and None are returned.
         """
