@@ -155,3 +155,45 @@ def check_size(value: Any) -> int:
             waiting += part
         bounded(size)
     return size
+
+
+def check_sum(left: Any, right: Any) -> None:
+    """Count the characters or items of a sum of two texts or lists. Raises `OverflowError` past the bounds."""
+    if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+        current.get().make(len(left) + len(right))
+
+
+def check_product(left: Any, right: Any) -> None:
+    """Check the size of a product: of two integers, or of an integer and a text or list.
+
+    Raises `OverflowError` past the bounds.
+    """
+    if isinstance(left, int) and isinstance(right, int):
+        check_bits(left.bit_length() + right.bit_length())
+    elif isinstance(left, int) and isinstance(right, str | list | tuple):
+        current.get().make(len(right) * max(left, 0))
+    elif isinstance(right, int) and isinstance(left, str | list | tuple):
+        current.get().make(len(left) * max(right, 0))
+
+
+def check_power(left: Any, right: Any) -> None:
+    """Check the size of a power of two integers. Raises `OverflowError` past `MAX_BITS`."""
+    if isinstance(left, int) and isinstance(right, int):
+        check_bits(left.bit_length() * right)
+
+
+def check_bits(bits: int) -> None:
+    """Raise `OverflowError` if an integer with so many bits is too large."""
+    if bits > MAX_BITS:
+        raise OverflowError("a number becomes too large")
+
+
+OPERATOR_CHECKS: dict[str, Callable[[Any, Any], None]] = {
+    "+": check_sum,
+    "*": check_product,
+    "**": check_power,
+    "%": lambda _left, _right: None,
+}
+"""The check of each intercepted operator. `%` needs no check, because a remainder is never larger than the divisor. The
+sandbox refuses a text on the left of `%` itself.
+"""

@@ -23,7 +23,7 @@ from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from router.core.rendering.sandbox.bounds import MAX_BITS, concat, counting, current, each, made, shown
+from router.core.rendering.sandbox.bounds import OPERATOR_CHECKS, concat, counting, current, each, made, shown
 from router.core.rendering.sandbox.filters import (
     EACH,
     OWN_FORMAT,
@@ -193,7 +193,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     environment without escaping, both functions return the text unchanged.
     """
 
-    intercepted_binops: ClassVar[frozenset[str]] = frozenset({"+", "*", "**", "%"})  # type: ignore[misc]
+    intercepted_binops: ClassVar[frozenset[str]] = frozenset(OPERATOR_CHECKS)  # type: ignore[misc]
 
     kind = "a template"
     """The name of the compiled thing in messages, such as "a template"."""
@@ -350,40 +350,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """
         if operator == "%" and isinstance(left, str):
             return refuse_format()
-        _OPERATORS[operator](left, right)
+        OPERATOR_CHECKS[operator](left, right)
         return super().call_binop(context, operator, left, right)
-
-
-def _check_sum(left: Any, right: Any) -> None:
-    if isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-        current.get().make(len(left) + len(right))
-
-
-def _check_product(left: Any, right: Any) -> None:
-    if isinstance(left, int) and isinstance(right, int):
-        _check_bits(left.bit_length() + right.bit_length())
-    elif isinstance(left, int) and isinstance(right, str | list | tuple):
-        current.get().make(len(right) * max(left, 0))
-    elif isinstance(right, int) and isinstance(left, str | list | tuple):
-        current.get().make(len(left) * max(right, 0))
-
-
-def _check_power(left: Any, right: Any) -> None:
-    if isinstance(left, int) and isinstance(right, int):
-        _check_bits(left.bit_length() * right)
-
-
-def _check_bits(bits: int) -> None:
-    if bits > MAX_BITS:
-        raise OverflowError("a number becomes too large")
-
-
-_OPERATORS: dict[str, Callable[[Any, Any], None]] = {
-    "+": _check_sum,
-    "*": _check_product,
-    "**": _check_power,
-    "%": lambda _left, _right: None,
-}
 
 
 def _finalizing(show: Callable[[Any], str]) -> Callable[[Context, Any], str]:
