@@ -151,16 +151,13 @@ def load(
     pipes: bool = False,
     tests: Cases | None = None,
 ) -> Loaded:
-    """Load a configuration and every file that the configuration names.
+    """Load a configuration and every file that the configuration names. Raises `ConfigError` with every problem found.
 
     - `environ`: the environment variables. They take precedence over the variables of `env_file`.
     - `placeholders`: if True, an unset variable in a secret or URL is reported as a note, not as an error.
     - `deliver`: `send` or `print`, which replaces the key `deliver` of the file.
-    - `pipes`: if True, the configuration and the env file may be pipes, or `-` for standard input. A pipe can be read
-      only once, so only commands that read the files once set `pipes`.
+    - `pipes`: if True, `path` and `env_file` may be pipes, or `-` for standard input. A pipe can be read only once.
     - `tests`: the tests to load. If None, the section `tests` is ignored, even if it has faults.
-
-    Raises `ConfigError` with every problem found.
     """
     draft = check(path, environ=environ, env_file=env_file, placeholders=placeholders, pipes=pipes, tests=tests)
     environment = TemplateEnvironment(timezone=draft.timezone, lookups=draft.entries("lookups"))

@@ -151,6 +151,17 @@ def walk(node: Node) -> Iterator[Node]:
             waiting += reversed(found.items)
 
 
+def copy_of(node: Node) -> Node:
+    """Return a copy of a node and of all nodes below it, for an alias. The copies have the marks of the originals."""
+    if isinstance(node, Mapping):
+        entries = {key: Entry(entry.mark, copy_of(entry.node)) for key, entry in node.entries.items()}
+        return Mapping(node.mark, entries, faulty=node.faulty)
+    if isinstance(node, Sequence):
+        return Sequence(node.mark, [copy_of(item) for item in node.items], faulty=node.faulty)
+    assert isinstance(node, Scalar)
+    return Scalar(node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty)
+
+
 def scalars(node: Node) -> Iterator[Scalar]:
     """Yield every scalar of the tree."""
     return (found for found in walk(node) if isinstance(found, Scalar))

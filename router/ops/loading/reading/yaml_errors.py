@@ -128,11 +128,11 @@ def _place(lines: Sequence[str], mark: object) -> tuple[int, int] | None:
 
 def _tab(failure: _Failure) -> Slip | None:
     lines = failure.lines
-    tabbed = [number for number, text in enumerate(lines) if "\t" in _indent(text) and text.strip()]
+    tabbed = [number for number, text in enumerate(lines) if "\t" in hints.indent_of(text) and text.strip()]
     at = next((number for number in tabbed if failure.line - 1 <= number <= failure.line), None)
     if at is None:
         return None
-    indent = _indent(lines[at])
+    indent = hints.indent_of(lines[at])
     fixed = indent.replace("\t", "  ") + lines[at][len(indent) :]
     more = [str(number + 1) for number in tabbed if number != at]
     also = f" (also in line {', '.join(more[:10])})" if more else ""
@@ -165,10 +165,10 @@ def _no_comma(failure: _Failure) -> Slip | None:
     text, column = failure.text, failure.column
     if "flow mapping" not in failure.told or "expected ',' or '}'" not in failure.told:
         return None
-    above = _line_above(failure.lines, failure.line)
+    above = hints.line_above(failure.lines, failure.line)
     opener = failure.lines[failure.begun[0]] if failure.begun else ""
-    least = len(_indent(opener)) + (not opener.lstrip().startswith("{"))
-    if len(_indent(text)) < least and text != opener:
+    least = len(hints.indent_of(opener)) + (not opener.lstrip().startswith("{"))
+    if len(hints.indent_of(text)) < least and text != opener:
         return None  # the key belongs to the outer mapping: the bracket is missing
     key_alone = text[:column].strip()
     if text[column : column + 1] == ":" and _KEY_ALONE.fullmatch(key_alone) and above is not None:
@@ -234,7 +234,7 @@ def _no_colon(failure: _Failure) -> Slip | None:
     lines, line, begun = failure.lines, failure.line, failure.begun
     if "could not find expected ':'" in failure.told and begun is not None:
         number = begun[0]
-    elif "mapping values" in failure.told and (above := _line_above(lines, line)) is not None:
+    elif "mapping values" in failure.told and (above := hints.line_above(lines, line)) is not None:
         number = above
     else:
         return None
@@ -273,23 +273,17 @@ def _open_quote(failure: _Failure) -> Slip | None:
     lines, line = failure.lines, failure.line
     if "quoted scalar" in failure.told and failure.begun is not None:
         last, column = failure.begun
-        first = next((number for number in range(last + 1) if _opens(lines[number])), last)
+        first = next((number for number in range(last + 1) if hints.has_open_quote(lines[number])), last)
         column = column if first == last else value_start(lines[first])
     else:
-        first = next((number for number in range(max(0, line - 20), line) if _opens(lines[number])), -1)
+        first = next((number for number in range(max(0, line - 20), line) if hints.has_open_quote(lines[number])), -1)
         if first < 0:
             return None
         column = value_start(lines[first])
     text = lines[first].rstrip()
     sign = text[column : column + 1]
-    fixed = text + sign if _opens(text) else None
+    fixed = text + sign if hints.has_open_quote(text) else None
     return Slip(first + 1, column + 1, f"the quote {sign} that begins here is never closed", fixed)
-
-
-def _opens(text: str) -> bool:
-    """Return whether the value of a line begins with a quote that is not closed in the line."""
-    start = value_start(text)
-    return text[start : start + 1] in {'"', "'"} and not QUOTED.match(text, start)
 
 
 def _after_quote(failure: _Failure) -> Slip | None:
@@ -327,7 +321,7 @@ def _open_bracket(failure: _Failure) -> Slip | None:
         return None
     number, column = failure.begun
     if lines[number][column : column + 1] not in {"[", "{"}:
-        number, column = _last_opened(lines, number) or failure.begun
+        number, column = hints.open_bracket(lines, number) or failure.begun
     opened, closing = ("{", "}") if lines[number][column : column + 1] == "{" else ("[", "]")
     text = lines[number].rstrip()
     bare = QUOTED.sub("", text)
@@ -336,19 +330,6 @@ def _open_bracket(failure: _Failure) -> Slip | None:
     where = "" if number == line else "; noticed at the end of the file" if at_end else f"; noticed in line {line + 1}"
     message = f"the `{opened}` that begins here is not closed, or a comma is missing{where}"
     return Slip(number + 1, column + 1, message, fixed)
-
-
-def _last_opened(lines: Sequence[str], line: int) -> tuple[int, int] | None:
-    """Return the line and column of the innermost bracket that is open at the end of a line; None if none is open."""
-    stack: list[tuple[int, int]] = []
-    for number in range(line + 1):
-        bare = QUOTED.sub(lambda found: "_" * len(found[0]), without_comment(lines[number]))
-        for column, sign in enumerate(bare):
-            if sign in "[{":
-                stack.append((number, column))
-            elif sign in "]}" and stack:
-                stack.pop()
-    return stack[-1] if stack else None
 
 
 def _closed_twice(failure: _Failure) -> Slip | None:
@@ -365,10 +346,10 @@ def _closed_twice(failure: _Failure) -> Slip | None:
 
 def _indentation(failure: _Failure) -> Slip | None:
     expected = ("mapping values", "expected key", "block collection", "block mapping")
-    before = _line_above(failure.lines, failure.line)
+    before = hints.line_above(failure.lines, failure.line)
     if before is None or not any(words in failure.told for words in expected):
         return None
-    wanted = _indent(failure.lines[before])
+    wanted = hints.indent_of(failure.lines[before])
     text = failure.text.lstrip()
     indent = len(failure.text) - len(text)
     if indent == len(wanted):
@@ -405,12 +386,3 @@ def _plainly(told: str) -> str:
     if "directive" in told:
         return "a line can't start with `%` in YAML"
     return f"this is not YAML: {told.strip()}"
-
-
-def _indent(text: str) -> str:
-    return text[: len(text) - len(text.lstrip(" \t"))]
-
-
-def _line_above(lines: Sequence[str], line: int) -> int | None:
-    """Return the nearest line above that is neither empty nor a comment; None if there is no such line."""
-    return next((number for number in range(line - 1, -1, -1) if hints.says(lines[number])), None)

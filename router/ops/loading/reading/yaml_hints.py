@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -60,6 +61,14 @@ class Slip(msgspec.Struct, frozen=True):
     sure: bool = False
 
 
+class SlipError(Exception):
+    """Raised for a slip for which the parser has an unclear message."""
+
+    def __init__(self, mark: Any, message: str, fixed: str) -> None:
+        super().__init__(message)
+        self.slip = Slip(mark.line + 1, mark.column + 1, message, fixed, sure=True)
+
+
 class Value(msgspec.Struct, frozen=True):
     """An unquoted value on one line: its start and end (from 0), and whether it is inside `{…}` or `[…]`."""
 
@@ -84,6 +93,11 @@ def value_start(line: str) -> int:
     key = key_of(line)
     start = key.end() if key else content_start(line)
     return start + len(line[start:]) - len(line[start:].lstrip())
+
+
+def indent_of(line: str) -> str:
+    """Return the spaces and tabs at the beginning of a line."""
+    return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def without_comment(line: str) -> str:
@@ -234,6 +248,11 @@ def space_after_colon(line: str) -> str | None:
     return f"{found[1]}{found[2]}: {found[3]}" if found else None
 
 
+def space_after_key(line: str, column: int, key: str) -> str:
+    """Return the line with the missing space after `:` of the key that begins at a column (from 0)."""
+    return f"{line[:column]}{key}: {line[column + len(key) + 1 :]}"
+
+
 def space_after_dash(line: str) -> str | None:
     """Return the line with the missing space after its `-`, or None."""
     found = _NO_DASH_SPACE.match(line)
@@ -243,6 +262,30 @@ def space_after_dash(line: str) -> str | None:
 def says(text: str) -> bool:
     """Return whether a line contains anything except white space and a comment."""
     return text.lstrip()[:1] not in {"", "#"}
+
+
+def line_above(lines: Sequence[str], line: int) -> int | None:
+    """Return the nearest line above that is neither empty nor a comment; None if there is no such line."""
+    return next((number for number in range(line - 1, -1, -1) if says(lines[number])), None)
+
+
+def has_open_quote(text: str) -> bool:
+    """Return whether the value of a line begins with a quote that is not closed in the line."""
+    start = value_start(text)
+    return text[start : start + 1] in {'"', "'"} and not QUOTED.match(text, start)
+
+
+def open_bracket(lines: Sequence[str], line: int) -> tuple[int, int] | None:
+    """Return the line and column of the innermost bracket that is open at the end of a line; None if none is open."""
+    stack: list[tuple[int, int]] = []
+    for number in range(line + 1):
+        bare = QUOTED.sub(lambda found: "_" * len(found[0]), without_comment(lines[number]))
+        for column, sign in enumerate(bare):
+            if sign in "[{":
+                stack.append((number, column))
+            elif sign in "]}" and stack:
+                stack.pop()
+    return stack[-1] if stack else None
 
 
 # The path of a slip is found from the lines alone, because the parser has failed at this place.

@@ -26,8 +26,10 @@ from router.ops.loading.reading.nodes import (
     Sequence,
     SourceFile,
     child_path,
+    copy_of,
     quoted,
     resolve,
+    walk,
 )
 from router.ops.loading.reading.problems import Problems
 
@@ -73,7 +75,7 @@ def _repaired(lines: list[str], file: SourceFile, problems: Problems, slips: yam
             return builder.document("\n".join(lines))
         except _StopError:
             return None
-        except _SlipError as error:
+        except yaml_hints.SlipError as error:
             slip = error.slip
         except yaml.MarkedYAMLError as error:
             slip = yaml_errors.of_error(lines, error)
@@ -125,14 +127,6 @@ def _is_plain(event: Any) -> bool:
 
 class _StopError(Exception):
     """Raised if the rest of the file can't be parsed. The reason is reported already."""
-
-
-class _SlipError(Exception):
-    """Raised for a slip for which the parser has an unclear message."""
-
-    def __init__(self, mark: Any, message: str, fixed: str) -> None:
-        super().__init__(message)
-        self.slip = yaml_hints.Slip(mark.line + 1, mark.column + 1, message, fixed, sure=True)
 
 
 class _Builder:
@@ -312,12 +306,12 @@ class _Builder:
         return text
 
     def _dash(self, event: Any) -> None:
-        """Raise `_SlipError` if a key begins with a dash without a space (`-{id: a}`, `-id: a`)."""
+        """Raise `yaml_hints.SlipError` if a key begins with a dash without a space (`-{id: a}`, `-id: a`)."""
         mark = event.start_mark
         line = self._file.line(mark.line + 1)
         fixed = yaml_hints.space_after_dash(line)
         if fixed is not None and not line[: mark.column].strip():
-            raise _SlipError(mark, yaml_hints.NO_DASH_SPACE, fixed)
+            raise yaml_hints.SlipError(mark, yaml_hints.NO_DASH_SPACE, fixed)
 
     def _no_space(self, node: Mapping, key: Any, value: Any) -> bool:
         """Report and correct a colon without a space (`{type:pubsub}`). Returns True if the key has such a colon."""
@@ -328,8 +322,8 @@ class _Builder:
         line = self._file.line(key.start_mark.line + 1)
         if line[key.end_mark.column :].lstrip().startswith(":"):
             return False
-        fixed = f"{line[: key.start_mark.column]}{found[1]}: {line[key.start_mark.column + len(found[1]) + 1 :]}"
         self._trail[-1] = found[1]
+        fixed = yaml_hints.space_after_key(line, key.start_mark.column, found[1])
         self._add(yaml_hints.NO_SPACE, key.start_mark, fixed)
         scalar = Scalar(self._mark(key.start_mark), resolve(found[2]), found[2])
         self._put(node, found[1], Entry(self._mark(key.start_mark), scalar))
@@ -358,11 +352,11 @@ class _Builder:
         return (value.text, yaml_hints.corrected(line, value.start, value.end)) if value else ("", None)
 
     def _brackets(self, event: Any) -> None:
-        """Raise `_SlipError` if text follows brackets (`[{{ a }}] b`). YAML reads the brackets as a list or a mapping."""
+        """Raise `yaml_hints.SlipError` if text follows brackets (`[{{ a }}] b`). YAML reads the brackets as a list or a mapping."""
         mark = event.start_mark
         fixed = yaml_hints.after_brackets(self._file.line(mark.line + 1), mark.column)
         if fixed is not None:
-            raise _SlipError(mark, yaml_hints.BRACKETS, fixed)
+            raise yaml_hints.SlipError(mark, yaml_hints.BRACKETS, fixed)
 
     def _skip(self) -> None:
         """Skip the rest of the collection that has just begun."""
@@ -394,17 +388,8 @@ class _Builder:
         if node is None:
             self._add(f"the alias `*{name}` must not be inside the value that it repeats", event.start_mark)
             raise _StopError
-        return self._copy(node, mark)
-
-    def _copy(self, node: Node, mark: Mark) -> Node:
-        self._copies += 1
+        self._copies += sum(1 for _ in walk(node))
         if self._copies > _COPIES:
             self._problems.add(f"aliases expand this file to more than {_COPIES} values; use fewer aliases", mark)
             raise _StopError
-        if isinstance(node, Mapping):
-            entries = {key: Entry(entry.mark, self._copy(entry.node, mark)) for key, entry in node.entries.items()}
-            return Mapping(node.mark, entries, faulty=node.faulty)
-        if isinstance(node, Sequence):
-            return Sequence(node.mark, [self._copy(item, mark) for item in node.items], faulty=node.faulty)
-        assert isinstance(node, Scalar)
-        return Scalar(node.mark, node.value, node.text, style=node.style, cut=node.cut, faulty=node.faulty)
+        return copy_of(node)
