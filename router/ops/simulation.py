@@ -16,7 +16,7 @@ import msgspec
 from router import events
 from router.config.models import DeliverOnly
 from router.core.accounts.dead_letter_filter import delivery_of, format_of
-from router.core.conditions.route_checks import Asked, Check, Step, checks
+from router.core.conditions.route_checks import Asked, RouteVerdict, Step, checks, distance
 from router.core.decoding import SourceFormat
 from router.core.delivery.preparation import AllowedAddresses, Refused, Rules, overriding_route, prepare, shown
 from router.core.ids import Ids
@@ -75,24 +75,6 @@ class SchemaVerdict(msgspec.Struct, frozen=True):
 
 
 _NO_SCHEMA = SchemaVerdict(None, None, None, ())
-
-
-class RouteVerdict(msgspec.Struct, frozen=True):
-    """The decision of one route: whether it takes the event, and the result of each of its conditions."""
-
-    id: str
-    matched: bool
-    checks: tuple[Check, ...]
-
-    @property
-    def decided_by(self) -> Check | None:
-        """The first condition that does not hold; None if the route takes the event."""
-        return next((check for check in self.checks if not check.held), None)
-
-    @property
-    def held(self) -> int:
-        """The number of conditions that hold."""
-        return sum(check.held for check in self.checks)
 
 
 class SimulatedDelivery(msgspec.Struct, frozen=True):
@@ -173,16 +155,7 @@ class Simulation(msgspec.Struct, frozen=True):
 
         None if the message has another result than `unmatched`, or if there are no routes.
         """
-        return None if self.ending != Ending.UNMATCHED else min(self.routes, key=_distance, default=None)
-
-
-_STRUCTURAL = frozenset({Step.ENABLED, Step.SOURCE, Step.CHANNEL, Step.FINAL})
-
-
-def _distance(route: RouteVerdict) -> tuple[int, int, int]:
-    """Return how far a route was from taking the event. A wrong channel weighs more than a failed payload clause."""
-    failed = [check for check in route.checks if not check.held]
-    return sum(check.step in _STRUCTURAL for check in failed), len(failed), -route.held
+        return None if self.ending != Ending.UNMATCHED else min(self.routes, key=distance, default=None)
 
 
 class Simulator:

@@ -13,12 +13,12 @@ import msgspec
 
 from router import events
 from router.config.models import RouterConfig
-from router.core.conditions.route_checks import Check, Step
+from router.core.conditions.route_checks import Check, RouteVerdict, Step
 from router.core.delivery.preparation import overriding_route
 from router.errors import Reason
 from router.escaping import escape
 from router.events import Event, timestamp
-from router.ops.simulation import Ending, RouteVerdict, SimulatedDelivery, Simulation, is_made_up
+from router.ops.simulation import Ending, SimulatedDelivery, Simulation, is_made_up
 from router.ops.terminal import colours, terminal
 from router.wording import counted
 

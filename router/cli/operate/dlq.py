@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,11 +16,10 @@ from router.cli.common import json_option, of_running, print_json, print_message
 from router.cli.first_steps.explain import as_test_option, print_test
 from router.cli.operate import dead_letter_views as views
 from router.cli.operate.bulk import agreed, dry_run_option, progress, yes_option
+from router.cli.operate.dead_letter_options import Wanted, filters
 from router.cli.tables import show_table
-from router.core.accounts.dead_letter_filter import DeadLetterFilter, moment
-from router.core.rendering.expressions import Expression
-from router.core.rendering.faults import BrokenExpressionError
-from router.errors import DEAD, ConfigError, Exit, RouterError
+from router.core.accounts.dead_letter_filter import DeadLetterFilter
+from router.errors import ConfigError, Exit, RouterError
 from router.escaping import escape
 from router.wording import counted
 
@@ -42,53 +40,6 @@ TAKEN_WITHIN = 3.0
 @click.group()
 def dlq() -> None:
     """Show, replay or remove dead letters: the stored records of events and deliveries that could not be handled."""
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """The options that filter letters, which `list`, `purge` and `replay` share."""
-
-    options: dict[str, Any]
-    limit: int | None
-    newest: bool
-    as_json: bool
-
-
-_OF = ("sink", "route", "reason", "channel", "source", "since", "until", "where")
-_several: dict[str, Any] = {"multiple": True, "metavar": "NAME"}
-_reasons = click.Choice(sorted(map(str, DEAD)))
-_FILTERS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--sink", **_several, help="Only letters of this sink. Repeatable, like the next four options."),
-    click.option("--route", **_several, help="Only letters of this route."),
-    click.option("--reason", multiple=True, type=_reasons, metavar="REASON", help="Only letters with this reason."),
-    click.option("--channel", multiple=True, metavar="GLOB", help="Only letters whose channel matches."),
-    click.option("--source", **_several, help="Only letters of this source."),
-    click.option(
-        "--since",
-        metavar="TIME",
-        help="Only letters since this time: an age (2h, 3d), a day (2026-01-31) or 2026-01-31T12:00:00Z.",
-    ),
-    click.option("--until", metavar="TIME", help="Only letters before this time."),
-    click.option(
-        "--where", metavar="EXPR", help="Only letters that meet an expression, such as payload.user_id == 42."
-    ),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N letters."),
-    click.option("--newest", is_flag=True, help="Begin with the newest letter instead of the oldest."),
-    json_option,
-)
-
-
-def filters(function: Callable[..., Any]) -> Callable[..., int]:
-    """Add the options that filter letters, and pass them to the command as one `Wanted`."""
-
-    @wraps(function)
-    def wrapped(*, limit: int | None, newest: bool, as_json: bool, **given: Any) -> Any:
-        options = {name: given.pop(name) for name in _OF}
-        return function(Wanted(options, limit, newest, as_json), **given)
-
-    decorated = of_running(wrapped)
-    for choice in reversed(_FILTERS):
-        decorated = choice(decorated)
-    return decorated
 
 
 # list and show
@@ -360,7 +311,7 @@ def _store(loaded: Loaded) -> LetterStore:
 
 async def _matching(store: LetterStore, wanted: Wanted, loaded: Loaded, now: float) -> AsyncIterator[Kept]:
     """Yield the letters that match, one by one."""
-    chosen = _filter(wanted.options, loaded, now)
+    chosen = wanted.filter(loaded, now)
     left = wanted.limit
     async for page in store.pages(newest=wanted.newest):
         for kept, is_meant in zip(page, chosen.chosen([kept.letter for kept in page], now), strict=True):
@@ -381,28 +332,3 @@ def _warn_failures(chosen: DeadLetterFilter) -> None:
     """
     for why, number in chosen.failures.most_common(5):
         print_message(f"warning: {why} (for {views.count(number)}, which the command leaves out)", "warning")
-
-
-def _filter(options: dict[str, Any], loaded: Loaded, now: float) -> DeadLetterFilter:
-    """Return the filter for the options of a command. Raises `click.BadParameter` for an invalid value."""
-
-    def at(name: str) -> float | None:
-        try:
-            return moment(options[name], now) if options[name] else None
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint=f"--{name}") from None
-
-    try:
-        where = Expression(options["where"], loaded.environment, "--where") if options["where"] else None
-    except BrokenExpressionError as error:
-        raise click.BadParameter(str(error), param_hint="--where") from None
-    return DeadLetterFilter(
-        sinks=frozenset(options["sink"]),
-        routes=frozenset(options["route"]),
-        reasons=frozenset(options["reason"]),
-        sources=frozenset(options["source"]),
-        channels=tuple(options["channel"]),
-        since=at("since"),
-        until=at("until"),
-        where=where,
-    )

@@ -78,6 +78,33 @@ class Check(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+class RouteVerdict(msgspec.Struct, frozen=True):
+    """The decision of one route: whether it takes the event, and the result of each of its conditions."""
+
+    id: str
+    matched: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def decided_by(self) -> Check | None:
+        """The first condition that does not hold; None if the route takes the event."""
+        return next((check for check in self.checks if not check.held), None)
+
+    @property
+    def held(self) -> int:
+        """The number of conditions that hold."""
+        return sum(check.held for check in self.checks)
+
+
+_STRUCTURAL = frozenset({Step.ENABLED, Step.SOURCE, Step.CHANNEL, Step.FINAL})
+
+
+def distance(route: RouteVerdict) -> tuple[int, int, int]:
+    """Return how far a route was from taking the event. A wrong channel weighs more than a failed payload clause."""
+    failed = [check for check in route.checks if not check.held]
+    return sum(check.step in _STRUCTURAL for check in failed), len(failed), -route.held
+
+
 class Asked(msgspec.Struct, frozen=True):
     """The event for which routes are checked, with its payload decoded.
 
