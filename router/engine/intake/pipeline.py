@@ -9,35 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-import msgspec
 import structlog
 
-from router import events
 from router.contracts import Clock, DeadLetters
 from router.core import verdict
-from router.core.accounts.books import Books, SourceBook
+from router.core.accounts.books import Books
 from router.core.conditions.condition import Subject
 from router.core.decoding import SourceFormat
 from router.core.delivery.shared_deliveries import Deliveries, LineCache
 from router.core.ids import Ids
 from router.core.routing import Plan, Routing
-from router.engine.dead_letters import dead_letter_factory
-from router.engine.delivery import delivery_log
 from router.engine.expression_failures import ExpressionFailures
 from router.engine.intake.channels import (
-    NO_ROUTE_OF_CHANNEL,
     UNREADABLE,
     Alone,
     Channels,
     Ending,
     Known,
     Prepared,
-    pattern_text,
 )
 from router.engine.intake.runs import Moment, Run, fan_out, run_of, without
+from router.engine.intake.unrouted_events import UnroutedEvents
 from router.engine.log_limits import LogLimits
 from router.errors import Reason
 from router.events import Event, RawBatch
@@ -80,13 +74,19 @@ class Pipeline:
         }
         self._routing = routing
         self._inboxes = inboxes
-        self._dead_letters = dead_letters
         self._books = books
         self._clock = clock
         self._ids = ids
-        self._keep_unmatched = keep_unmatched
-        self._letters_shown = letters_shown
         self._notes = LogLimits(log, clock)
+        self._unrouted = UnroutedEvents(
+            dead_letters=dead_letters,
+            books=books,
+            clock=clock,
+            ids=ids,
+            notes=self._notes,
+            keep_unmatched=keep_unmatched,
+            letters_shown=letters_shown,
+        )
         self._lines = LineCache()
 
     def receive(self, source: str, batches: Sequence[RawBatch]) -> None:
@@ -131,8 +131,8 @@ class Pipeline:
         now = self._clock.now()
         moment = Moment(now, datetime.fromtimestamp(now, UTC), "")
         for position in range(len(batch.payloads)):
-            event = self._refused(self._channels[source].source, batch, position, moment)
-            self._reject(event, verdict.Rejected(reason, detail, detail))
+            event = self._unrouted.refused(self._channels[source].source, batch, position, moment)
+            self._unrouted.reject(event, verdict.Rejected(reason, detail, detail))
 
     def format_of(self, source: str) -> str | None:
         """Return the format of a source's payloads; None if the source does not exist."""
@@ -166,10 +166,10 @@ class Pipeline:
         runs, refused = self._accept(channels, known, batches, moment)
         book.received += len(refused)
         for batch, position, plan in refused:
-            event = self._refused(source, batch, position, moment)
+            event = self._unrouted.refused(source, batch, position, moment)
             found = verdict.judge(event, source, plan, moment.now)
             assert isinstance(found, verdict.Rejected)
-            self._reject(event, found)
+            self._unrouted.reject(event, found)
         ready: dict[str, list[Sequence[Event]]] = {}
         sizes: dict[str, int] = {}
         for run in runs:
@@ -181,7 +181,7 @@ class Pipeline:
             if ending.matched:
                 book.routed += len(accepted)
             else:
-                self._unmatched(book, ending, accepted)
+                self._unrouted.unmatched(book, ending, accepted)
             for sink, deliveries in [(ending.alone, accepted)] if ending.alone else fan_out(run, self._lines):
                 ready.setdefault(sink, []).append(deliveries)
                 sizes[sink] = sizes.get(sink, 0) + run.size
@@ -339,70 +339,3 @@ class Pipeline:
                 route=failure.route,
             )
         return ending
-
-    def _refused(self, source: SourceFormat, batch: RawBatch, position: int, moment: Moment) -> Event:
-        """Return the event of a rejected message.
-
-        Also set the number of deliveries in the receipt to 1, for the dead letter.
-        """
-        if batch.receipt is not None:
-            batch.receipt.expect(batch.first + position, 1)
-        return Event(
-            batch.ids[position] if batch.ids else self._ids.next(moment.now),
-            source.name,
-            events.text(batch.channel),
-            pattern_text(batch.pattern),
-            batch.received_at or moment.received_at,
-            batch.payloads[position],
-            format=source.format if source.plain else events.JSON,
-            headers=batch.headers[position] if batch.headers else None,
-            _receipt=batch.receipt,
-            _position=batch.first + position,
-        )
-
-    def _reject(self, event: Event, why: verdict.Rejected) -> None:
-        """Count a rejected event, turn it into a dead letter, and log the reason without any part of the payload."""
-        self._books.sources[event.source].rejected[why.reason] += 1
-        if not self._letters_shown:
-            about: dict[str, Any] = {"event_id": event.id, "source": event.source, "channel": event.channel}
-            self._notes.say(
-                "event rejected", event.source, why.reason, **about, reason=str(why.reason), detail=why.told
-            )
-        delivery_log.not_routed([event], "rejected", why.reason, why.detail)
-        self._keep(event, why.reason, why.detail)
-
-    def _unmatched(self, book: SourceBook, ending: Ending, accepted: list[Event]) -> None:
-        """Count events that no route takes.
-
-        If the option `unmatched` names no sinks, also log the events. If it is `dead-letter`, turn them into dead
-        letters.
-        """
-        book.unmatched += len(accepted)
-        if ending.sink:
-            return
-        first = accepted[0]
-        of_channel = ending.unmatched == NO_ROUTE_OF_CHANNEL
-        self._notes.say(
-            "no route takes the events of this channel" if of_channel else "no route takes this event",
-            first.source,
-            times=len(accepted),
-            channels=[event.channel for event in accepted[1:]],
-            event_id=first.id,
-            source=first.source,
-            channel=first.channel,
-        )
-        delivery_log.not_routed(accepted, "unmatched")
-        if self._keep_unmatched:
-            for event in accepted:
-                self._keep(event, Reason.UNMATCHED, ending.unmatched)
-
-    def _keep(self, event: Event, reason: Reason, detail: str) -> None:
-        """Turn an event without deliveries into a dead letter.
-
-        If the event has a receipt, its entry is settled when the letter is in Redis.
-        """
-        letter = dead_letter_factory.of_delivery(event, reason, detail, now=self._clock.now(), attempts=0)
-        receipt, position = event._receipt, event._position
-        if receipt is not None:
-            letter = msgspec.structs.replace(letter, written=partial(receipt.settle, position))
-        self._dead_letters.add([letter])

@@ -27,8 +27,9 @@ from router.engine.life.running_sources import RunningSources
 from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
 from router.engine.parts import Parts, SinkPart, SourcePart
 from router.engine.reload.changes import Changes, changes
+from router.engine.reload.source_connections import UnreachableError, cancel_all, connect
 from router.engine.reload.worker_replacement import WorkerReplacement, start
-from router.errors import ConfigError, Problem, RouterError, UnavailableError
+from router.errors import ConfigError, Problem
 from router.ops.loading import Loaded
 from router.ops.watching import digests, states
 
@@ -134,7 +135,7 @@ class Reloader:
                 if error.files:
                     self._look(error.files)
                 return self._refused(error.problems)
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 return self._refused(error.problems, unavailable=True)
             except Exception as error:
                 log.exception("a reload failed, which is a fault of the router")
@@ -227,10 +228,8 @@ class Reloader:
     async def _connect(self, plan: _Plan, deadline: float) -> None:
         """Connect new sources, and prepare the sources that change their channels.
 
-        Raises `_UnreachableError` or `ConfigError`.
+        Raises `UnreachableError` or `ConfigError`.
         """
-        loop = asyncio.get_running_loop()
-        limit = min(plan.loaded.config.redis.connect_timeout, deadline - loop.time())
         steps: dict[str, Callable[[], Awaitable[None]]] = {
             name: part.source.start for name, part in plan.new_sources.items()
         }
@@ -241,21 +240,9 @@ class Reloader:
             if wanted != subscriptions_of(before[name]):
                 plan.prepared.append(switchable)
                 steps[name] = partial(switchable.prepare, *wanted)
-        tasks = [asyncio.create_task(_run(step, name, plan.loaded)) for name, step in steps.items()]
-        if not tasks:
-            return
-        try:
-            async with asyncio.timeout(limit):
-                await asyncio.gather(*tasks)
-        except TimeoutError:
-            late = [name for name, task in zip(steps, tasks, strict=True) if not task.done() or task.cancelled()]
-            why = {name: plan.sources[name].source.reason or "no answer" for name in late or steps}
-            problems = [
-                plan.loaded.placed(f"{text}, tried for {limit:g} s", "sources", name) for name, text in why.items()
-            ]
-            raise _UnreachableError(problems) from None
-        finally:
-            await _ended(tasks)
+        left = deadline - asyncio.get_running_loop().time()
+        limit = min(plan.loaded.config.redis.connect_timeout, left)
+        await connect(steps, plan.sources, plan.loaded, limit)
 
     async def _roll_back(self, plan: _Plan) -> None:
         """Close the parts that were built for the rejected configuration, and remove prepared subscriptions."""
@@ -385,37 +372,4 @@ class Reloader:
         """Cancel all replacements. Call this method at a shutdown: the router closes the old workers itself."""
         for replacement in self._replacements.values():
             replacement.cancel()
-        await _ended(list(self._leaving))
-
-
-class _UnreachableError(RouterError):
-    """Raised if sources can't be connected.
-
-    `problems` has the reasons, and the places of the sources in the configuration.
-    """
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = problems
-
-
-async def _run(step: Callable[[], Awaitable[None]], source: str, loaded: Loaded) -> None:
-    """Execute a step for a source. Add the place of the source in the configuration to the errors of the step."""
-    try:
-        await step()
-    except ConfigError as error:
-        raise ConfigError([loaded.placed(problem.message, "sources", source) for problem in error.problems]) from error
-    except UnavailableError as error:
-        raise _UnreachableError([loaded.placed(str(error), "sources", source)]) from error
-
-
-async def _ended(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks again and again until all have ended: redis-py may swallow a cancellation (see `link.cancelled`)."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=LOOK)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # marks the exception as retrieved; it was raised where the task was awaited
+        await cancel_all(list(self._leaving))
