@@ -14,7 +14,9 @@ CHANNELS = 1_000
 """The largest number of channels for which dropped deliveries are counted separately."""
 
 LONGEST_CHANNEL = 1_000
-"""The longest channel name that is remembered, in bytes: a publisher may use names of many megabytes."""
+"""The length of the longest channel name that is remembered: in bytes for a raw name, in characters for a decoded name.
+The limit is needed because a publisher may use names of many megabytes.
+"""
 
 OTHER = "other"
 """The key under which the dropped deliveries of all other channels are counted."""
@@ -69,12 +71,13 @@ class SinkBook(msgspec.Struct):
     dropped: Counter[Reason] = msgspec.field(default_factory=Counter)
     suppressed: Counter[Reason] = msgspec.field(default_factory=Counter)
     handed_over: int = 0
-    """Deliveries that other deliveries replace. These are split deliveries, deliveries that fell back to another sink,
-    and deliveries that a reload moved to another queue.
+    """Deliveries that were replaced by other deliveries. These are split deliveries, deliveries that fell back to
+    another sink, and deliveries that a reload moved to another queue.
     """
     degraded: int = 0
-    """Deliveries with the JSON line in place of a text that could not be rendered. They are also counted in
-    `delivered`."""
+    """Deliveries with a text that could not be rendered. The event as one line of JSON was sent in place of this text.
+    These deliveries are also counted in `delivered`.
+    """
     dropped_by_channel: Counter[str] = msgspec.field(default_factory=Counter)
     """The number of dropped deliveries by channel, for the first `CHANNELS` channels. The dropped deliveries of other
     channels, and of channels with very long names, are counted under `OTHER`.

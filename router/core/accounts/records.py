@@ -47,7 +47,7 @@ class UnknownRecordError(Exception):
 class _First(msgspec.Struct, array_like=True, gc=False):
     """The first fields of a record, in the order in which they are written.
 
-    A delivery that has not failed yet needs no others.
+    A delivery needs the other fields only if it has failed, or if it has headers or an address, or is a fallback.
     """
 
     version: Annotated[int, msgspec.Meta(ge=1)]
@@ -109,7 +109,7 @@ def pack(events: Sequence[Event], overriding: AbstractSet[str] = frozenset()) ->
             e.source,
             e.channel,
             e.pattern,
-            e.format,  # type: ignore[arg-type]  # a delivery's format is one of these two
+            e.format,  # type: ignore[arg-type]  # a delivery has the format json or text
         )
         if isinstance(made, _Record):
             _add_optional_fields(made, e)
@@ -152,7 +152,7 @@ class Reader:
                 if not (r.id.isascii() and r.id.isprintable()):  # the id is sent in mail and HTTP headers
                     raise ValueError("the id of the delivery is not printable ASCII")
                 decode(r.raw, r.format)
-        except Exception as error:  # noqa: BLE001  # another program may have written it; it must not end a worker
+        except Exception as error:  # noqa: BLE001  # another program's bytes must not end a worker
             raise UnknownRecordError(_why(data, error)) from None
         if r.version > VERSION:
             raise UnknownRecordError(_newer(r.version))

@@ -98,7 +98,9 @@ class SinkStatus(msgspec.Struct, frozen=True):
     suppressed: Counts
     handed_over: int
     degraded: int
-    """Deliveries with the JSON line in place of a text that could not be rendered."""
+    """Deliveries with a text that could not be rendered. The event as one line of JSON was sent in place of this
+    text.
+    """
     dropped_by_channel: Counts
     unreadable: int = 0
     """Entries of the Redis queue that this router can't read; they stay pending."""
@@ -113,7 +115,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
     last_failure: Failure | None = None
     """The last failure in this process that is followed by a retry."""
     max_events: int = 0
-    """The largest number of deliveries in the queue; 0 if not known."""
+    """The limit for the number of deliveries in the queue; 0 if not known."""
     when_full: str = "block"
     """The action for a new delivery when the queue is full: `block`, `drop-newest` or `drop-oldest`."""
 
@@ -217,7 +219,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         failed = [f"the configuration on disk was refused: {self.config.error}"] if self.config.error else []
         stuck = [
             f"sink {name}: {counted(sink.unreadable, 'entry', 'entries')} in its queue can't be read; "
-            "they stay in the queue (see `event-router queue list`)"
+            "unreadable entries stay in the queue (see `event-router queue list`)"
             for name, sink in self.sinks.items()
             if sink.unreadable
         ]
