@@ -82,7 +82,7 @@ def _cause(error: UnicodeDecodeError | msgspec.DecodeError, data: bytes, format:
 
 
 def _id(payload: Any, path: Sequence[str]) -> str | None:
-    """Return the id at a path of the payload; None if the value there is not an integer or a non-empty text."""
+    """Return the id at a path of the payload; None if there is neither an integer nor a non-empty text."""
     for name in path:
         if not isinstance(payload, dict) or name not in payload:
             return None

@@ -10,7 +10,7 @@ from hashlib import sha256
 LONGEST = 200
 """The largest number of bytes of an id."""
 
-_LETTER_DIGITS = 20  # 80 bits: among a million letters, the chance that two share an id is one in a trillion
+_LETTER_DIGITS = 20  # 80 bits: the chance that any two of a million dead letters share an id is one in a trillion
 
 
 def portable(text: str) -> str:

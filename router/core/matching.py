@@ -84,7 +84,7 @@ def literal_prefix(text: str) -> str:
 def glob(pattern: str) -> Matcher:
     """Return a matcher of channels by a Redis glob or an exact name.
 
-    The time of the matcher is linear in the length of the channel for each star of the glob.
+    For each star of the glob, the matcher takes time in proportion to the length of the channel.
     """
     wanted = pattern.encode()
     if not is_glob(pattern):

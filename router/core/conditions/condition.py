@@ -59,7 +59,7 @@ class When:
 
 
 def _path(read: tuple[object, ...]) -> Path:
-    """Convert a path that a template reads to a path of the section `match`.
+    """Return `read`, a path that a template reads, as a path of the section `match`.
 
     Return an empty path if a `match` can't express the path.
     """

@@ -269,7 +269,7 @@ class Reader:
         return tuple(found)
 
     def _scalar(self, value: Any, at: At) -> Any:
-        """Return an operand as it is compared with fields. Add a fault for a value that can't occur in JSON."""
+        """Return the value with which fields are compared. Add a fault for an operand that can't occur in JSON."""
         if value is None:
             self.nulls.append(at)
         elif isinstance(value, float) and not math.isfinite(value):

@@ -1,7 +1,7 @@
 """The evaluation of each clause of a `match` for one event: whether the clause held, and the value that it saw; pure.
 
-The commands `explain` and `test` use this module. It runs each clause alone on the schema engine. The router runs the
-whole `match` on that engine.
+The commands `explain` and `test` use this module. It runs each clause alone on the schema engine. The router itself
+evaluates simple clauses by the `index`, and runs the other clauses of a `match` together on the schema engine.
 """
 
 from __future__ import annotations

@@ -40,11 +40,11 @@ class Verdict(Enum):
 def verdict(error: Exception | None) -> Verdict:
     """Return the meaning of an attempt's result (None: delivered) for the sink, as opposed to the message.
 
-    An exception outside the plugin contract counts against the message: a plugin's bug that affects some messages must
-    not hold back the others. Only `OSError`, which is a failure of the network, counts against the sink. An error with
-    a Retry-After does not open the breaker, because the sink is paused for that time anyway. A failure of scope
-    `address` does not open the breaker either: only the server of one recipient fails, and other recipients may have
-    other servers.
+    Of the exceptions outside the plugin contract, only `OSError` counts against the sink, because it is a failure of
+    the network. All others count against the message: a plugin's bug that affects some messages must not hold back the
+    others. An error with a Retry-After does not open the breaker, because the sink is paused for that time anyway. A
+    failure of scope `address` does not open the breaker either: only the server of one recipient fails, and other
+    recipients may have other servers.
     """
     if error is None:
         return Verdict.WORKS

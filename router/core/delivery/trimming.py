@@ -37,7 +37,7 @@ class GroupState(NamedTuple):
     doubt: bool = False
     """True if `read` differed from `counted` and can't be trusted: the server may have lost reads when it restarted."""
     passed: int | None = None
-    """The number of entries that the group has read or missed; None if only `read` could show it."""
+    """The number of entries that the group has read or missed; None if unknown (see `passed_entries`)."""
 
 
 def lost_unread(before: GroupState | None, now: GroupState, read: int | None) -> tuple[int, bool]:
@@ -45,8 +45,9 @@ def lost_unread(before: GroupState | None, now: GroupState, read: int | None) ->
     bound).
 
     `before` is the state at the earlier check; None at the first check. `read` is the number of entries delivered to
-    the group between the checks. It is None if it is unknown, because peers read too or a reply was lost. Valkey counts
-    skipped entries as read. So only a comparison with `read` shows that these entries were lost.
+    the group between the checks. It is None if it is unknown, because peers read too or a reply was lost. The server's
+    count of reads is not enough: Valkey counts skipped entries as read. Only the difference between the server's count
+    and `read` shows that these entries were lost.
     """
     deleted = now.deleted or b"0-0"
     if now.doubt:  # the server's count of reads is wrong, so only our own count can show losses
