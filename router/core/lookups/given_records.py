@@ -84,9 +84,9 @@ def from_mapping(records: Mapping[str, Mapping[str, Mapping[str, Any] | None]]) 
 class NamedRecords:
     """A finder that fetches no values.
 
-    In its records, each field has its own name as value, such as `{{ user.email }}`. While templates are rendered, each
-    field has a placeholder as its value; `named` replaces the placeholders with the names. If `mailboxes` is true, each
-    placeholder is a valid mail address.
+    It shows the name of each field, such as `{{ user.email }}`, in place of a value. While templates are rendered, the
+    value of each field is a placeholder. Afterwards, `named` replaces the placeholders with the names of the fields. If
+    `mailboxes` is true, each placeholder is a valid mail address.
     """
 
     def __init__(self, definitions: Mapping[str, LookupDefinition], *, mailboxes: bool = False) -> None:

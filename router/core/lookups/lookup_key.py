@@ -50,9 +50,9 @@ class LookupKey:
     def plain(self, event: Event) -> str | None:
         """Return the key without rendering its template; None if the key needs rendering.
 
-        The key must be text around one field of the payload, and the field must be text or an integer. For a key that
-        is too long, the result is also None. Most keys have this form, and rendering the template takes ten times as
-        long.
+        The key must be text around one field of the payload, and the field must be text or an integer. Most keys have
+        this form, and rendering the template takes ten times as long. For a key that is too long, the result is also
+        None.
         """
         if self.sole_field is None:
             return None

@@ -44,7 +44,7 @@ def literal_recipients(whole: str, marker: Addresses) -> Sequence[Any]:
 
 
 def by_address(found: Iterable[Any], marker: Addresses) -> dict[str, Any]:
-    """Return, by address, the value that the plugin gets for each recipient, in order.
+    """Return a mapping from the address of each recipient to the value that the plugin gets for it, in order.
 
     The value is the address itself, or the mapping or URL that has the address. Raises `AddressError` for an address
     that is not of the marker's kind.

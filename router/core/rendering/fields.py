@@ -76,7 +76,7 @@ class AddressField:
     def __call__(self, delivery: Delivery) -> list[Any]:
         """Return the values that the plugin gets for the addresses of this delivery.
 
-        `find` has found the addresses before.
+        Before this call, the addresses must be in `delivery.addresses`.
         """
         return list(delivery.addresses[self.path].values())
 

@@ -157,7 +157,7 @@ class OptionsTemplate:
     def _find(self, delivery: Delivery, only: str | None) -> tuple[str, ...]:
         """Find the addresses of a delivery and return the recipients, each once.
 
-        If `only` is set, all other recipients are left out.
+        If `only` is an address, the recipients with other addresses are left out.
         """
         found = delivery.addresses
         for each in self._addresses:

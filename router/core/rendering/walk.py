@@ -42,7 +42,7 @@ def follow(options: Any, path: Path) -> Any:
 
 
 def default_in(options: Any, path: Path) -> Path | None:
-    """Return the path of the option with the default value that contains the value at `path`.
+    """Return the path of the option whose default value contains the value at `path`.
 
     Return None if the configuration sets the value.
     """

@@ -198,7 +198,7 @@ def _sized(function: Callable[..., Any]) -> Callable[..., Any]:
 def _looping(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a filter that tests each element, in order to count the tests.
 
-    The result may be short even after many tests.
+    The length of the result does not show the number of tests: it may be short even after many tests.
     """
 
     @wraps(function)
@@ -214,7 +214,11 @@ def _indented(value: str, width: int | str = 4, *_args: Any, **_kwargs: Any) -> 
 
 
 def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    """Return a string with each `old` replaced by `new`. A marked string stays marked, and `new` is escaped."""
+    """Return a string with each `old` replaced by `new`.
+
+    If the string is marked as safe, the result is marked too, and an unmarked `new` is escaped. If only `new` is
+    marked, the string is escaped.
+    """
     whole, old, new = text(value), text(old), text(new)
     if isinstance(new, Markup) and not isinstance(whole, Markup):
         whole = type(new).escape(whole)
@@ -260,7 +264,9 @@ def percent(template: str, values: Any) -> str:
 
 def refuse_format(*_args: Any, **_kwargs: Any) -> str:
     """Refuse a string from an event as a format: raise `TypeError`."""
-    raise TypeError('the text that % or format fills in must be a literal, such as "%.2f" in "%.2f" % payload.price')
+    raise TypeError(
+        'the format string of % or of the filter format must be a literal, such as "%.2f" in "%.2f" % payload.price'
+    )
 
 
 @pass_environment

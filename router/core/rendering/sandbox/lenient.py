@@ -49,7 +49,7 @@ class Absent(Missing):
     def __ne__(self, other: object) -> bool:  # type: ignore[override]  # as above
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # a class with its own `__eq__` that is not hashable needs this
+    __hash__ = None  # type: ignore[assignment]  # because the class defines `__eq__`
 
     def child(self, name: Any) -> Missing:
         """Return the missing value for an attribute or item of this missing value."""

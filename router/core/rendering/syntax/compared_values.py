@@ -1,4 +1,4 @@
-"""The comparisons of a template or expression between a field of the event and a constant; floor 2."""
+"""The comparisons, in a template or expression, of a field of the event with a constant; floor 2."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Compared(NamedTuple):
 
 
 def comparisons(source: Source) -> list[Compared]:
-    """Return the comparisons of a template with constants.
+    """Return the comparisons with constants that a template contains.
 
     The list is empty if the template assigns to `payload` or `event`.
     """
@@ -63,7 +63,7 @@ def comparisons(source: Source) -> list[Compared]:
 
 
 def _of(node: nodes.Compare) -> Iterator[Compared]:
-    """Yield the comparisons of one node with constants.
+    """Yield the comparisons with constants that one node contains.
 
     A node that compares more than two values (`1 < x < 5`) is skipped.
     """
