@@ -1,4 +1,4 @@
-"""The counts and log lines for failures of expressions that do not stop a delivery; floor 5."""
+"""The counts and log lines for expressions whose failure does not stop a delivery; floor 5."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The delivery of a marked test message to one sink, without a queue, retries, books or dead letters; floor 5.
 
-The process of the command sends the message. The message is prepared like a delivery of the daemon, with the sink's own
-templates and the lookups that these templates use.
+The command `send-test` sends the message in its own process. The message is prepared like a delivery of the daemon,
+with the sink's own templates and the lookups that these templates use.
 """
 
 from __future__ import annotations

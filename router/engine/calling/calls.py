@@ -90,8 +90,8 @@ class Caller:
         """Deliver a batch.
 
         For a sink that takes no batches, the batch must consist of one delivery. Returns a result for each delivery, or
-        None if all deliveries succeeded. Raises the errors of the sink. Raises `PluginError` for any other value that
-        `deliver_batch` returns, and for a value of `deliver` that `answer_of` refuses.
+        None if all deliveries succeeded. Raises the errors of the sink. Raises `PluginError` if `deliver_batch`
+        returns anything but such results or None, and for a value of `deliver` that `answer_of` refuses.
         """
         if not self.takes_batches:
             answer = answer_of(await self._deliver(*batch[0]))

@@ -185,6 +185,7 @@ def _failure(error: Exception) -> _Failure:
 
 def _error(failure: _Failure | dict[str, _Failure]) -> Exception:
     if isinstance(failure, dict):
-        return PartialError({address: _error(each) for address, each in failure.items()})  # type: ignore[misc]  # by name
+        # The checker of types can't know the class of each error, because the class is found by its name.
+        return PartialError({address: _error(each) for address, each in failure.items()})  # type: ignore[misc]
     name, text, more = failure
     return accidents.RemoteError(text, **more) if name == _ACCIDENT else _ERRORS[name](text, **more)

@@ -91,7 +91,7 @@ class Slot:
         return self.events
 
     async def wait(self, turn: Awaitable[R]) -> R:
-        """Wait for `turn`, until the deliveries in `events` may be attempted; return its result."""
+        """Await `turn`, which ends when the deliveries in `events` may be attempted. Return the result of `turn`."""
         self.waiting = True
         try:
             return await turn

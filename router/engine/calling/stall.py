@@ -2,7 +2,7 @@
 
 An `async def` function that computes for a long time, or waits without `await`, blocks the whole router. Then nothing
 is read or delivered. A thread watches the event loop from outside, and logs the line of code that blocks the loop. The
-thread looks at the stack of the event loop. If the loop waits for events, the thread does not wake the loop. If code is
+thread looks at the stack of the event loop. If the loop is idle, the thread does not wake the loop. If code is
 running, the thread asks the loop to call a function. A busy loop calls the function in its next turn; a blocked loop
 does not.
 """
@@ -124,7 +124,7 @@ class _Watched:
         return sys._current_frames().get(self._thread)  # in spite of its underscore, this function is documented
 
     def waits(self) -> bool:
-        """Return whether the loop waits for events.
+        """Return whether the loop is idle: it waits for input or for a timer.
 
         While it waits, no code runs that could block the loop. With uvloop, the wait is in C code, and the innermost
         Python frame is the caller of uvloop. With asyncio, the wait is in a function of the module `selectors`.

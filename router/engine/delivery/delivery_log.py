@@ -106,7 +106,8 @@ class LastCall:
         """Return the addresses of a delivery and the duration of its call; `((), None)` if the delivery was not part of
         the last call.
         """
-        # The key of a part for a failed address is the key of the split delivery, followed by the address.
+        # After the call, the delivery may have been split into one delivery for each failed address. The key of such a
+        # delivery is the key of the split delivery, followed by the address.
         call = self._calls.get(event.key) or self._calls.get(event.key.removesuffix(f":{event.address}"))
         return call or ((), None)
 

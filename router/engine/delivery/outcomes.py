@@ -249,7 +249,7 @@ class Outcomes:
         """Put a new delivery into the queue of each fallback; return the fallbacks that exist.
 
         If the delivery has a receipt, it stays unsettled until its fallback deliveries are settled or enqueued in
-        Redis. Otherwise, a crash of the process could lose the fallback deliveries.
+        Redis. So a crash of the process can't lose the fallback deliveries.
         """
         if self._hand_over is None or reason not in HANDED_OVER:
             return []

@@ -236,7 +236,7 @@ class Preparing:
         """Return the decision about a delivery, and its rendered options if it may be sent."""
         try:
             verdict = self._judged(event) if found is None else found
-            # Most verdicts are records; the check of the exact type is fast.
+            # Usually `verdict` has the records of the delivery. The check of the exact type is fast.
             if type(verdict) is not dict and isinstance(verdict, Verdict):
                 return verdict, None
             return self._rendered(event, verdict)

@@ -1,7 +1,8 @@
 """The health of one sink, with log lines when failures begin, change and end; floor 5.
 
 Thousands of errors may differ only in a number, an id or an address. Errors that differ only in numbers or ids count as
-one kind. Errors with different addresses do not, so at most one line a second and ten lines a minute are logged.
+one kind. Errors with different addresses count as different kinds. Therefore, at most one line a second and ten lines a
+minute are logged.
 """
 
 from __future__ import annotations

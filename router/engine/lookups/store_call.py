@@ -37,8 +37,9 @@ class Store(Protocol):
 class StoreCall:
     """A call of `store` for some keys. The call begins when the object is created, and ends within `PATIENCE` seconds.
 
-    When the call ends, `note(call, answers, failed)` is called. `answers` are the results for the keys, in order.
-    `failed` is True if the whole call failed. Afterwards, the future `answers` has the results by key.
+    When the call ends, `note(call, answers, failed)` is called. This `answers` is a list of the results, in the order
+    of the keys. `failed` is True if the whole call failed. Afterwards, the attribute `answers`, a future, has the results
+    by key.
     """
 
     # A timer and a callback end the call. A second task with a timeout would take longer than a call for a few keys.

@@ -157,7 +157,7 @@ def _keeps_connection(before: SourceConfig, now: SourceConfig) -> bool:
 
 
 def _identities(loaded: Loaded) -> dict[str, object]:
-    """Return the settings of each sink for which a change needs a new worker.
+    """Return, for each sink, the settings that can't be changed without a new worker.
 
     The templates of routes are not among these settings, because they can be replaced in a running worker.
     """
@@ -175,7 +175,7 @@ def _identities(loaded: Loaded) -> dict[str, object]:
 
 
 def _lookups(loaded: Loaded) -> dict[str, object]:
-    """Return the settings of each lookup for which a change needs a new store and a new cache."""
+    """Return, for each lookup, the settings that can't be changed without a new store and a new cache."""
     plugins = {kind: _version(plugin) for plugin in loaded.plugins.loaded for kind in plugin.lookups}
     return {
         name: (
