@@ -37,7 +37,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, texts: Seque
 @click.command()
 @click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--redis", metavar="URL", help="The address of Redis: a URL, `embedded`, or an expression such as ${REDIS_URL}."
+    "--redis", metavar="URL", help="The address of Redis: a URL, `embedded`, or a variable such as ${REDIS_URL}."
 )
 @click.option("--source", type=click.Choice(["pubsub", "stream", "list"]), help="How events are sent; default: pubsub.")
 @click.option(
