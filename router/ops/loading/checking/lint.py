@@ -179,7 +179,8 @@ def _claims(draft: Draft) -> None:
     longest = max(timeouts, default=0.0)
     for name, source in draft.sources.items():
         if isinstance(source, StreamConfig) and source.claim.idle < 2 * longest:
-            message = f"claim.idle should be at least {2 * longest:g} s: twice the longest `timeout` of all sinks, {longest:g} s"
+            why = "otherwise another router may claim an entry during a slow attempt"
+            message = f"claim.idle should be at least {2 * longest:g} s, twice the longest `timeout` of a sink; {why}"
             draft.remark(message, draft.entries("sources")[name])
 
 

@@ -88,7 +88,7 @@ def _own_keys(draft: Draft, written: _Written) -> None:
     kind = written.target.kind
     if is_template(written.target.name):
         message = f"an event could choose one of the router's own {kind}s ({prefix}…)"
-        draft.problems.add(f"{message}: begin with another literal text, such as inbox:", written.node)
+        draft.problems.add(f"{message}: begin the template with another literal text, such as inbox:", written.node)
     else:
         message = f"names that begin with {prefix} are reserved for the router: choose another {kind}"
         draft.problems.add(message, written.node)
@@ -112,8 +112,8 @@ def _loop(draft: Draft, written: _Written) -> None:
                 draft.problems.add(f"{message}: write to another {target.kind}", written.node)
             else:
                 message = f"this template may give a {target.kind} that source {name} reads from the same server ({quoted(read)})"
-                cure = "such an event would come back as a new event; begin with a literal text that the source does not read"
-                draft.problems.warn(f"{message}: {cure}", written.node)
+                cure = f"begin the template with a literal text with which no such {target.kind} begins"
+                draft.problems.warn(f"{message}: the event would come back as a new event; {cure}", written.node)
             return
 
 

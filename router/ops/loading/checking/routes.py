@@ -167,8 +167,8 @@ class RouteChecker:
 
     def _refuse(self, key: str, entry: Entry, sink: str, allowed: list[str], *, known: bool) -> None:
         if known:
-            listed = f"its templates ({', '.join(allowed)}) and `only_if`" if allowed else "its `only_if`"
-            message = f"a route can't override `{key}` of {sink}; it can override only {listed}"
+            listed = f"the templates ({', '.join(allowed)}) and `only_if`" if allowed else "`only_if`"
+            message = f"a route can't override `{key}` of {sink}; of this sink, a route can override only {listed}"
             self._problems.add(message, entry.mark, path=entry.node.path)
             entry.node.faulty = True
         else:

@@ -365,7 +365,7 @@ def _webhook(url: str) -> set[str]:
 
 
 def url_secrets(url: str) -> set[str]:
-    """Return the password in a URL, as it is written and decoded; empty if there is no password."""
+    """Return the password in a URL, both as written and decoded; empty if there is no password."""
     if "://" not in url or "@" not in url or "{{" in url:
         return set()
     try:

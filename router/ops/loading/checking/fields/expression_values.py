@@ -27,7 +27,7 @@ _MOST = 5
 
 
 def look_at_compared_values(draft: Draft, templates: Iterable[TemplateUses]) -> None:
-    """Warn about comparisons with a value that no event of the route can have, by its schemas, channels or sources."""
+    """Warn about comparisons with a value that the schemas, channels or sources of the route exclude."""
     for template in templates:
         from router.core.rendering.syntax.compared_values import comparisons
 

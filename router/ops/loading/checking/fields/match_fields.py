@@ -114,11 +114,11 @@ def _slip(path: str, use: Use) -> str | None:
         cure = f"{quoted(path)} looks like {syntax}; write `{meant}`"
         strange = (f'"{part}"' if re.search(r"[$/\[]", part) else part for part in path.split("."))
         own = "" if "'" in path else f"'{'.'.join(strange)}'"
-    return f"{cure}; if a field has this name, write its path in double quotes{own and f': {own}'}"
+    return f"{cure}; if the path is meant literally, write it with double quotes{own and f': {own}'}"
 
 
 def look_at_matches(draft: Draft, uses: Sequence[Use]) -> None:
-    """Warn about clauses that no event of the route can meet, by its schemas; add notes about probably misspelt fields.
+    """Warn about clauses that the schemas of the route exclude; add notes about probably misspelt fields.
 
     `uses` are the routes, in their order.
     """
