@@ -54,8 +54,9 @@ EXPIRY_EVERY = 60.0
 # The server's clock measures the age, because the entry ids come from this clock too. The guard holds the number and
 # the answer of the last batch. If the answer was lost, the writer sends the batch again, and the script must not append
 # it twice. SET and XTRIM come before the first XADD: if the user has no permission for one of them, the script fails
-# before it appends anything. SET comes before XTRIM: a server that is out of memory refuses a script only at its first
-# write, and it would not refuse an XTRIM. A batch without letters writes only if a letter is too old.
+# before it appends anything. SET comes before XTRIM, so that a server that is out of memory refuses the script: such a
+# server checks only the first write of a script, and allows an XTRIM. A batch without letters writes only if a letter
+# is too old.
 APPEND = Script("""
 local last, full, old = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+):(%d+):(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[1]) then return {tonumber(full), tonumber(old)} end
@@ -254,8 +255,8 @@ class DeadLetterWriter:
         """Send a batch without letters, which removes the letters that are too old.
 
         An outage is not reported here, because no letter waits to be written, and the next call removes the old
-        letters. But an error that an operator must remedy, such as a missing permission, is reported at once. The
-        router does not wait until a letter can't be written.
+        letters. But an error that an operator must remedy, such as a missing permission, is reported here at once, and
+        not only when a letter can't be written.
         """
         try:
             self._count(await self._outbox.once(self._batch_of([])))

@@ -144,7 +144,7 @@ class Embedded:
     def _alive(self) -> bool:
         """Return whether the server process is alive: whether it holds its lock.
 
-        A busy server is alive without answering.
+        So a busy server that does not answer counts as alive.
         """
         if self._process is not None:
             self._process.poll()

@@ -19,9 +19,9 @@ class Member(Protocol):
 class CrashIsolation:
     """Runs suspects one at a time. A suspect is an entry or delivery that may have crashed the process.
 
-    All sources and Redis queues of a router share one object. A suspect is *strict* if its member has called `shut`:
-    while such a suspect runs, everything else is paused. If the process dies during this time, the suspect is the
-    cause.
+    All sources and Redis queues of a router share one `CrashIsolation`. A suspect is *strict* if the member that runs
+    it has called `shut`: while such a suspect runs, everything else is paused. If the process dies during this time,
+    the suspect is the cause.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class CrashIsolation:
         return self._strict is not None and self._strict is not member
 
     def finished(self) -> None:
-        """Record that a member may have no deliveries in flight any more, so that `shut` checks again."""
+        """Make `shut` check again whether the other members have deliveries in flight."""
         self._finished.set()
 
     async def opened(self) -> None:

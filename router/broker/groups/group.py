@@ -230,7 +230,7 @@ class Group:
     async def _is_witnessed(self, stream: Stream) -> bool:
         """Return whether the server's count of the entries that the group has read is known to be correct.
 
-        The count was correct once, and stays correct until the server restarts: see `_witness`.
+        It is known to be correct if the server has the script of `_witness`.
         """
         witness = await self._witness(stream)
         try:
@@ -245,8 +245,8 @@ class Group:
 
         The router sends this script to the server when the count is found correct. A server stores scripts only in
         memory: neither in its files nor on its replicas. So a restarted server no longer knows the script. The text of
-        the script depends on the replication id, which changes when a replica is promoted. So a script from before the
-        promotion proves nothing, even if this server was the master then.
+        the script depends on the replication id, which changes when a replica is promoted. After a promotion, a script
+        that was sent before proves nothing, even if this server has it.
         """
         about = await self._link.courtesy("INFO", "replication")
         found = re.search(rb"master_replid:(\w+)", about) if isinstance(about, bytes) else None

@@ -46,7 +46,7 @@ class New(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """The fault of streams or lists that can't be read, or None. Other streams or lists may still be read."""
+        """The faults of lists that can't be read, or None. The other lists are still read. Always None for streams."""
 
     @property
     def since(self) -> float | None:
@@ -191,7 +191,7 @@ class GroupReader:
 
     @property
     def fault(self) -> str | None:
-        """The fault of streams or lists that can't be read, or None. Other streams or lists may still be read."""
+        """The faults of lists that can't be read, or None. The other lists are still read. Always None for streams."""
         return self._new.fault
 
     @property

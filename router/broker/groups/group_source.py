@@ -71,7 +71,8 @@ class SourceHost(msgspec.Struct, frozen=True, kw_only=True):
     isolation: CrashIsolation = msgspec.field(default_factory=CrashIsolation)
     book: SourceBook = msgspec.field(default_factory=SourceBook)
     heartbeat: Heartbeat | None = None
-    """The heartbeat that notices another router of the same name; None if this source is in the router's own Redis."""
+    """The heartbeat that notices another router of the same name. None if this source is in the router's own Redis,
+    where the router has a heartbeat already."""
     timing: SourceTiming = msgspec.field(default_factory=SourceTiming)
 
 
@@ -83,7 +84,7 @@ class Work(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """The fault of streams or lists that can't be read, or None. Other streams or lists may still be read."""
+        """The faults of lists that can't be read, or None. The other lists are still read. Always None for streams."""
 
     async def prepare(self, stream: Stream) -> None:
         """Prepare the reading of a stream. Raises `Refused` if the server does not allow the reading."""

@@ -218,7 +218,7 @@ class TrimmedEntries:
         self._book = book
         self._clock = clock
         self._log = log
-        # By stream and message: the time from which on the message may be logged again.
+        # The keys are stream and message. The value is the time from which on the message may be logged again.
         self._said: dict[tuple[bytes, str], float] = {}
 
     @property
@@ -236,7 +236,7 @@ class TrimmedEntries:
             self._log.error(message, stream=stream.name, number=number, in_all=self._book.trimmed, counted=exact)
 
     def unfinished(self, stream: Stream, ids: list[bytes]) -> None:
-        """Acknowledge and count pending entries that are no longer in the stream, so that they can't be delivered."""
+        """Acknowledge and count pending entries that can't be delivered, because they are no longer in the stream."""
         if ids:
             stream.in_flight.expect_marks(ids)
             stream.in_flight.complete(ids)

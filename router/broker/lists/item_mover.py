@@ -140,7 +140,7 @@ class ItemMover:
 
     @property
     def fault(self) -> str | None:
-        """The fault of lists that can't be read, or None. Other lists may still be read."""
+        """The faults of lists that can't be read, or None. The mover goes on reading the other lists."""
         faults = [each.fault for each in self._lists if each.fault]
         return f"{self._server.shown}: {'; '.join(faults)}" if faults else None
 

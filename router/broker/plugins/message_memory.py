@@ -35,7 +35,7 @@ class RedisMessageMemory:
     The name of a field is the SHA-256 of key and address; its value consists of the time and the text. Servers since
     Redis 7.4 and Valkey 9 drop each field 30 days after it was set. On older servers, every call of `keep` checks the
     next few fields, and removes the fields that are too old. So all fields are checked in turn while the hash is in
-    use. The whole key expires 30 days after the last call of `keep`. If the hash grows beyond its limit, the oldest
+    use. The whole hash expires 30 days after the last call of `keep`. If the hash grows beyond its limit, the oldest
     fields of a random sample are removed.
 
     `keep` fails only if the messages can't be stored. If the server refuses to remove old messages, for example for

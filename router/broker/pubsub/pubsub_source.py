@@ -55,7 +55,7 @@ class Timing(msgspec.Struct, frozen=True):
     stable: float = 1.0
     """The time that a subscription must last so that the delays begin with `first_delay` again."""
     leave: float = 2.0
-    """The time for which `stop` waits for the last messages before the end of the subscription."""
+    """The time that `stop` allows for the server's answer to the unsubscription, which follows the last messages."""
 
 
 class PubSubSource:

@@ -54,7 +54,8 @@ class Subscriptions:
             *((SUBSCRIBE, name) for name in exact),
             *((PSUBSCRIBE, pattern.encode()) for pattern in patterns),
         )
-        """All subscriptions. They are requested in this order, by priority, so that no event is missed meanwhile."""
+        """All subscriptions, in the order in which they are requested: by priority. Otherwise a glob could be confirmed
+        before the winner, and its copy of an event would be dropped although no copy of the winner arrives yet."""
         winners = [None, *(pattern.encode() for pattern in patterns)]
         index = ChannelIndex(
             enumerate([names, *([pattern] for pattern in patterns)]), lambda found: winners[found[0] if found else 0]

@@ -59,7 +59,7 @@ class _Chunk:
                 yield reader.read(record, None)[0]
 
     def over(self) -> int:
-        """Count the deliveries as accepted instead of as on their way; return their number."""
+        """Count the deliveries as accepted, and no longer as on their way; return their number."""
         number, book = len(self.records), self.inbox.book
         book.on_their_way -= number
         book.accepted += number

@@ -199,10 +199,10 @@ class RedisQueue:
             await in_flight.change(0.05)
 
     def holds_up(self, taken: Sequence[Event]) -> bool:
-        """Return whether a drain must wait for this queue: True if no worker has a delivery (`taken` is empty).
+        """Return whether a drain must wait for deliveries of which no attempt is under way.
 
-        If no worker has a delivery, deliveries may still be on their way to or from Redis. Deliveries that wait at a
-        worker are pending in Redis, so the drain need not wait for these deliveries.
+        If workers have taken deliveries, return False: these deliveries stay pending in Redis, so they are not lost. If
+        `taken` is empty, return True, because deliveries may be on their way to or from Redis.
         """
         return not taken
 

@@ -140,7 +140,7 @@ class Outbox:
         return self._number
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next attempt, but only up to `HURRIED` seconds after `drain` was called."""
+        """Wait `delay` seconds before the next attempt. Once `drain` was called, wait at most `HURRIED` seconds."""
         if self._hurry.is_set():
             await asyncio.sleep(min(delay, HURRIED))
             return

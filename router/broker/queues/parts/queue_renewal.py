@@ -147,8 +147,8 @@ class QueueRenewal:
     async def _renew_entries(self) -> None:
         """Reset the idle time of the entries in flight, and forget ready entries that a peer has claimed or settled.
 
-        If an entry is no longer pending, a peer has settled it, or the entry has vanished from Redis. If entries have
-        vanished, `QueueBooks.losses` has changed. In that case this router still delivers the missing entries.
+        An entry that is no longer pending was settled by a peer, or has vanished from Redis. If entries have vanished,
+        `QueueBooks.losses` has changed. In that case this router still delivers the missing entries.
         """
         began, losses, in_flight = self._context.clock.monotonic(), self._books.losses, self._in_flight
         before = {*in_flight.held}
