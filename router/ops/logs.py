@@ -97,7 +97,7 @@ class Writer(threading.Thread):
         return lost
 
     def _next_lines(self) -> tuple[list[str], list[threading.Event], bool]:
-        """Wait for queued lines. Returns up to `_AT_ONCE` lines, and the events that `flush` has queued between them.
+        """Wait for queued lines. Returns up to `_AT_ONCE` lines, and the `Event` objects that `flush` has queued.
 
         The third value is False if `stop` was called, else True.
         """

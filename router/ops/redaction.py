@@ -74,7 +74,7 @@ class Redactor:
     def __call__(self, _logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Redact the fields of a log line (structlog processor).
 
-        Names of the router, and reasons of `errors.Reason`, are not redacted.
+        Fields such as `level`, `source` and `sink`, and the reasons of `errors.Reason`, are not redacted.
         """
         for key, value in fields.items():
             if key not in _UNTOUCHED and not (key == "reason" and value in _REASONS):

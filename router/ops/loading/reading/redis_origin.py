@@ -37,7 +37,7 @@ class RedisOrigin(msgspec.Struct, frozen=True):
 
     @property
     def forgotten(self) -> bool:
-        """True if the embedded server is used only because a variable is not set or empty."""
+        """True if the embedded server is used only because a variable is empty or not set."""
         return self.embedded and self.variable is not None and not self.is_set
 
     def cure(self, url: str = "redis://HOST:6379") -> str:
