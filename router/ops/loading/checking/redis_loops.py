@@ -90,7 +90,7 @@ def _own_keys(draft: Draft, written: _Written) -> None:
         message = f"an event could choose one of the router's own {kind}s ({prefix}…)"
         draft.problems.add(f"{message}: begin the template with another literal text, such as inbox:", written.node)
     else:
-        message = f"names that begin with {prefix} are reserved for the router: choose another {kind}"
+        message = f"names that begin with {quoted(prefix)} are reserved for the router; choose another {kind}"
         draft.problems.add(message, written.node)
 
 
