@@ -260,7 +260,7 @@ class Preparing:
         if self.removed_overrides and overriding_route(event) in self.removed_overrides:
             return Dead(
                 Reason.ORPHANED,
-                f"the route {event.route} overrode options of this sink, but does not override them now",
+                f"the route {event.route} overrode options of this sink, but was removed or does not override them now",
             )
         try:
             return self._late(event) if self._expires else None

@@ -62,7 +62,7 @@ class Admission:
                 self.give_up(
                     event,
                     Reason.ORPHANED,
-                    f"the route {event.route} overrode options of this sink, but does not override them now",
+                    f"the route {event.route} overrode options of this sink, but was removed or does not override them now",
                 )
                 continue
             append(event)
