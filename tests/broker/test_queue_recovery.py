@@ -76,26 +76,42 @@ async def test_recovered_batches_shrink_to_one_and_what_kills_alone_is_poison(re
     assert sizes[-1] == 1
 
 
+def server_ms(redis_server):
+    """The time of the server, in milliseconds since the epoch."""
+    seconds, micros = redis_server.do("TIME")
+    return seconds * 1000 + micros // 1000
+
+
+def renewed_at(redis_server):
+    """The times at which the pending entries were last read, claimed or renewed, in milliseconds by the server."""
+    now = server_ms(redis_server)
+    with redis_server.client() as client:
+        return [now - row["time_since_delivered"] for row in client.xpending_range(STREAM, GROUP, "-", "+", 200)]
+
+
 async def test_own_history_that_waits_its_turn_is_renewed_and_no_peers(redis_server, line):
     one = line(redis_server.url)
     await put(one, 150)
     await one.take_all(150)
     await one.die()
-    run = line(redis_server.url, idle=0.6)
+    run = line(redis_server.url, idle=5)
     first = await run.take_all(100)
-    peer = line(redis_server.url, consumer="two", idle=0.6)
+    taken_at = server_ms(redis_server)
+    peer = line(redis_server.url, consumer="two", idle=5)
     await peer.until(lambda: peer.queue.events == 150)
-    await stays(lambda: not peer.queue.in_flight.held, 2.0)
+    # Each entry is renewed long before its idle time is over, also the 50 entries that no worker has taken.
+    await until(lambda: min(renewed_at(redis_server)) > taken_at)
+    assert not peer.queue.in_flight.held
     run.deliver(first)
     rest = await run.deliver_all(50)
     assert sorted(int(event.raw) for event in [*first, *rest]) == list(range(150))
 
 
 async def test_deliveries_of_a_dead_router_are_claimed_while_enough_others_are_ready(redis_server, line):
-    run = line(redis_server.url, idle=0.6, hold=10)
+    run = line(redis_server.url, idle=2, hold=10)
     await put(run, 8)
     await run.until(lambda: run.queue.in_flight.ready.number == 8)
-    peer = line(redis_server.url, consumer="two", idle=0.6)
+    peer = line(redis_server.url, consumer="two", idle=2)
     await put(peer, 1, begin=8)
     await peer.until(lambda: len(peer.queue.in_flight.held) == 1)
     await peer.die()

@@ -145,7 +145,9 @@ async def test_a_route_that_had_its_own_options_leaves_orphans():
         await until(lambda: called == ["of r", "2"] and worker.letters.kept)
         [letter] = worker.letters.kept
         assert (letter.reason, letter.route) == (Reason.ORPHANED, "r")
-        assert "the route r overrode options of this sink, but was removed or does not override them now" in letter.detail
+        assert (
+            "the route r overrode options of this sink, but was removed or does not override them now" in letter.detail
+        )
         worker.worker.preparing.use({**templates, "r": templates[None]}, {}, {})
         worker.put(*numbered(3))
         await until(lambda: called == ["of r", "2", "3"])

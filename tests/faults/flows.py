@@ -49,6 +49,8 @@ class Flow:
         """The number of events that Redis has accepted."""
         self.heard: list[int] = []
         """The numbers of the pub/sub events that had a subscriber when they were published."""
+        self.unanswered = 0
+        """The number of pub/sub events whose publishing got no answer. A subscriber may have received them."""
         self._server = server
         self._key = key
         self._rate = rate
@@ -101,8 +103,9 @@ class Flow:
                     self._send(client, part)
                 except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
                     time.sleep(0.05)
-                    if self.kind != PUBSUB:  # a publish without an answer may have been heard, so it is not repeated
+                    if self.kind != PUBSUB:
                         continue
+                    self.unanswered += len(part)  # not repeated, because a subscriber may have received them
                 self.sent += len(part)
 
     def _add(self, client: redis.Redis, part: range) -> None:
