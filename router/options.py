@@ -130,7 +130,7 @@ class Template(str):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         file = {
             "type": "object",
-            "properties": {"file": {"type": "string", "description": "a template file, relative to this file"}},
+            "properties": {"file": {"type": "string", "description": "a template, relative to the file with this key"}},
             "required": ["file"],
             "additionalProperties": False,
         }
@@ -180,9 +180,9 @@ def _listed(value: Any) -> Any:
 class Addresses(list[str]):
     """The addresses of the recipients: a template or a list of templates. Commas separate the addresses in a rendered text.
 
-    `to: Addresses` accepts addresses of any kind. The plugin gets a list of addresses without surrounding spaces, empty
-    addresses and duplicates. Control characters are refused. `Annotated[list[str], Addresses(kind="mail")]` requires the syntax of a mailbox
-    (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). If the addresses are
+    `to: Addresses` accepts addresses of any kind. The plugin gets a list of addresses. Spaces around an address, empty
+    addresses and duplicates are removed. Control characters are refused. `Annotated[list[str], Addresses(kind="mail")]`
+    requires the syntax of a mailbox (`jane@example.org`, `"Doe, Jane" <jane@example.org>`). If the addresses are
     not recipients, such as those of Reply-To, set `recipients=False`: then the delivery is not split by these addresses.
 
     With `Annotated[list[Any], Addresses(known_by="endpoint")]` each recipient is a mapping, such as the push
@@ -273,7 +273,7 @@ def _json_value(value: Any) -> Any:
         return {str(key): _json_value(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_json_value(each) for each in value]
-    return str(value) if isinstance(value, str) else value  # as a plain str: the loader marks texts under a key `file`
+    return str(value) if isinstance(value, str) else value  # a plain str, because the loader may give a subclass of str
 
 
 class Condition(str):

@@ -21,7 +21,8 @@ class AppriseOptions(SinkOptions, defer_build=True):
         description="The targets: Apprise URLs (each is a credential), or a template that gives such URLs."
     )
     body: Text | None = Field(
-        default=None, description="The message; default if no URL is a template: the JSON line of the event."
+        default=None,
+        description="The message. Required if a URL is a template; otherwise the default is the event as a JSON line.",
     )
     title: Text = Field(default=Text(""), description="The title, for services that have one.")
 

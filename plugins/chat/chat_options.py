@@ -29,7 +29,8 @@ class ChatOptions(SinkOptions, defer_build=True):
     to: Addresses = Field(default=Addresses(), description="The channels or users that the bot writes to.")
     api: str | None = Field(default=None, description="The base URL of the service, if it is not the public one.")
     text: Annotated[str, Text(escape="escape_value")] | None = Field(
-        default=None, description="The message; default if no address is a template: the JSON line of the event."
+        default=None,
+        description="The message. Required if an address is a template; otherwise the default is the event as a JSON line.",
     )
     markup: Literal["plain", "native"] = Field(
         default="plain", description="plain: shown as written. native: the text is the service's own markup."
@@ -64,9 +65,8 @@ class ChatOptions(SinkOptions, defer_build=True):
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo) -> Self:
-        allow_private = (info.context or {}).get(
-            "allow_private", True
-        )  # not known while `defaults` is checked, because the sink itself may set it
+        # While `defaults` is checked, `allow_private` is not known, because the sink itself may set it.
+        allow_private = (info.context or {}).get("allow_private", True)
         faults = [*_way_faults(self), *_value_faults(self, allow_private=allow_private)]
         if faults:
             raise ValueError("; ".join(faults))

@@ -58,7 +58,9 @@ class EmailOptions(SinkOptions, defer_build=True):
         default=[], description="The address for replies, if it is not the address of the sender."
     )
     text: Text | None = Field(
-        default=None, description="The plain text; default for literal addresses: the JSON line of the event."
+        default=None,
+        description="The plain text; the default is the JSON line of the event, if `html` is not set and no address is a "
+        "template.",
     )
     html: Html | None = Field(
         default=None, description="The HTML; values are escaped. With `text`, the mail has both, as alternatives."

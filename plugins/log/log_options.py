@@ -20,7 +20,9 @@ class LogOptions(SinkOptions, defer_build=True):
     """The options of a log sink: the file, stream or service, and the template of the text."""
 
     path: str | None = Field(
-        default=None, min_length=1, description="The file; a relative path begins in the folder of written files."
+        default=None,
+        min_length=1,
+        description="The file; a relative path starts at $LOGS_DIRECTORY, else at the configuration's folder.",
     )
     target: Literal["stdout", "stderr", "journald", "syslog"] | None = Field(
         default=None, description="A stream, the systemd journal or syslog instead of a file."

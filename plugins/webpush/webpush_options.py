@@ -49,7 +49,7 @@ class WebPushOptions(SinkOptions, defer_build=True):
     """The options of a webpush sink: the browsers, the sender, and the notification."""
 
     subscriptions: Annotated[list[Any], Addresses(known_by="endpoint")] = Field(
-        description="The browsers: a template of one push subscription or a list, as the browsers gave them.",
+        description="The browsers: a template that gives one push subscription, or a list of push subscriptions.",
     )
     vapid_private_key: Secret = Field(description="The signing key: PEM, or 32 bytes as base64url.")
     vapid_subject: str = Field(description="Where push services reach you: `mailto:ops@example.org`, or an https URL.")

@@ -72,7 +72,7 @@ class CaseEvent(CaseModel):
     )
     file: Text | None = Field(
         None,
-        description="the path of a file that holds the published message, relative to this file; replaces `payload`",
+        description="the path of a file that holds the published message, relative to the file that contains this key; replaces `payload`",
     )
     headers: dict[str, str] = Field(default_factory=dict, description="the other fields of a stream entry")
     at: CaseTime | None = Field(
@@ -102,8 +102,12 @@ class Expected(CaseModel):
     to: dict[str, Texts] | None = Field(None, description="for each sink: all addresses, and no others")
     text: dict[str, Texts] | None = Field(None, description="for each sink: the whole text of a delivery")
     contains: dict[str, Texts] | None = Field(None, description="for each sink: parts of the text of one delivery")
-    thread: dict[str, Texts] | None = Field(None, description="for each sink: the key `thread` of a delivery")
-    update: dict[str, Texts] | None = Field(None, description="for each sink: the key `update` of a delivery")
+    thread: dict[str, Texts] | None = Field(
+        None, description="for each sink: the rendered option `thread` of a delivery"
+    )
+    update: dict[str, Texts] | None = Field(
+        None, description="for each sink: the rendered option `update` of a delivery"
+    )
     suppressed: dict[str, str] | None = Field(
         None, description="for each sink: the reason why a delivery is suppressed"
     )
@@ -157,7 +161,7 @@ class CaseConfig(CaseModel):
 
 
 class CaseStep(msgspec.Struct, frozen=True):
-    """An event of a test and its expectations. Times are seconds since the epoch. Deliveries are made at `now`."""
+    """An event of a test and its expectations. Times are seconds since the epoch. `now` is the time of the clock."""
 
     channel: bytes
     raw: bytes

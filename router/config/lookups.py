@@ -30,7 +30,7 @@ class LookupKeys(Model):
     """The keys of the configuration of every lookup."""
 
     type: str = Field(description="write redis-hash, file, http, or the type that a plugin registers")
-    ttl: Duration = Field(60.0, description="how long a record is cached, or the result that a key has no record")
+    ttl: Duration = Field(60.0, description="how long the cache remembers a record, or that a key has no record")
     missing: Missing = Field(
         "dead-letter",
         description="what happens to a delivery if its record does not exist; with `empty`, the delivery is made with empty fields",
@@ -56,7 +56,9 @@ class FileLookupConfig(LookupKeys):
 
     type: Literal["file"] = Field(description="write redis-hash, file, http, or the type that a plugin registers")
     key: _Key = Field(description=_KEY)
-    path: _Key = Field(description="write the path of a .csv, .json, .yaml or .yml file, relative to this file")
+    path: _Key = Field(
+        description="write the path of a .csv, .json, .yaml or .yml file, relative to the file that contains this key"
+    )
     by: _Key | None = Field(
         None,
         description="the column or field that holds the key; leave `by` out if the file is a mapping of keys to records",

@@ -174,7 +174,7 @@ class SchemaConfig(Model):
     """The JSON Schema of some channels; the first entry that matches a channel applies."""
 
     channels: list[Glob] = Field(min_length=1, description="list names or globs of channels")
-    file: str = Field(description="write the path of the JSON Schema, relative to this file")
+    file: str = Field(description="write the path of the JSON Schema, relative to the file that contains this key")
     mode: Literal["enforce", "warn", "off"] = Field("enforce", description="what happens to an event that does not fit")
 
 
@@ -263,7 +263,7 @@ class HostKeys(Model):
     order_by: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         None, description="an expression; deliveries with the same value keep their order"
     )
-    only_if: OnlyIf | None = Field(None, description="an expression; it suppresses a delivery if it is false")
+    only_if: OnlyIf | None = Field(None, description="an expression; if it is false, the delivery is suppressed")
     http: HttpConfig = Field(default_factory=HttpConfig, description="the HTTP client, for sinks that use HTTP")
     allow_private: bool = Field(
         False, description="whether the sink may connect to private addresses, for sinks that use HTTP"

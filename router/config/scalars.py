@@ -295,4 +295,4 @@ ServerUrl = Annotated[str, _SERVER_URL]
 """The URL of a Redis server."""
 
 REDIS_URLS: tuple[object, ...] = (_REDIS_URL, _SERVER_URL)
-"""The markers of the types for URLs of Redis."""
+"""The validators of `RedisUrl` and `ServerUrl`. A type whose metadata has one of them is a URL of Redis."""
