@@ -42,11 +42,13 @@ _named_config = partial(
     show_envvar=True,
 )
 
-config_option = _named_config(help="The configuration; else ./config.yaml, else /etc/event-router/config.yaml.")
+config_option = _named_config(
+    help="The configuration file; default: ./config.yaml, else /etc/event-router/config.yaml."
+)
 """`-c FILE`, for every command that reads a configuration."""
 
 _config_of_running_option = _named_config(
-    help="The configuration; else that of the running router, else ./config.yaml, else /etc/event-router/config.yaml."
+    help="The configuration file; default: that of the running router, else ./config.yaml, else /etc/event-router/config.yaml."
 )
 
 env_file_option = click.option(

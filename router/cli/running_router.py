@@ -58,8 +58,8 @@ def running(config: Path | None, env_file: Path | None, instance: str, *, prefer
         if client.answers():
             return client
     if config is not None:
-        # If the file sets `listen`, a router at a socket counts only if it runs this file: it loaded the file before
-        # `listen` was set. If the file does not set `listen`, any router at a socket counts.
+        # If the file sets `listen`, a router at a socket counts only if it was started with this file. It then loaded
+        # the file before `listen` was set. If the file does not set `listen`, any router at a socket counts.
         found = next((each for each in sockets if (_runs(each, config) if listen else each.answers())), None)
     if found is not None:
         return found

@@ -112,7 +112,7 @@ def explain(
 def print_test(found: Simulation, records: Records) -> None:
     """Print a simulation as an entry of `tests:`.
 
-    Warn if an expectation is uncertain, because lookups are not fetched.
+    Without the records of lookups, some expectations may be wrong. Then print a warning too.
     """
     from router.cli.first_steps import test_entry
 

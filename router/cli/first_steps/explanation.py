@@ -298,7 +298,7 @@ def _delivery_lines(delivery: SimulatedDelivery, config: RouterConfig) -> Iterat
     text = f"{name} by {delivery.route}{also}{to}: {_result(delivery, config)}"
     yield Line(_yes(delivery.delivers), text, _colour(delivery.delivers), _NESTED)
     if delivery.unsure:
-        yield Line("", f"not certain: {delivery.unsure} (--live fetches them)", None, _OPTION)
+        yield Line("", f"not certain: {delivery.unsure} (--live fetches the records)", None, _OPTION)
     if delivery.degraded:
         yield Line(
             "", f"the event's JSON line is sent, because the text can't be rendered: {delivery.degraded}", None, _OPTION

@@ -368,7 +368,7 @@ def _summary(arguments: Arguments, standing: Standing, number: int) -> str:
     }
     parts = [f"{count} {kind}" for kind, count in kinds.items() if count]
     if arguments.limit is not None and number < standing.free:
-        parts = [f"of {standing.free}"]
+        parts = [f"of the {standing.free} that can be taken out"]
     old = [] if standing.oldest is None else [f"the oldest {_age(standing.oldest, time.time())} old"]
     about = ", ".join([*parts, *old])
     return f"{_number(number)} of {arguments.name}{f' ({about})' if about else ''}"

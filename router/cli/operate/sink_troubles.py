@@ -1,4 +1,4 @@
-"""The line of `event-router status` about deliveries of a sink that wait or were dropped; floor 7."""
+"""The line of `event-router status` about waiting and dropped deliveries of one sink; floor 7."""
 
 from __future__ import annotations
 

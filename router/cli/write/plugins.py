@@ -56,7 +56,7 @@ def plugins(name: str | None, config: Path | None, env_file: Path | None, *, as_
     """List the loaded, disabled and failed plugins with their origin; with TYPE, list the options of this type.
 
     TYPE is a type of sink or lookup, or the name of a plugin. Without a configuration, the command reads the built-in
-    plugins, the installed packages and the drop-ins in the folder plugins. The exit code is 1 if a plugin failed.
+    plugins, the installed packages and the drop-ins in the folder plugins/. The exit code is 1 if a plugin failed.
     """
     found = loaded_plugins(config, env_file)
     if name is not None:

@@ -62,9 +62,9 @@ def send_test(
     """Send a test message to SINK, a sink of the configuration, and show the answer of the service.
 
     The message is real: the command makes one attempt in its own process, with the options of the sink. Texts that
-    people read begin with "[test]". The command sends even under `deliver: print`, but only to addresses that `deliver:
-    {only: …}` allows. No router needs to run, and nothing is queued, retried, counted or stored. The exit code is 0 if
-    the message was delivered, else 1.
+    people read begin with "[test]". The command sends even under `deliver: print`. Under `deliver: {only: …}`, it sends
+    only to the addresses that this option allows. No router needs to run, and nothing is queued, retried, counted or
+    stored. The exit code is 0 if the message was delivered, else 1.
     """
     from router.cli.write import trial_report
     from router.engine.life.event_loop import run_to_end

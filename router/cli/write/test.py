@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--mutate",
     is_flag=True,
-    help="Test copies of the configuration, each with a small change to a route. Unnoticed changes are findings.",
+    help="Test copies of the configuration, each with a small change to a route, and list the changes that no test notices.",
 )
 def test(
     files: tuple[Path, ...],
@@ -63,7 +63,7 @@ def test(
     """Run the tests of a configuration: its section `tests:`, or the tests in files named *_test.yaml.
 
     A test gives an event and the expected sinks, addresses and texts. Nothing is sent, and neither Redis nor secrets
-    are needed. The exit code is 1 if a test fails, a mutant survives, or there are no tests.
+    are needed. The exit code is 1 if a test fails, if no test notices a change of `--mutate`, or if there are no tests.
     """
     from router.cli.write import case_reports
     from router.ops.redaction import Redactor

@@ -36,7 +36,7 @@ _NEXT = {
 """The action that the daemon would take after a failure, by the class of the failure."""
 
 _BY_THE_EVENT = frozenset({Reason.TEMPLATE, Reason.ADDRESS, Reason.LOOKUP, Reason.NO_ADDRESS, Reason.ONLY_IF})
-"""The reasons for not sending the message that depend on the payload: with another payload, it may be sent."""
+"""The reasons that depend on the payload. If a message was not sent for one of them, another payload may help."""
 
 
 class Report:

@@ -226,7 +226,7 @@ def _redis_questions(_kind: SinkType, values: Values) -> Iterator[Question]:
 def _webpush_questions(_kind: SinkType, _values: Values) -> Iterator[Question]:
     yield Question(
         "subscriptions",
-        "The browsers: a template of the push subscriptions that they gave your app",
+        "The browsers: a template that gives their push subscriptions",
         "{{ payload.subscriptions }}",
     )
     yield Question("vapid_subject", "Where push services reach you: mailto: and an address", f"mailto:{_TEAM}")
