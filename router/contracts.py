@@ -25,9 +25,9 @@ class Clock(Protocol):
 class Removal(NamedTuple):
     """A change of one entry of a source, made by the script that enqueues the entry's deliveries in Redis.
 
-    The mark of an entry has the names of its deliveries that are already enqueued. The script enqueues only deliveries
-    that are not named in the mark. It enqueues none if the entry is pending for a consumer other than `owner`. `kind`
-    says how the entry `item` of the stream `key` is changed for the `group`:
+    Each entry can have a mark in Redis: the names of its deliveries that are already enqueued. The script enqueues only
+    deliveries that the mark does not name. It enqueues none if the entry is pending for a consumer other than `owner`.
+    `kind` says how the entry `item` of the stream `key` is changed for the `group`:
 
     - `xack`: acknowledge the entry, and remove its mark.
     - `xdel`: acknowledge the entry, remove its mark, and delete the entry from the stream.
@@ -119,7 +119,7 @@ class QueueLimits(msgspec.Struct, frozen=True):
     hold: int = 500
     """The largest number of deliveries that are read ahead of the workers."""
     idle: float = 60.0
-    """Seconds without renewal after which the router of a delivery in flight counts as dead."""
+    """The seconds after which a router counts as dead if it has not renewed its deliveries in flight."""
     overriding: frozenset[str] = frozenset()
     """The routes that override options of the sink."""
 

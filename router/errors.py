@@ -202,8 +202,8 @@ class TransientError(DeliveryError):
     `retry_after` is the time in seconds for which the service asked the router to wait. The router waits at least 1 second and at
     most 1 hour, and does not count this attempt. `scope` is the target of the
     pause: `sink` for all deliveries of the sink, `address` for deliveries to the same addresses. None means `address`
-    if the address comes from a template, else `sink`. A failure of scope `address` does not count for the sink's breaker,
-    with or without a pause: raise it if each recipient has a server of its own.
+    if the address comes from a template, else `sink`. A failure of scope `address` never counts for the sink's breaker.
+    Use this scope if each recipient has a server of its own, because a failing server then affects only its recipient.
     """
 
     retry_after: float | None = None  # a default, because a subclass of a plugin may not call `__init__`

@@ -13,8 +13,9 @@ import re
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_BUT_NEWLINE = re.compile(_UNSAFE.pattern.replace("\x0a-\x1f", "\x0b-\x1f"))
 _SHORT = {"\n": "\\n", "\r": "\\r"}
-# The same characters as bytes of JSON in UTF-8, which has no control characters below the space. They are grouped by their
-# first byte, because a search for one byte is a hundred times as fast as a regular expression that may begin with several.
+# The same characters as bytes of UTF-8, without those below the space: valid JSON has these only as white space
+# between its tokens. The characters are grouped by their first byte. A search for one byte is a hundred times as fast
+# as a search with a regular expression whose matches can begin with several bytes.
 _UNSAFE_BYTES = {
     b"\x7f": re.compile(rb"\x7f"),
     b"\xc2": re.compile(rb"\xc2[\x80-\x9f]"),
@@ -42,8 +43,8 @@ def _written_out(found: re.Match[str]) -> str:
 def escape_json(document: bytes) -> bytes:
     r"""Escape the characters that `escape` escapes in a JSON document, without changing its meaning.
 
-    The document must be valid JSON. Such characters occur only in its strings, where `\u009b` and the character itself are
-    equivalent.
+    The document must be valid JSON. White space between its tokens is not changed. All other characters to escape are
+    in its strings, where `\u009b` and the character itself are equivalent.
     """
     if document.isascii() and b"\x7f" not in document:
         return document

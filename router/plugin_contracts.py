@@ -112,7 +112,7 @@ class SinkContext(Protocol):
     """A logger that adds the sink's name: `context.log.warning("what happened", detail=…)`."""
     clock: Clock
     base: str
-    """The folder to which the relative paths of files that the sink writes refer."""
+    """The folder at which relative paths of written files start."""
     state: dict[str, Any]
     """A dictionary that the sink's workers share, until a reload changes the sink's definition or its plugin's code."""
 

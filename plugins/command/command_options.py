@@ -29,7 +29,7 @@ _SHELLS = frozenset(
 )
 _REMOTE_SHELLS = frozenset({"ssh", "rsh"})
 _VERSION = re.compile(r"[\d.]+$")
-_CODE = re.compile(r"-[a-z]*c|-m")  # options before code or a module, of shells and of Python
+_CODE = re.compile(r"-[a-z]*c|-m")  # `-c CODE` of shells and Python, `-m MODULE` of Python
 
 
 def _plain(text: str) -> str:

@@ -113,7 +113,7 @@ class Connections:
         """Record how many mails the server accepts on one connection.
 
         The method is called when the server has refused a mail on this connection and accepted the mail on a new
-        connection. Nothing is recorded if this connection was idle before. The pause may be the reason of the refusal.
+        connection. Nothing is recorded if this connection was idle before, because the pause may be the reason.
         """
         if smtp.mails and smtp.paused < self.PAUSE:
             self._most = min(smtp.mails, self._most or smtp.mails)

@@ -55,7 +55,7 @@ class Mail:
     def content(self, only: Sequence[Mailbox], *, separate: bool) -> bytes:
         """Return the bytes of the mail for the recipients in `only`. No other recipients are named in the mail.
 
-        With `separate`, the header `To` names all of them, even the recipients of `cc` and `bcc`. If the mail is a
+        With `separate`, `To` names all recipients in `only`, even those of `cc` and `bcc`. If the mail is a
         reply, two headers name the first mail of the thread (RFC 5322 section 3.6.4).
         """
         chosen = frozenset[Mailbox]() if separate else set(only)
@@ -177,7 +177,7 @@ def part(kind: str, text: str) -> bytes:
     raw = raw if raw.endswith(b"\n") else raw + b"\n"
     encoding = "7bit"
     if not raw.isascii() or not short_lines(raw):
-        dear = 2 * (len(raw) - len(text)) + raw.count(b"=")  # about the number of bytes that quoted-printable triples
+        dear = 2 * (len(raw) - len(text)) + raw.count(b"=")  # about how many bytes quoted-printable writes as three
         if dear * 6 > len(raw):
             encoding, raw = "base64", in_base64(raw)
         else:
@@ -189,7 +189,7 @@ def part(kind: str, text: str) -> bytes:
 def short_lines(raw: bytes) -> bool:
     """Return whether every line is short enough for a mail.
 
-    The search is fast, because it goes on at the last line end within each `LINE` bytes.
+    The search is fast, because each step goes to the last line end within the next `LINE` bytes.
     """
     start = 0
     while len(raw) - start > LINE:

@@ -213,8 +213,8 @@ async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> No
 def _needing_smtputf8(smtp: MailConnection, authors: list[Mailbox], group: list[Mailbox]) -> dict[str, Failure]:
     """Return an error for each recipient to which only a server with SMTPUTF8 can send the mail.
 
-    An international address of an author concerns every recipient. If the server supports SMTPUTF8, there are no
-    errors.
+    `authors` are the addresses of From and Reply-To. If one of them is international, every recipient gets an error. If
+    the server supports SMTPUTF8, there are no errors.
     """
     if "smtputf8" in smtp.extensions:
         return {}

@@ -44,8 +44,8 @@ class WebhookSink(Sink):
     """
 
     deliver_batch: Callable[[Pairs], Awaitable[list[Result]]]
-    """The method for batches. It is set only with `batch_as`, because the router passes batches to a sink with this
-    method."""
+    """The method for batches. It is set only with `batch_as`, because the router passes batches to every sink that
+    has this method."""
 
     _context: SinkContext
     _http: HttpClient

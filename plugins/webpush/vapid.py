@@ -16,7 +16,7 @@ VALID_FOR = 12 * 3600
 service's clock."""
 
 RENEWED_BEFORE = 3600
-"""The number of seconds before its expiry at which a token is replaced. This margin is needed because clocks differ."""
+"""A token is replaced this many seconds before it expires. The margin is needed because clocks differ."""
 
 REMEMBERED_SERVICES = 100
 

@@ -365,7 +365,7 @@ def admin_side(config: AdminConfig, state: Path, instance: str) -> Callable[[Wat
     """Return the function that makes the admin servers; None if they are off.
 
     One server listens at the configured address, another server at the socket in the state directory `state`. Commands
-    use the socket if the address in the file can't be read, or was changed after the start of the router.
+    use the socket if the address in the configuration file can't be read, or was changed after the start of the router.
     """
     if config.listen == OFF:
         return None

@@ -30,7 +30,7 @@ def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | N
 def undefined_type(options: type[BaseModel]) -> str | None:
     """Return the fault of a model with an annotation that names an unknown type, or None. The text has the correction.
 
-    Pydantic reports this fault only when the model is used. At that time, the plugin would not be known any more.
+    Pydantic reports this fault only when the model is used. The report would not name the plugin that has the fault.
     """
     try:
         options.model_rebuild()

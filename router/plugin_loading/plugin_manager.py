@@ -237,7 +237,7 @@ def _source_of(module: str) -> bytes:
 def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], find: Callable[[], Any]) -> None:
     """Import a plugin with `find`, add it to the manager, call its hooks and store the types it registers.
 
-    `source` returns the content of the file that may name the API that the plugin requires. An error is stored in
+    `source` returns the content of the plugin's main file, which may set `requires_api`. An error is stored in
     `LoadedPlugin.error`. Types that the plugin registered before the error are discarded.
     """
     plugins, manager = loading.plugins, loading.manager
@@ -345,7 +345,7 @@ def _cause(error: BaseException, plugin: LoadedPlugin) -> str:
 
 
 def _hint(error: BaseException, plugin: LoadedPlugin) -> str:
-    """Return a hint if a plugin imports its own module without the dot, or a module beside its only file."""
+    """Return a hint if a plugin imports its own module without the dot, or a one-file plugin imports a file beside it."""
     if plugin.path is None or not isinstance(error, ImportError):
         return ""
     own = {plugin.name, *map(plugin_name, (*plugin.code, *plugin.path.parent.glob("*.py")))}

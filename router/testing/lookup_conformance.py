@@ -59,7 +59,7 @@ async def check_lookup(
     - `options` are the keys of the lookup in the configuration. In `key` (or in `url` of an HTTP lookup),
       `{{ payload.key }}` stands for the requested key. By default, `key` is `{{ payload.key }}`.
     - `records` maps keys that the store has to their records.
-    - `service` is the stand-in for the store. Without a stand-in, an unavailable store is not checked.
+    - `service` is the stand-in for the store. Without a stand-in, the check `away` is skipped.
     - `plugins` are folders of drop-ins, by default `plugins/` in the current folder.
     """
     known = dict(records or {})
@@ -73,7 +73,7 @@ async def check_lookup(
 
 
 _NOTHING = object()
-"""The result for a key that can't be judged, because another check has failed."""
+"""Stands for a result that can't be judged, because another check has failed."""
 
 
 def _alike(found: Any, other: Any) -> bool:

@@ -103,7 +103,7 @@ class SinkBench:
         return await until(lambda: not self._worker.queue.events, self.timeout + GRACE + PATIENCE)
 
     async def called(self, calls: int, patience: float = PATIENCE) -> Call | None:
-        """Wait until the call after `calls` earlier calls has ended; return this call.
+        """Wait until the next call after the first `calls` calls has ended; return this next call.
 
         Return None if the call has not ended `patience` seconds after its time limit. Also return None if there is no
         such call, because the delivery could not be prepared.
