@@ -303,7 +303,9 @@ def test_the_first_configuration_of_webpush_reaches_a_browser(folder, quick):
     works(folder, done)
     said = " ".join(done.output.split())
     assert "`run` needs the file private_key.pem." in said
-    assert "when the file private_key.pem has your key (`vapid --gen` makes one), `vapid_subject` is yours" in said
+    assert (
+        "when the file private_key.pem has your key (`vapid --gen` makes one), `vapid_subject` has your address" in said
+    )
     text = (folder / "config.yaml").read_text()
     assert "webpush: ['https://push.example.org/hello']" in text
     assert max(map(len, (line for line in text.splitlines() if line.startswith("#")))) <= 120

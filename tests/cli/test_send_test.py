@@ -194,7 +194,7 @@ async def test_webhooks_and_chats_get_a_marked_message(tmp_path):
 
         for arguments, why in (
             (["hook", "--to", "me@example.org"], "the sink hook (webhook) has no recipient"),
-            (["user"], "the sink user takes its recipient from the event (`url`)"),
+            (["user"], "the sink user takes its recipient from the event (option `url`)"),
             (["hok"], "did you mean `hook`?"),
             (["hook", "--payload", tmp_path / "none.json"], "none.json: No such file"),
             (["hook", "--payload", "-"], "not JSON"),
@@ -217,7 +217,7 @@ async def test_redis_gets_the_entry_and_nothing_else(tmp_path, redis_server):
         assert found["answer"] == entry.decode()
         assert json.loads(fields[b"payload"])["test"] is True
         assert fields[b"key"].startswith(b"send-test-")
-        assert "(`publish`)" in str((await sent(tmp_path, "live")).error), "a sample must not choose a user"
+        assert "(option `publish`)" in str((await sent(tmp_path, "live")).error), "a sample must not choose a user"
         live = await document(tmp_path, "live", "--payload", "-", stdin='{"user_id": 7}')
         assert live["answer"] == "0 subscribers"
         assert client.keys() == [b"inbox"], "there is no queue, no book and no dead letter"

@@ -127,9 +127,10 @@ def _event(loaded: Loaded, sink: str, payload: Path | None, channel: str | None)
     if payload is None:
         keys = destinations_of_event(loaded.config.sinks[sink].options)
         if keys:
+            options, listed = "options" if len(keys) > 1 else "option", ", ".join(f"`{key}`" for key in keys)
             or_to = "name a recipient with --to ADDRESS, or " if loaded.templates[sink, None].templated_address else ""
             raise click.UsageError(
-                f"the sink {sink} takes its recipient from the event ({', '.join(f'`{key}`' for key in keys)}), and "
+                f"the sink {sink} takes its recipient from the event ({options} {listed}), and "
                 f"the recipient of a sample event would be invented: {or_to}give an event with --payload FILE"
             )
     return event_of(loaded, sink, place_of(loaded, sink, channel), _raw(payload), time.time())

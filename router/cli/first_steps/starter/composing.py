@@ -148,10 +148,10 @@ def when_to_send(answers: Answers) -> str:
     """Return a clause about the time to remove `deliver: print`, for example `when TELEGRAM_TOKEN is set`."""
     named = answers.credentials
     if answers.sink.name == "email":
-        return f"when the addresses are yours, and {' and '.join(named)} is set if the server wants a password"
+        return f"when the addresses in the sink are your own, and {' and '.join(named)} is set if the server wants a password"
     if answers.sink.name == "webpush":
         return (
-            f"when {' and '.join(named)} has your key (`vapid --gen` makes one), `vapid_subject` is yours, "
+            f"when {' and '.join(named)} has your key (`vapid --gen` makes one), `vapid_subject` has your address, "
             "and your app publishes the subscriptions of its users' browsers"
         )
     if not named:
