@@ -295,7 +295,8 @@ class Simulator:
         self, made: SimulatedDelivery, delivery: Event, rules: Rules, now: float, names: list[str]
     ) -> SimulatedDelivery:
         """Return a delivery that shows the fields of lookups as their names, because no records are fetched."""
-        unsure = f"the lookups {', '.join(names)} are not fetched"
+        one = len(names) == 1
+        unsure = f"the lookup{'' if one else 's'} {', '.join(names)} {'is' if one else 'are'} not fetched"
         if rules.only_if is not None and rules.only_if.names & self._loaded.lookups.keys():
             rules = msgspec.structs.replace(rules, only_if=None)
             unsure += "; `only_if` uses a lookup, and is assumed to be true"

@@ -297,6 +297,13 @@ KNOWING = {
 JANE = {"email": "jane@example.org", "name": "Jane", "company": 7, "chat": 42, "age": 41}
 
 
+def test_one_lookup_is_named_in_the_singular(simulate, tmp_path):
+    (tmp_path / "users.json").write_text("{}")
+    sinks = {"sums": KNOWING["sums"]}
+    (made,) = simulate([route("a", "sums")], sinks=sinks, lookups={"user": LOOKUPS["user"]}).deliveries
+    assert made.unsure.startswith("the lookup user is not fetched; ")
+
+
 def test_the_fields_of_lookups_appear_as_names(simulate, tmp_path):
     (tmp_path / "users.json").write_text("{}")
     found = simulate([route("a", *KNOWING)], sinks=KNOWING, lookups=LOOKUPS)
