@@ -148,7 +148,7 @@ class LineWriter:
     def _encode(self, batch: Sequence[tuple[Event, LogOptions]]) -> tuple[bytes, int]:
         """Return the bytes to write for a batch, and the number of bytes before the first line of the batch.
 
-        This number is 0, or 1 for a newline that ends an incomplete line of the file first.
+        This number is 1 if the file ends with an incomplete line, which a newline ends. Otherwise, it is 0.
         """
         data = encode(batch)
         return (b"\n" + data, 1) if self._torn else (data, 0)

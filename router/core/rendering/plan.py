@@ -306,9 +306,7 @@ class _Compiler:
             return Part(value, None)
         except (AttributeError, TypeError) as error:
             self.faults.append(
-                TemplateFault(
-                    path, f"the type of the option names an escape function that can't be used: {error}", None
-                )
+                TemplateFault(path, f"the type of this option has an escape function that can't be used: {error}", None)
             )
             return Part(value, None)
         if isinstance(marker, Text):

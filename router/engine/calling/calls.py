@@ -150,8 +150,8 @@ _ANSWERS = frozenset({str, NoneType})
 def delivers_all(results: Sequence[Result]) -> TypeGuard[Sequence[str | None]]:
     """Return True if every result is None or a str.
 
-    A sink that writes a whole batch at once, such as `log`, returns the same answer for every event. Counting this
-    answer is ten times as fast as checking the type of each result.
+    A sink that writes a whole batch at once, such as `log`, returns the same answer for every event. So the function
+    counts the results that are equal to the first result. This is ten times as fast as checking the type of each result.
     """
     if results and type(results[0]) in _ANSWERS and results.count(results[0]) == len(results):
         return True

@@ -61,7 +61,7 @@ def of_error(lines: Sequence[str], error: MarkedYAMLError) -> Slip:
 
 
 def report(slips: Slips, lines: Sequence[str], file: SourceFile, problems: Problems) -> None:
-    """Report slips with their paths. In `lines`, all sure corrections are made already.
+    """Report slips with their paths. In `lines`, the slips with a certain correction (`sure`) are corrected already.
 
     A corrected line is shown if it can be parsed. If a line has several slips, the shown line has all of them
     corrected.
