@@ -199,7 +199,7 @@ async def _envelope(smtp: MailConnection, mail: str, group: list[Mailbox]) -> li
 
 
 async def _withdraw(smtp: MailConnection, replies: Sequence[SMTPResponse]) -> None:
-    """End a mail that was refused, although the server asks for its content.
+    """End a mail whose sender or recipients the server refused. The server may still wait for the content of the mail.
 
     If the server refused every recipient, a single dot ends the mail (RFC 2920 section 3.1). If the server refused the
     sender, the mail could still reach the accepted recipients, so the connection is closed.

@@ -49,7 +49,7 @@ def test_a_blocked_loop_is_logged_with_its_place_and_when_it_runs_again(watched,
     began, ended = watched(main)
     assert began["event"].startswith("a plugin blocks the event loop")
     assert began["at"].startswith(f"{HERE}:")
-    assert ended["event"] == "the event loop is running again"
+    assert ended["event"] == "the event loop was blocked and is running again"
     assert 0.5 <= ended["seconds"] < 60
 
 

@@ -235,7 +235,7 @@ class Entries:
     def gone(self, position: int) -> None:
         """Implements `contracts.Receipt`.
 
-        If the last renewal is not recent enough, another router may have had the entry.
+        If the last renewal is not recent enough, record that another router may have delivered the entry too.
         """
         if self._in_flight is not None and not self._in_flight.undisputed(self.since):
             self.doubt(position)

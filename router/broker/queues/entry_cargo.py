@@ -34,7 +34,7 @@ class EntryCargo:
         self._frame = frame
         self._source = source
         self._say = say
-        # The pipeline enqueues an entry's deliveries sink by sink, so they are collected here by receipt and position.
+        # The pipeline enqueues the deliveries of an entry sink by sink. They are collected here, by receipt and position.
         self._entries: dict[tuple[int, int], Entry] = {}
         self._batch: list[Entry] = []
         self._inboxes: list[Inbox] = []

@@ -101,7 +101,10 @@ def prepare(event: Event, rules: Rules, now: float, find: Find = _no_records) ->
 
 
 def shown(rendered: Rendered, event: Event) -> str:
-    """Return the text to display for a delivery: the message to people, or else the sink's preview of its data."""
+    """Return the text to display for a delivery.
+
+    This is the message, if the sink sends a text to people. Otherwise, it is the sink's preview of the data to send.
+    """
     if rendered.text:
         return rendered.text
     try:

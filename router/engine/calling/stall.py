@@ -87,7 +87,10 @@ class StallWatch:
             asked_at, now = self._asked_at, time.monotonic()
             if asked_at is None:
                 if blocked_since is not None:
-                    log.warning("the event loop is running again", seconds=round(self._answered_at - blocked_since, 1))
+                    log.warning(
+                        "the event loop was blocked and is running again",
+                        seconds=round(self._answered_at - blocked_since, 1),
+                    )
                     blocked_since = None
                 if not watched.waits():
                     self._asked_at = now

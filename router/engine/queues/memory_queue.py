@@ -146,7 +146,7 @@ class MemoryQueue:
     def may_wait(self, event: Event) -> bool:
         """Return True, because a delivery of this queue may stay in flight for any time.
 
-        Also inform its receipt that the attempt returned.
+        Also inform the receipt of the delivery that the attempt returned.
         """
         if event._receipt is not None:
             event._receipt.returned(event._position)
