@@ -41,10 +41,11 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 def escape_json(document: bytes) -> bytes:
-    r"""Escape the characters that `escape` escapes in a JSON document, without changing its meaning.
+    r"""In a JSON document, escape the same characters as `escape`, without changing the meaning of the document.
 
-    The document must be valid JSON. White space between its tokens is not changed. All other characters to escape are
-    in its strings, where `\u009b` and the character itself are equivalent.
+    The document must be valid JSON. White space between its tokens is not changed, even if `escape` would escape it. All
+    other characters that `escape` escapes can occur only in strings, where `\u009b` and the character itself are
+    equivalent.
     """
     if document.isascii() and b"\x7f" not in document:
         return document

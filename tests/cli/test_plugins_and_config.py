@@ -299,7 +299,7 @@ def test_a_plugin_may_be_named_too(telex):
 def test_a_type_that_is_not_there_is_2_and_a_plugin_that_failed_is_1(telex):
     done = run("plugins", "telx", cwd=telex)
     assert done.code == 2
-    assert "there is no type of sink or lookup and no plugin named 'telx'" in done.err
+    assert "no sink type, lookup type or plugin is named 'telx'" in done.err
     assert "(did you mean `telex`?)" in done.err
     (telex / "plugins" / "office.py").write_text("1 / 0\n")
     done = run("plugins", "office", cwd=telex)

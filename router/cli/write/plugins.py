@@ -86,7 +86,7 @@ def _show_options(found: Plugins, name: str, *, as_json: bool) -> int:
             f"; {counted(len(found.failures), 'plugin')} failed, see `event-router plugins`" if found.failures else ""
         )
         raise click.UsageError(
-            f"there is no type of sink or lookup and no plugin named {name!r}; known names: {', '.join(known(found))}{hint}{broken}"
+            f"no sink type, lookup type or plugin is named {name!r}; known names: {', '.join(known(found))}{hint}{broken}"
         )
     if as_json:
         print_json(types)

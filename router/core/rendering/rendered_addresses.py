@@ -81,7 +81,9 @@ def _decoded(whole: str) -> list[dict[str, Any]]:
     try:
         value = msgspec.json.decode(whole)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        raise AddressError("a string must be the JSON of a mapping or of a list of mappings") from None
+        raise AddressError(
+            "the text is not JSON: the template must give a mapping, a list of mappings, or the JSON of one of these"
+        ) from None
     if isinstance(value, str) or (isinstance(value, list) and any(isinstance(item, str) for item in value)):
         raise AddressError(
             "the JSON must be a mapping or a list of mappings, but it contains a string in the place of a mapping"
