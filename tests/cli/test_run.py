@@ -222,11 +222,19 @@ def address(daemon):
     return int(found[1])
 
 
+def shown_in_the_readme():
+    """The lines that the README shows for `make run`, without the command itself and the paths of commands."""
+    _, _, after = (ROOT / "README.md").read_text().partition("$ make run\n")
+    return [line.replace(".venv/bin/event-router ", "").strip() for line in after.partition("```")[0].splitlines()]
+
+
 def test_the_example_runs_with_a_redis_of_its_own_and_prints_a_line_to_paste(example):
     with Process("run", "-c", "config.example.yaml", cwd=example) as daemon:
         port = address(daemon)
         assert f"redis-cli -p {port} publish notification '{GOOD}'" in daemon.err
         assert f"publish -c config.example.yaml notification '{GOOD}'" in daemon.err
+        for line in shown_in_the_readme():
+            assert line in re.sub(rf"\b{port}\b", "6379", daemon.err)
         with redis.Redis(port=port) as client:
             assert client.publish("notification", GOOD) == 1
         shown = daemon.wait_for("user-chat.*", stream="out")[0]
