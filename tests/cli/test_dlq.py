@@ -18,6 +18,7 @@ from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 REPLAY = "{event-router}:replay"
+QUEUE = "{event-router}:queue:audit"
 CONFIG = {
     "version": 1,
     "sources": {
@@ -475,6 +476,8 @@ async def test_replay_under_kill_9_of_the_router_loses_nothing(start_server, tmp
             router.process.wait()
     async with daemon(redis_server, tmp_path, setup) as router:
         await router.until(lambda: redis_server.do("XLEN", REPLAY) == 0, "for the replayed letters to be removed")
+        # A stop would leave the other deliveries in the Redis queue.
+        await router.until(lambda: redis_server.do("XLEN", QUEUE) == 0, "for the queue to be empty")
         await router.stop()
     seen = []
     for line in (tmp_path / "audit.jsonl").read_text().splitlines():
