@@ -28,7 +28,7 @@ def hidden_attribute(options: type[BaseModel], base: type[BaseModel]) -> str | N
 
 
 def undefined_type(options: type[BaseModel]) -> str | None:
-    """Return the fault of a model with an annotation that names an unknown type, or None. The text has the correction.
+    """Return a message about an annotation that names an unknown type, with the correction; None if there is none.
 
     Pydantic reports this fault only when the model is used. The report would not name the plugin that has the fault.
     """

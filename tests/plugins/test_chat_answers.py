@@ -143,7 +143,7 @@ def coded(status, code, **more):
         ("slack", Reply(200, body=b"[" * 5000), TRANSIENT, "the response is not from Slack", None),
         ("telegram", Reply(json={"ok": True, "result": {"message_id": 1}}), None, "", None),
         ("telegram", telegram(400, "Bad Request: chat not found"), PERMANENT, "chat not found", None),
-        ("telegram", telegram(400, "group upgraded", migrate_to_chat_id=-1001), PERMANENT, "is now -1001", None),
+        ("telegram", telegram(400, "group upgraded", migrate_to_chat_id=-1001), PERMANENT, "has the chat id -1001", None),
         ("telegram", telegram(401, "Unauthorized"), SINK, "Unauthorized", None),
         ("telegram", telegram(403, "Forbidden: bot was blocked by the user"), PERMANENT, "blocked", None),
         ("telegram", telegram(404, "Not Found"), SINK, "Not Found", None),

@@ -54,7 +54,9 @@ def judge(seen: Seen, now: float) -> None:
     status = code if isinstance(code, int) and 400 <= code < 600 else seen.status if not seen.done else 400
     described = seen.replaced(status=status, body=str(data.get("description") or "").encode() or seen.body)
     if "migrate_to_chat_id" in hints:
-        raise PermanentError(f"{quote_response(described)}; the group is now {hints['migrate_to_chat_id']}")
+        raise PermanentError(
+            f"{quote_response(described)}; the group now has the chat id {hints['migrate_to_chat_id']}"
+        )
     judge_status(described, now, hints.get("retry_after"))
 
 

@@ -98,8 +98,8 @@ def hanging(stage: Stage) -> None:
 
 @scenario(
     "SIGTERM while one of three sinks hangs, with queues in memory. Then the sink works again, and the router is started",
-    "the router ends within 1 s of the drain limit; unfinished deliveries are made after the start. The other two sinks "
-    "may get the events again that the hanging sink had not received, at most the 1,000 entries in flight",
+    "the router ends within 1 s of the drain limit; unfinished deliveries are made after the start. Events that the hanging "
+    "sink had not received may go to the other two sinks a second time. These are at most the 1,000 entries in flight",
     small=False,
 )
 def hanging_in_memory(stage: Stage) -> None:
