@@ -29,7 +29,6 @@ class ChatSink(Sink):
 
     _context: SinkContext
     _conversations: Conversations
-    _sender: Sender
 
     def __init__(self, options: ChatOptions) -> None:
         self._options = options
@@ -43,13 +42,13 @@ class ChatSink(Sink):
         self._context = context
         options, rules = self._options, self._options.rules
         api = partial(WebApi, context.http, context.clock, secrets=options.secrets, one_place=options.one_place)
-        self._sender = Sender()
+        sender = Sender()
         if options.token is not None and rules.bot is not None:
-            self._sender = rules.bot(api(options.base, rules.bot.judge), stripped(options.token))
+            sender = rules.bot(api(options.base, rules.bot.judge), stripped(options.token))
         elif rules.webhook is not None:
             url = stripped(options.url)
-            self._sender = WebhookSender(api(url.partition("?")[0], rules.webhook.judge), url, rules.webhook)
-        self._conversations = Conversations(options.service, self._sender, context)
+            sender = WebhookSender(api(url.partition("?")[0], rules.webhook.judge), url, rules.webhook)
+        self._conversations = Conversations(options.service, sender, context)
 
     async def deliver(self, event: Event, options: ChatOptions) -> str | None:
         """Send the event to every address of `options`; return the id of each message, or the status of each response.
@@ -91,8 +90,6 @@ class ChatSink(Sink):
         text, plain, allow_mentions, *_ = message
         key = f"{event.id}:{event.route}:{event.sink}:{address}"
         message = Message(text, plain, allow_mentions, key)  # `_replace` takes five times as long
-        if earlier is NO_EARLIER:
-            return result_text(await self._sender.send(address, message))
         return result_text(await self._conversations.send(address, message, earlier))
 
     def _text(self, event: Event, options: ChatOptions) -> str:

@@ -12,7 +12,7 @@ from router.errors import Reason
 from router.events import Outcome
 from tests.support.engine import make_event
 from tests.support.queues import QUICK, Line
-from tests.support.streams import pending
+from tests.support.streams import pending, renewed_at, server_ms
 from tests.support.waiting import stays, until
 
 STREAM = "{event-router}:queue:s"
@@ -76,19 +76,6 @@ async def test_recovered_batches_shrink_to_one_and_what_kills_alone_is_poison(re
     assert sizes[-1] == 1
 
 
-def server_ms(redis_server):
-    """The time of the server, in milliseconds since the epoch."""
-    seconds, micros = redis_server.do("TIME")
-    return seconds * 1000 + micros // 1000
-
-
-def renewed_at(redis_server):
-    """The times at which the pending entries were last read, claimed or renewed, in milliseconds by the server."""
-    now = server_ms(redis_server)
-    with redis_server.client() as client:
-        return [now - row["time_since_delivered"] for row in client.xpending_range(STREAM, GROUP, "-", "+", 200)]
-
-
 async def test_own_history_that_waits_its_turn_is_renewed_and_no_peers(redis_server, line):
     one = line(redis_server.url)
     await put(one, 150)
@@ -100,7 +87,7 @@ async def test_own_history_that_waits_its_turn_is_renewed_and_no_peers(redis_ser
     peer = line(redis_server.url, consumer="two", idle=5)
     await peer.until(lambda: peer.queue.events == 150)
     # Each entry is renewed long before its idle time is over, also the 50 entries that no worker has taken.
-    await until(lambda: min(renewed_at(redis_server)) > taken_at)
+    await until(lambda: min(renewed_at(redis_server, STREAM, GROUP)) > taken_at)
     assert not peer.queue.in_flight.held
     run.deliver(first)
     rest = await run.deliver_all(50)

@@ -15,7 +15,7 @@ from router.broker.server.link import Link
 from router.core.accounts.books import SourceBook
 from tests.broker.conftest import until
 from tests.support.proxy import Proxy
-from tests.support.streams import Desk, add, pending, running
+from tests.support.streams import Desk, add, pending, running, server_ms
 
 
 @pytest.fixture
@@ -176,9 +176,12 @@ async def test_trimmed_entries_of_a_peer_are_its_own_as_long_as_it_lives(redis_s
         redis_server.url, ["billing"], desk, clock, consumer="peer", claim_idle=idle, crash=not alive, max_in_flight=5
     ) as peer:
         await until(lambda: len(desk.held) == 5)
+        read_at = server_ms(redis_server)
         redis_server.do("XTRIM", "billing", "MAXLEN", "=", 0)
         if alive:
             async with running(redis_server.url, ["billing"], mine, clock, claim_idle=idle) as source:
+                # Trimmed entries can't be renewed. They are the peer's even after their idle time, because the peer lives.
+                await until(lambda: server_ms(redis_server) > read_at + 1.5 * idle * 1000)
                 await asked(redis_server, 12)
                 assert owners(redis_server) == ["peer"] * 5
                 assert source.trimmed == peer.trimmed == 0

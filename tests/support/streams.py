@@ -102,6 +102,20 @@ def pending(server: RedisServer, stream: str, group: str = "g") -> dict[str, tup
     return {row["message_id"].decode(): (row["consumer"].decode(), row["times_delivered"]) for row in rows}
 
 
+def server_ms(server: RedisServer) -> int:
+    """The time of the server, in milliseconds since the epoch."""
+    with server.client() as client:
+        seconds, micros = client.time()
+    return seconds * 1000 + micros // 1000
+
+
+def renewed_at(server: RedisServer, stream: str, group: str = "g") -> list[int]:
+    """The times at which the pending entries were last read, claimed or renewed, in milliseconds by the server."""
+    now = server_ms(server)
+    with server.client() as client:
+        return [now - row["time_since_delivered"] for row in client.xpending_range(stream, group, "-", "+", 1_000)]
+
+
 def set_count(server: RedisServer, entry: str, deliveries: int, stream: str = "billing") -> None:
     """Set how often a pending entry was delivered."""
     with server.client() as client:
