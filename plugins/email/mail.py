@@ -20,7 +20,7 @@ from .mailbox import Mailbox, mailbox
 
 SUBJECT = 250  # characters
 KEY = 200  # characters of a Message-ID before the @
-PLAIN = re.compile(r"[A-Za-z0-9_~/-]++(?:\.[A-Za-z0-9_~/-]++)*+")
+PLAIN = re.compile(r"[A-Za-z0-9_~/-]++(?>(?:\.[A-Za-z0-9_~/-]++)*)")
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 

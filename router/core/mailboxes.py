@@ -20,18 +20,19 @@ LONGEST = 1000
 """The largest number of characters of one address, including its display name."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_PART = rf'(?:[^",]++|{_QUOTED.pattern})*+'
+# No group here has `*+`: versions of Python before 3.11.5 match such a group wrongly (CPython issue 106052).
+_QUOTED = re.compile(r'"(?>(?:[^"\\]|\\.)*)"', re.DOTALL)
+_PART = rf'(?>(?:[^",]++|{_QUOTED.pattern})*)'
 _PARTS = re.compile(rf"({_PART})(?:,|\Z)", re.DOTALL)
-_LIST = re.compile(rf"{_PART}(?:,{_PART})*+", re.DOTALL)
+_LIST = re.compile(rf"{_PART}(?>(?:,{_PART})*)", re.DOTALL)
 _SHOWN = 80
 
 _ATOM = r"[^\s()<>\[\]:;@\\,.\"]+"
-_LOCAL = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*+")'
+_LOCAL = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?>(?:[^"\\]|\\.)*)")'
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Za-z:.]+\])"
 _BARE = re.compile(rf"({_LOCAL})@({_DOMAIN})")
-_NAMED = re.compile(rf'(?:"((?:[^"\\]|\\.)*+)"\s*|([^"()<>\[\]:;@\\,]*+))<({_LOCAL})@({_DOMAIN})>')
+_NAMED = re.compile(rf'(?:"((?>(?:[^"\\]|\\.)*))"\s*|([^"()<>\[\]:;@\\,]*+))<({_LOCAL})@({_DOMAIN})>')
 _ESCAPED = re.compile(r"\\(.)")
 _LOCAL_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
 _MAILBOX_OCTETS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets

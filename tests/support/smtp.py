@@ -86,7 +86,7 @@ class Postbox:
     def drop_connections(self) -> None:
         """Cut every open connection without a word."""
         for connection in self.connections:
-            if connection.transport is not None:
+            if connection.transport is not None and not connection.transport.is_closing():
                 connection.transport.abort()
 
     @property
