@@ -94,3 +94,61 @@ async def test_deliveries_under_way_finish_on_the_old_code(redis_server, tmp_pat
             await router.until(lambda sink=sink: lines(router, sink) == ["new 3", "old 1", "old 2"], sink)
         await router.stop()
     assert router.closing()["delivered"] == 9
+
+
+FINALIZED = """
+import weakref
+from pathlib import Path
+from router.api import SinkOptions, hookimpl
+
+def write(word):
+    with Path("history").open("a") as file:
+        file.write(f"{word}\\n")
+
+write("imported")
+
+class NoteOptions(SinkOptions):
+    text: str
+
+class Note:
+    def __init__(self, options):
+        self.itself = self
+        weakref.finalize(self, write, f"freed {options.text}").atexit = False
+
+    async def deliver(self, event, context):
+        pass
+
+@hookimpl
+def register_sinks(register):
+    register("note", Note, options=NoteOptions)
+"""
+
+
+async def test_a_reload_frees_replaced_sinks_and_imports_only_changed_files(redis_server, tmp_path):
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "note.py").write_text(FINALIZED)
+    config = {
+        "sources": {"web": {"type": "pubsub", "channels": ["a"]}},
+        "sinks": {"note": {"type": "note", "text": "1", "queue": "memory"}},
+        "routes": [{"id": "all", "sinks": ["note"]}],
+    }
+    expected = ["imported"]
+
+    async def replaced(router):
+        """Reload, and wait until the old sink is freed."""
+        taken, code = await reload(router)
+        assert (code, taken["changed"]["sinks"]["changed"]) == (0, ["note"])
+        await router.until(lambda: sorted(lines(router, "history")) == sorted(expected), expected)
+
+    async with daemon(redis_server, tmp_path, config) as router:
+        for number in range(1, 5):
+            file = router.folder / "config.yaml"
+            file.write_text(file.read_text().replace(f'"text": "{number}"', f'"text": "{number + 1}"'))
+            if number > 1:  # the objects from the start are never collected
+                expected.append(f"freed {number}")
+            await replaced(router)
+        (plugins / "note.py").write_text(f"{FINALIZED}\n# changed\n")
+        expected.extend(("imported", "freed 5"))
+        await replaced(router)
+        await router.stop()

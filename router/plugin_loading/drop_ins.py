@@ -161,15 +161,15 @@ _SUBMODULES = _Submodules()
 def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> ModuleType:
     """Import a drop-in under a module name that is unique for its folder and its content.
 
-    All modules of the drop-in are imported again, from `sources`. If the import of a module fails, the modules of an
-    earlier import stay in `sys.modules`. The modules of the last `KEPT` versions stay too, because their code may still
-    run. With `trusted`, the drop-in is part of this package: it is imported only once, and Python can use and write
-    `.pyc` files.
+    If no file has changed since the last import, the module of that import is returned. Otherwise, all modules of the
+    drop-in are imported from `sources`. If the import of a module fails, the modules of an earlier import stay in
+    `sys.modules`. The modules of the last `KEPT` versions stay too, because their code may still run. With `trusted`, the
+    drop-in is part of this package: its files count as unchanged, and Python can use and write `.pyc` files.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
     stem = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{_hash(os.fsencode(path))}"
     name = stem if trusted else f"{stem}_{_hash(digest_of(sources).encode())}"
-    if trusted and name in sys.modules:
+    if stem in _names and _names[stem][-1] == name:  # a module that another thread is importing is not in `_names` yet
         return sys.modules[name]
     if not trusted and _SUBMODULES not in sys.meta_path:
         sys.meta_path.insert(0, _SUBMODULES)

@@ -76,8 +76,12 @@ class ReloadRequests:
         """Reload the configuration and return the result. If the caller is cancelled, the reload continues."""
         task = asyncio.create_task(self._reload(why), name="reload")
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._done)
         return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Reloaded]) -> None:
+        self._under_way.discard(task)
+        self._reloader.free_later()
 
     async def _reload(self, why: str) -> Reloaded:
         await self._begun.wait()

@@ -8,6 +8,7 @@ Removed parts finish their work in the background.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,9 @@ DEADLINE = 30.0
 """Seconds allowed for reading the configuration and connecting new parts. The limit is needed because a Redis server or
 the import of a plugin may hang.
 """
+
+SETTLING = 0.5
+"""Seconds after which no timer and no finished task refers to a replaced part."""
 
 LOOK = 0.1
 """Seconds between two checks whether a removed source has entries in flight."""
@@ -102,6 +106,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._replacements: dict[str, WorkerReplacement] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._freeing: asyncio.TimerHandle | None = None
 
     @property
     def files(self) -> frozenset[Path]:
@@ -366,10 +371,26 @@ class Reloader:
     def _in_background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._leaving.discard(task)
+        self.free_later()
+
+    def free_later(self) -> None:
+        """Free the memory of replaced parts in `SETTLING` seconds if all of them have ended.
+
+        The parts refer to each other, so only a garbage collection frees them. The automatic collections of old objects
+        are so rare that the memory of many reloads would add up.
+        """
+        if self._freeing is not None:
+            self._freeing.cancel()
+        self._freeing = None if self._leaving else asyncio.get_running_loop().call_later(SETTLING, gc.collect)
 
     async def close(self) -> None:
         """Cancel all replacements. Call this method at a shutdown: the router closes the old workers itself."""
+        if self._freeing is not None:
+            self._freeing.cancel()
         for replacement in self._replacements.values():
             replacement.cancel()
         await cancel_all(list(self._leaving))
