@@ -8,12 +8,15 @@ aiohttp session.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import re
-import selectors
+import select
+import socket
 import sys
+import time
+from collections import deque
 from pathlib import Path
-from typing import cast
 
 import aiohttp
 import hiredis
@@ -25,32 +28,67 @@ ANSWER = (
 CONTENT_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
-class Endpoint(asyncio.Protocol):
-    """One connection to an endpoint, which answers each request `seconds` after its last byte has come.
+class Endpoint:
+    """An HTTP server that answers each request `seconds` after it has come, and writes a line to `out` for each answer.
 
-    For each answer it writes a line to `out`. It parses only what it needs to find the end of a request, so that it
-    takes little CPU time from the measured program. Each request must have a `Content-Length`.
+    It parses only what it needs to find the end of a request, and has no event loop, so that it takes little CPU time
+    from the measured program and is never late. With an event loop, the answers to 32 requests that came together were
+    half a millisecond late on average. Each request must have a `Content-Length`.
     """
 
-    def __init__(self, seconds: float, out: io.FileIO) -> None:
+    def __init__(self, port: int, seconds: float, out: io.FileIO) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
         self._seconds = seconds
         self._out = out
-        self._received = b""
+        self._received: dict[socket.socket, bytes] = {}
+        self._due: deque[tuple[float, socket.socket]] = deque()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport for the answers."""
-        self._transport = cast("asyncio.Transport", transport)
+    def serve(self) -> None:
+        """Answer requests until the process is killed."""
+        while True:
+            wait = max(self._due[0][0] - time.monotonic(), 0) if self._due else None
+            # `select` waits for microseconds; `epoll` rounds the time up to the next millisecond.
+            ready, _, _ = select.select([self._listener, *self._received], [], [], wait)
+            due = time.monotonic() + self._seconds
+            self._answer()
+            for connection in ready:
+                if connection is self._listener:
+                    self._accept()
+                else:
+                    self._read(connection, due)
 
-    def data_received(self, data: bytes) -> None:
-        """Schedule an answer for each complete request."""
-        self._received += data
-        while (size := _size(self._received)) and len(self._received) >= size:
-            self._received = self._received[size:]
-            asyncio.get_running_loop().call_later(self._seconds, self._answer)
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received[connection] = b""
+
+    def _read(self, connection: socket.socket, due: float) -> None:
+        """Read from a connection. Plan the answers to complete requests for the monotonic time `due`."""
+        try:
+            data = connection.recv(65536)
+        except ConnectionError:
+            data = b""
+        if not data:
+            del self._received[connection]
+            connection.close()
+            return
+        received = self._received[connection] + data
+        while (size := _size(received)) and len(received) >= size:
+            received = received[size:]
+            self._due.append((due, connection))
+        self._received[connection] = received
 
     def _answer(self) -> None:
-        self._transport.write(ANSWER)
-        self._out.write(b"\n")
+        """Send the answers that are due."""
+        answered = 0
+        while self._due and self._due[0][0] <= time.monotonic():
+            _, connection = self._due.popleft()
+            if connection in self._received:
+                with contextlib.suppress(ConnectionError):
+                    connection.send(ANSWER)
+            answered += 1
+        if answered:
+            self._out.write(b"\n" * answered)
 
 
 def _size(received: bytes) -> int:
@@ -58,19 +96,6 @@ def _size(received: bytes) -> int:
     head, end, _ = received.partition(b"\r\n\r\n")
     length = CONTENT_LENGTH.search(head)
     return len(head) + len(end) + int(length[1]) if end and length else 0
-
-
-async def endpoint(port: int, seconds: float, out: Path) -> None:
-    """Answer requests until the process is killed."""
-    with out.open("wb", buffering=0) as file:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Endpoint(seconds, file), "127.0.0.1", port, backlog=1024)
-        await server.serve_forever()
-
-
-def exact_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop with exact timers. With epoll, asyncio rounds each timer up to the next millisecond."""
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 async def bare(port: int, url: str, workers: int) -> None:
@@ -100,7 +125,7 @@ async def bare(port: int, url: str, workers: int) -> None:
 if __name__ == "__main__":
     which, *words = sys.argv[1:]
     if which == "endpoint":
-        with asyncio.Runner(loop_factory=exact_loop) as runner:
-            runner.run(endpoint(int(words[0]), float(words[1]), Path(words[2])))
+        with Path(words[2]).open("wb", buffering=0) as file:
+            Endpoint(int(words[0]), float(words[1]), file).serve()
     else:
         asyncio.run(bare(int(words[0]), words[1], int(words[2])))

@@ -1,7 +1,8 @@
 """The cost of a start: the CPU time and the memory of a router until it is ready, and the CPU time of `check`.
 
 The base is an interpreter that only imports the libraries of a router and then waits. The base is the minimum for any
-router with these libraries. Memory is the proportional set size.
+router with these libraries. Memory is the proportional set size. The router is measured with a schema and without one,
+because only a schema needs the library that validates payloads.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import configuration, cpu_seconds, router, server, write
 from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
@@ -29,7 +32,14 @@ class Options(BaseModel):
     def _stripped(cls, path: str) -> str:
         return path.strip()
 """
-READY_CPU, READY_MEMORY, CHECK_CPU = "`run` until ready: CPU", "`run` until ready: memory", "`check`: CPU"
+READY, READY_WITHOUT_SCHEMA = "`run` until ready", "`run` without a schema until ready"
+CHECK_CPU = "`check`: CPU"
+MOST_CPU = 1.3
+"""The goal for the CPU time until the router is ready, as a multiple of the CPU time of the bare imports."""
+MOST_MEMORY = 12.0
+"""The goal for the memory of the router above that of the bare imports, in MiB."""
+RUNS: dict[str, dict[str, Any]] = {READY: {}, READY_WITHOUT_SCHEMA: {"schemas": []}}
+"""The sections of the configuration of each measured router."""
 SETTLED = 0.5
 """The seconds between the moment when the router is ready and the measurement of the memory."""
 
@@ -47,12 +57,16 @@ def cases(_options: argparse.Namespace) -> list[Case]:
             [Figure(MODEL_CPU, "ms", base=BARE_CPU), Figure(MODEL_MEMORY, "MiB", base=BARE_MEMORY)],
             one_model,
         ),
-        Case(
-            "run",
-            [Figure(READY_CPU, "ms", base=BARE_CPU, goal=1.3), Figure(READY_MEMORY, "MiB", base=BARE_MEMORY, goal=1.4)],
-            ready,
-        ),
+        *(Case(name, _figures(name), partial(ready, name, sections)) for name, sections in RUNS.items()),
         Case("check", [Figure(CHECK_CPU, "ms", base=BARE_CPU)], check),
+    ]
+
+
+def _figures(name: str) -> list[Figure]:
+    return [
+        Figure(f"{name}: CPU", "ms", base=BARE_CPU, goal=MOST_CPU),
+        Figure(f"{name}: memory", "MiB", base=BARE_MEMORY),
+        Figure(f"{name}: memory above bare imports", "MiB", goal=MOST_MEMORY, goal_of="value"),
     ]
 
 
@@ -82,15 +96,21 @@ def _waiting(program: str) -> tuple[Reading, Reading]:
     return readings
 
 
-def ready(command: Path) -> Turns:
+def ready(name: str, sections: dict[str, Any], command: Path) -> Turns:
     """Measure a daemon that has just started."""
     with server() as at, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         yield
-        with router(command, configuration(at, folder), folder) as pid:
+        _, below = _waiting(f"import {LIBRARIES}")
+        with router(command, configuration(at, folder, **sections), folder) as pid:
             cpu = _cpu(pid)
             time.sleep(SETTLED)
-            return {READY_CPU: cpu, READY_MEMORY: _memory(pid)}
+            memory = _memory(pid)
+    return {
+        f"{name}: CPU": cpu,
+        f"{name}: memory": memory,
+        f"{name}: memory above bare imports": Reading(memory.value - below.value),
+    }
 
 
 def check(command: Path) -> Turns:

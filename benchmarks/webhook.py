@@ -42,8 +42,8 @@ from benchmarks.results import Benchmark, Case, Figure, Reading, Turns
 BARE, UNSIGNED, SIGNED, CHAT, PLUGIN = "bare aiohttp", "unsigned", "signed", "chat sink", "own plugin"
 WORKERS = 32
 WARM_UP = 200
-MOST_TIME = 1.2
-"""The goal for the time, as a multiple of the ideal."""
+MOST_TIME = 1.066
+"""The goal for the time, as a multiple of the ideal: 1,000 requests of 30 ms in one second."""
 MOST_CPU = 1.25
 """The goal for the CPU time of a signed post, as a multiple of the CPU time of an unsigned post."""
 MOST_CHAT, MOST_PLUGIN = 1.35, 1.15

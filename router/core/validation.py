@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
 import msgspec
 
 from router.errors import RouterError
 from router.escaping import cut
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 Retrieve = Callable[[str], Any]
 """A function that returns the document of a URI. It raises `LookupError` or `ValueError` with the reason."""
@@ -97,6 +99,8 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     `uri` is the base URI of relative `$ref`s. `retrieve` returns the document that a `$ref` names. Raises
     `SchemaProblem` if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
+    import jsonschema_rs  # noqa: PLC0415  # takes 5 MiB of memory, and many configurations have no schema
+
     if not isinstance(document, dict | bool):
         raise SchemaProblem(
             "", f"a schema must be an object or a boolean, not a value of type {type(document).__name__}"
@@ -173,6 +177,8 @@ def pattern_fault(pattern: str) -> str:
 
 
 def _is_pattern(pattern: str) -> bool:
+    import jsonschema_rs  # noqa: PLC0415  # see `compile_schema`
+
     try:
         jsonschema_rs.validator_for({"pattern": pattern}, pattern_options=jsonschema_rs.RegexOptions())
     except (jsonschema_rs.ValidationError, ValueError):
@@ -181,6 +187,8 @@ def _is_pattern(pattern: str) -> bool:
 
 
 def _violation(error: jsonschema_rs.ValidationError) -> Violation:
+    import jsonschema_rs  # noqa: PLC0415  # see `compile_schema`
+
     path = list(error.instance_path)
     known = {*error.schema_path}
     kind = error.kind

@@ -62,6 +62,21 @@ def test_an_idle_daemon_has_imported_little(folder, server):
         assert daemon.stop() == 0
 
 
+def test_only_a_configuration_with_a_schema_imports_the_library_for_schemas(folder, server):
+    env = {"REDIS_URL": server.url, "PYTHONPROFILEIMPORTTIME": "1"}
+    config = folder / "config.yaml"
+    whole = config.read_text()
+    config.write_text(re.sub(r"^schemas:\n(?:[ -].*\n)+", "", whole, flags=re.MULTILINE))
+    assert config.read_text() != whole
+    with Process("run", cwd=folder, env=env, notify=True) as daemon:
+        daemon.wait_ready()
+        assert "jsonschema_rs" not in imported(daemon)
+        config.write_text(whole)
+        assert run("reload", cwd=folder, env={"REDIS_URL": server.url}).code == 0
+        wait_until(lambda: "jsonschema_rs" in imported(daemon), "the import for the schema")
+        assert daemon.stop() == 0
+
+
 def test_a_reload_imports_the_plugin_of_a_new_kind_of_sink_and_the_templates_that_it_uses(folder, server):
     env = {"REDIS_URL": server.url, "PYTHONPROFILEIMPORTTIME": "1"}
     config = folder / "config.yaml"
