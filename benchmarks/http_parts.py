@@ -86,7 +86,7 @@ class Endpoint:
             if connection in self._received:
                 with contextlib.suppress(ConnectionError):
                     connection.send(ANSWER)
-            answered += 1
+                    answered += 1
         if answered:
             self._out.write(b"\n" * answered)
 

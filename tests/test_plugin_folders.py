@@ -1,14 +1,16 @@
-"""Plugins that are folders: found, judged as files are, imported anew, named with file and line when they fail."""
+"""Plugins that are folders: found, judged as files are, imported again when they change, named with file and line when they fail."""
 
 import importlib.util
 import os
 import py_compile
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from router.plugin_loading.drop_ins import KEPT
+from tests.support.waiting import PATIENCE, wait_until
 from tests.test_plugin_manager import GOOD, drop_in, failure, load
 
 INIT = """
@@ -235,7 +237,17 @@ def test_a_file_that_has_its_helper_beside_it_is_told_to_be_a_folder(plugins, li
     )
 
 
-# Each load is a fresh one.
+# A load imports what has changed.
+
+
+def test_an_unchanged_folder_keeps_its_modules(plugins):
+    folder = package(plugins)
+    load(plugins)
+    before = modules_of(folder)
+    after = load(plugins)
+    assert modules_of(folder) == before
+    assert call(after) == "PagerOptions later"
+    assert modules_of(folder).keys() == {*before, "later"}
 
 
 def test_changed_modules_are_read_again_and_those_before_go_on(plugins):
@@ -265,6 +277,34 @@ def test_what_was_loaded_before_stays_when_the_next_load_fails(plugins):
     assert "broken" in (failure(load(plugins)).error or "")
     assert modules_of(folder) == modules
     assert call(before) == "PagerOptions later"
+
+
+STUCK = """
+import time
+from pathlib import Path
+began, go_on = (Path(__file__).parents[2] / name for name in ("began", "go-on"))
+if not began.exists():
+    began.touch()
+    while not go_on.exists():
+        time.sleep(0.01)
+    raise RuntimeError("too late")
+"""
+
+
+def test_an_import_that_fails_after_a_later_one_has_succeeded_changes_nothing(plugins, tmp_path):
+    """A reload is given up after 30 s, but its thread goes on."""
+    folder = package(plugins, changes={"__init__.py": INIT + STUCK})
+    given_up = threading.Thread(target=load, args=[plugins])
+    given_up.start()
+    wait_until((tmp_path / "began").exists, "the first import")
+    loaded = load(plugins)
+    modules = modules_of(folder)
+    (tmp_path / "go-on").touch()
+    given_up.join(PATIENCE)
+    assert not given_up.is_alive()
+    assert modules_of(folder) == modules
+    assert call(loaded) == "PagerOptions later"
+    assert call(load(plugins)) == "PagerOptions later"
 
 
 def test_the_modules_of_long_replaced_code_are_forgotten(plugins):

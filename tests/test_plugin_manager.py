@@ -320,6 +320,28 @@ def test_only_a_changed_drop_in_is_imported_again(folder):
     assert len({first, changed, back}) == 3
 
 
+def test_a_drop_in_that_comes_back_is_imported_again(folder):
+    file = drop_in(folder, GOOD)
+    before = load(folder).sinks["pager"].options
+    file.unlink()
+    assert "pager" not in load(folder).sinks
+    drop_in(folder, GOOD)
+    assert load(folder).sinks["pager"].options is not before
+
+
+def test_a_drop_in_that_could_not_register_is_imported_again(folder):
+    """What it reads when it is imported may have been the fault."""
+    key = folder / "key.txt"
+    key.write_text("")
+    reading = "from pathlib import Path\nKEY = Path(__file__).with_name('key.txt').read_text()\n"
+    drop_in(
+        folder, reading + GOOD.replace("def register_sinks(register):", "def register_sinks(register):\n    assert KEY")
+    )
+    assert "AssertionError" in (failure(load(folder)).error or "")
+    key.write_text("secret")
+    assert "pager" in load(folder).sinks
+
+
 def test_an_entry_point_is_loaded_like_a_file(tmp_path, monkeypatch):
     package = tmp_path / "site"
     info = package / "pager_sink-1.2.dist-info"

@@ -14,25 +14,26 @@ from functools import lru_cache
 import msgspec
 
 from router.core.matching import any_of
+from router.core.patterns import repeated
 from router.errors import AddressError
 
 LONGEST = 1000
 """The largest number of characters of one address, including its display name."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# No group here has `*+`: versions of Python before 3.11.5 match such a group wrongly (CPython issue 106052).
-_QUOTED = re.compile(r'"(?>(?:[^"\\]|\\.)*)"', re.DOTALL)
-_PART = rf'(?>(?:[^",]++|{_QUOTED.pattern})*)'
+_IN_QUOTES = repeated(r'[^"\\]++|\\.')
+_QUOTED = re.compile(rf'"{_IN_QUOTES}"', re.DOTALL)
+_PART = repeated(rf'[^",]++|{_QUOTED.pattern}')
 _PARTS = re.compile(rf"({_PART})(?:,|\Z)", re.DOTALL)
-_LIST = re.compile(rf"{_PART}(?>(?:,{_PART})*)", re.DOTALL)
+_LIST = re.compile(rf"{_PART}{repeated(f',{_PART}')}", re.DOTALL)
 _SHOWN = 80
 
 _ATOM = r"[^\s()<>\[\]:;@\\,.\"]+"
-_LOCAL = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?>(?:[^"\\]|\\.)*)")'
+_LOCAL = rf'(?:{_ATOM}(?:\.{_ATOM})*|"{_IN_QUOTES}")'
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Za-z:.]+\])"
 _BARE = re.compile(rf"({_LOCAL})@({_DOMAIN})")
-_NAMED = re.compile(rf'(?:"((?>(?:[^"\\]|\\.)*))"\s*|([^"()<>\[\]:;@\\,]*+))<({_LOCAL})@({_DOMAIN})>')
+_NAMED = re.compile(rf'(?:"({_IN_QUOTES})"\s*|([^"()<>\[\]:;@\\,]*+))<({_LOCAL})@({_DOMAIN})>')
 _ESCAPED = re.compile(r"\\(.)")
 _LOCAL_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
 _MAILBOX_OCTETS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets

@@ -99,7 +99,7 @@ def compile_schema(document: Any, *, uri: str, retrieve: Retrieve) -> Schema:
     `uri` is the base URI of relative `$ref`s. `retrieve` returns the document that a `$ref` names. Raises
     `SchemaProblem` if the document is not a valid schema, or if a referenced document can't be retrieved.
     """
-    import jsonschema_rs  # noqa: PLC0415  # takes 5 MiB of memory, and many configurations have no schema
+    import jsonschema_rs  # noqa: PLC0415  # takes 5 MiB of memory, and only schemas and complex conditions need it
 
     if not isinstance(document, dict | bool):
         raise SchemaProblem(

@@ -158,19 +158,22 @@ class _Submodules(MetaPathFinder):
 _SUBMODULES = _Submodules()
 
 
-def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> ModuleType:
+def import_drop_in(
+    path: Path, sources: Sources, *, trusted: bool = False, last: ModuleType | None = None
+) -> ModuleType:
     """Import a drop-in under a module name that is unique for its folder and its content.
 
-    If no file has changed since the last import, the module of that import is returned. Otherwise, all modules of the
-    drop-in are imported from `sources`. If the import of a module fails, the modules of an earlier import stay in
-    `sys.modules`. The modules of the last `KEPT` versions stay too, because their code may still run. With `trusted`, the
-    drop-in is part of this package: its files count as unchanged, and Python can use and write `.pyc` files.
+    `last` is the module of the last successful load: if no file has changed since then, it is returned. Otherwise, all
+    modules of the drop-in are imported from `sources`. If the import of a module fails, the modules of an earlier import
+    stay in `sys.modules`. The modules of the last `KEPT` versions stay too, because their code may still run. With
+    `trusted`, the drop-in is part of this package: it is imported only once, and Python can use and write `.pyc` files.
     """
     file = path if path.suffix == ".py" else path / "__init__.py"
     stem = f"{_MODULE_PREFIX}{re.sub('[^a-zA-Z0-9]', '_', plugin_name(path))}_{_hash(os.fsencode(path))}"
     name = stem if trusted else f"{stem}_{_hash(digest_of(sources).encode())}"
-    if stem in _names and _names[stem][-1] == name:  # a module that another thread is importing is not in `_names` yet
-        return sys.modules[name]
+    known = sys.modules.get(name)
+    if known is not None and (trusted or known is last):
+        return known
     if not trusted and _SUBMODULES not in sys.meta_path:
         sys.meta_path.insert(0, _SUBMODULES)
     loader = SourceFileLoader(name, str(file)) if trusted else _Uncached(name, str(file), sources)
@@ -183,8 +186,9 @@ def import_drop_in(path: Path, sources: Sources, *, trusted: bool = False) -> Mo
     try:
         loader.exec_module(module)
     except BaseException:
-        _forget(name)
-        sys.modules.update(before)
+        if sys.modules.get(name) is module:  # else, a later load has imported it, while this import took too long
+            _forget(name)
+            sys.modules.update(before)
         raise
     _forget_old(stem, name)
     return module

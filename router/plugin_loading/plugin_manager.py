@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import msgspec
@@ -158,15 +158,24 @@ def load_plugins(
     if entry_points:
         for point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
             _load_entry_point(loading, point)
+    _last_modules.clear()
+    _last_modules.update(loading.modules)
     return plugins
 
 
+_last_modules: dict[Path, ModuleType] = {}
+"""The modules of the drop-ins that the last call of `load_plugins` loaded without an error."""
+
+
 class _Loading(msgspec.Struct, frozen=True):
-    """The state of a call of `load_plugins`: the result so far, the pluggy manager, and the function `disable`."""
+    """The state of a call of `load_plugins`: the result so far, the pluggy manager, the function `disable`, and the
+    modules of the drop-ins that were loaded without an error.
+    """
 
     plugins: Plugins
     manager: pluggy.PluginManager
     disable: Callable[[LoadedPlugin], bool]
+    modules: dict[Path, ModuleType] = msgspec.field(default_factory=dict)
 
 
 def _load_built_in(loading: _Loading, path: Path, used: Collection[str] | None) -> None:
@@ -191,9 +200,8 @@ def _load_drop_in(loading: _Loading, path: Path, origin: str) -> None:
             loading.plugins.loaded.append(replace(plugin, error=refused))
             return
         plugin = replace(plugin, sources=sources, digest=digest_of(sources))
-    _load(
-        loading, plugin, partial(_main_source, plugin), partial(import_drop_in, path, plugin.sources, trusted=trusted)
-    )
+    find = partial(import_drop_in, path, plugin.sources, trusted=trusted, last=_last_modules.get(path))
+    _load(loading, plugin, partial(_main_source, plugin), find)
 
 
 def load_again(path: Path, sources: Sources) -> Plugins:
@@ -273,6 +281,8 @@ def _load(loading: _Loading, plugin: LoadedPlugin, source: Callable[[], bytes], 
     plugins.sinks.update(sinks)
     plugins.lookups.update(lookups)
     plugins.loaded.append(replace(plugin, sinks=tuple(sinks), lookups=tuple(lookups)))
+    if plugin.path is not None:
+        loading.modules[plugin.path] = module
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.support.process import Process, run
 from tests.support.waiting import wait_until
 
@@ -62,18 +64,23 @@ def test_an_idle_daemon_has_imported_little(folder, server):
         assert daemon.stop() == 0
 
 
-def test_only_a_configuration_with_a_schema_imports_the_library_for_schemas(folder, server):
+@pytest.mark.parametrize("addition", ["schema", "condition"])
+def test_the_library_for_schemas_is_imported_only_for_a_schema_or_a_complex_condition(folder, server, addition):
     env = {"REDIS_URL": server.url, "PYTHONPROFILEIMPORTTIME": "1"}
     config = folder / "config.yaml"
     whole = config.read_text()
     config.write_text(re.sub(r"^schemas:\n(?:[ -].*\n)+", "", whole, flags=re.MULTILINE))
-    assert config.read_text() != whole
+    without = config.read_text()
+    assert without != whole
+    condition = without.replace("id: everything", "id: everything, match: {name: {regex: '^a+$'}}")
+    more = whole if addition == "schema" else condition
+    config.write_text(without.replace("id: everything", "id: everything, match: {severity: high}"))
     with Process("run", cwd=folder, env=env, notify=True) as daemon:
         daemon.wait_ready()
         assert "jsonschema_rs" not in imported(daemon)
-        config.write_text(whole)
+        config.write_text(more)
         assert run("reload", cwd=folder, env={"REDIS_URL": server.url}).code == 0
-        wait_until(lambda: "jsonschema_rs" in imported(daemon), "the import for the schema")
+        wait_until(lambda: "jsonschema_rs" in imported(daemon), "the import for the addition")
         assert daemon.stop() == 0
 
 

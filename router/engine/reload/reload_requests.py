@@ -81,7 +81,7 @@ class ReloadRequests:
 
     def _done(self, task: asyncio.Task[Reloaded]) -> None:
         self._under_way.discard(task)
-        self._reloader.free_later()
+        self._reloader.freeing.part_ended()  # also after a reload that replaced no part
 
     async def _reload(self, why: str) -> Reloaded:
         await self._begun.wait()

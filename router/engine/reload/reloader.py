@@ -8,7 +8,6 @@ Removed parts finish their work in the background.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from router.engine.life.running_sources import RunningSources
 from router.engine.lookups.lookup_set import NO_LOOKUPS, LookupSet
 from router.engine.parts import Parts, SinkPart, SourcePart
 from router.engine.reload.changes import Changes, changes
+from router.engine.reload.freeing import Freeing
 from router.engine.reload.source_connections import UnreachableError, cancel_all, connect
 from router.engine.reload.worker_replacement import WorkerReplacement, start
 from router.errors import ConfigError, Problem
@@ -40,9 +40,6 @@ DEADLINE = 30.0
 """Seconds allowed for reading the configuration and connecting new parts. The limit is needed because a Redis server or
 the import of a plugin may hang.
 """
-
-SETTLING = 0.5
-"""Seconds after which no timer and no finished task refers to a replaced part."""
 
 LOOK = 0.1
 """Seconds between two checks whether a removed source has entries in flight."""
@@ -106,7 +103,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._replacements: dict[str, WorkerReplacement] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._freeing: asyncio.TimerHandle | None = None
+        self.freeing = Freeing()
 
     @property
     def files(self) -> frozenset[Path]:
@@ -375,22 +372,11 @@ class Reloader:
 
     def _left(self, task: asyncio.Task[None]) -> None:
         self._leaving.discard(task)
-        self.free_later()
-
-    def free_later(self) -> None:
-        """Free the memory of replaced parts in `SETTLING` seconds if all of them have ended.
-
-        The parts refer to each other, so only a garbage collection frees them. The automatic collections of old objects
-        are so rare that the memory of many reloads would add up.
-        """
-        if self._freeing is not None:
-            self._freeing.cancel()
-        self._freeing = None if self._leaving else asyncio.get_running_loop().call_later(SETTLING, gc.collect)
+        self.freeing.part_ended()
 
     async def close(self) -> None:
         """Cancel all replacements. Call this method at a shutdown: the router closes the old workers itself."""
-        if self._freeing is not None:
-            self._freeing.cancel()
+        self.freeing.close()
         for replacement in self._replacements.values():
             replacement.cancel()
         await cancel_all(list(self._leaving))

@@ -71,6 +71,7 @@ class WorkerReplacement:
         try:
             if self._before is not None:
                 await self._before.wait()
+                self._before = None  # its parts can be freed
             if self.successor is None:
                 await self._drain()
             elif self.successor.worker.queue is not self.old.worker.queue:
