@@ -3,7 +3,7 @@
 5,000 events per second come by pub/sub, a stream and a list. The latency is measured for the events of one channel
 that go to a log file. The base is the same load without faults: every delivery succeeds, and nothing is reloaded. The
 growth of memory is measured from the fifth minute on. In a short run, it is measured from the end of the first quarter
-on. The figures on the page come from a run with `--minutes 20`.
+on.
 """
 
 from __future__ import annotations
