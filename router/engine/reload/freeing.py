@@ -20,26 +20,17 @@ class Freeing:
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
         self._ended_at = 0.0
-        self._closed = False
 
     def part_ended(self) -> None:
         """Free the memory of a part in `SETTLING` seconds. Parts that end at about the same time are freed together."""
         loop = asyncio.get_running_loop()
         self._ended_at = loop.time()
-        if self._timer is None and not self._closed:
+        if self._timer is None:
             self._timer = loop.call_later(SETTLING, self._collect)
-
-    def close(self) -> None:
-        """Cause no further collections."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _collect(self) -> None:
         self._timer = None
         gc.collect()
         loop = asyncio.get_running_loop()
-        if (
-            loop.time() - self._ended_at < SETTLING
-        ):  # something may have referred to the last part during the collection
+        if loop.time() - self._ended_at < SETTLING:  # the last part may have ended too late for this collection
             self._timer = loop.call_later(SETTLING, self._collect)

@@ -376,7 +376,6 @@ class Reloader:
 
     async def close(self) -> None:
         """Cancel all replacements. Call this method at a shutdown: the router closes the old workers itself."""
-        self.freeing.close()
         for replacement in self._replacements.values():
             replacement.cancel()
         await cancel_all(list(self._leaving))
